@@ -1,0 +1,226 @@
+"""What is measured: accuracy, fooling rate, its area, least norms, the perturbation ratio, intervals.
+
+Everything here takes arrays or the rows that chapter 4 leaves (a row a clip × attack: ``clip``, ``attack``,
+``label``, ``after``, ``fooled``, ``l2``, …) and returns arrays or frames. Only clips that a victim names
+rightly are attacked, so the rows' clips are the denominator of every rate. Chapter 6 explains the measures.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+PAPER_SIZE = (768, 1568)  # bins, frames of a plain representation in the paper
+THRESHOLD = 0.9  # the fooling rate that an attack is given budget to pass (section VI)
+
+
+class Estimate(NamedTuple):
+    """A number with its 95 % interval and what the interval is over; NaN where it cannot be told."""
+
+    value: float
+    low: float
+    high: float
+    over: str
+
+    def __sub__(self, number: float) -> "Estimate":
+        """The difference from a number that has no interval of its own (the paper's)."""
+        return Estimate(self.value - number, self.low - number, self.high - number, self.over)
+
+
+def accuracy(predicted, label) -> float:
+    """Share of clips that are named rightly, in [0, 1]; NaN for no clips.
+
+    Parameters
+    ----------
+    predicted : classes, shape (n,), or logits, shape (n, classes).
+    label : the true classes, shape (n,).
+    """
+    predicted, label = np.asarray(predicted), np.asarray(label)
+    if predicted.ndim == 2:
+        predicted = predicted.argmax(axis=1)
+    if predicted.shape != label.shape:
+        raise ValueError(f"{len(predicted)} predictions for {len(label)} labels")
+    return float((predicted == label).mean()) if len(label) else float("nan")
+
+
+def scaled_budget(budget: float, size: tuple[int, int]) -> float:
+    """The ℓ2 budget that means, on an image of ``size``, the same change per value as the paper's.
+
+    ‖δ‖₂ = RMS · √(bins · frames), so a budget scales with √(bins · frames / (768 · 1568)).
+
+    Parameters
+    ----------
+    budget : ‖δ‖₂ at the paper's size.
+    size : bins and frames of the plain representation; appended rows do not count, because the paper
+        gives appended images the budget of plain ones (reading 19).
+    """
+    bins, frames = size
+    if bins < 1 or frames < 1:
+        raise ValueError(f"an image has at least one bin and one frame, not {bins} × {frames}")
+    return float(budget * np.sqrt(bins * frames / (PAPER_SIZE[0] * PAPER_SIZE[1])))
+
+
+def least_norms(rows: pd.DataFrame, *, norm: str = "l2", success: str = "fooled") -> pd.DataFrame:
+    """Each clip's least fooling norm, clip × attack: ∞ where the attack failed, NaN where it was not run.
+
+    Parameters
+    ----------
+    rows : a row a clip × attack; several rows a pair (rungs of a ladder) give the least.
+    norm : which column measures the perturbation.
+    success : which column says that the attack succeeded: ``fooled``, the attack's own criterion, or
+        ``any``, that the victim names any wrong class.
+    """
+    succeeded = rows["after"] != rows["label"] if success == "any" else rows[success].astype(bool)
+    found = rows[norm].astype(float).where(succeeded, np.inf)
+    norms = found.groupby([rows["clip"], rows["attack"]], sort=True).min().unstack("attack")
+    return norms.reindex(columns=list(dict.fromkeys(rows["attack"])))
+
+
+def worst_case(norms: pd.DataFrame) -> pd.Series:
+    """The least norm of any attack, clip by clip: what an adversary who tries all of them needs."""
+    return norms.min(axis=1).rename("worst case")
+
+
+def rate_within(norms: pd.DataFrame, budgets: Sequence[float]) -> pd.DataFrame:
+    """Fooling rate of each column of ``norms`` within each budget, attack × budget, in [0, 1]."""
+    return pd.DataFrame({b: (norms <= b).where(norms.notna()).astype(float).mean() for b in budgets})
+
+
+def fooling_rate(rows: pd.DataFrame, budgets: Sequence[float], **how) -> pd.DataFrame:
+    """Share of attacked clips fooled by a perturbation of at most each budget, attack × budget.
+
+    ``how`` is handed to `least_norms`.
+    """
+    return rate_within(least_norms(rows, **how), budgets)
+
+
+def shortfall(norms: pd.DataFrame, budget: float) -> pd.DataFrame:
+    """max(0, 1 − d/ε) of every least norm: a clip's share of the area under the fooling curve."""
+    if not budget > 0:
+        raise ValueError(f"a budget is positive, not {budget}")
+    return (1 - norms / budget).clip(lower=0)
+
+
+def auc(rows: pd.DataFrame, budget: float, **how) -> pd.Series:
+    """Area under fooling rate against ‖δ‖₂ on [0, ε], over ε: mean of max(0, 1 − d/ε), by attack.
+
+    The fooling rate at b is the share of d ≤ b, and ∫₀^ε 1[d ≤ b] db / ε = max(0, 1 − d/ε); d = ∞ where
+    the attack failed. 0: nobody is fooled within ε; 1: everybody, by a perturbation of nothing.
+    """
+    return shortfall(least_norms(rows, **how), budget).mean()
+
+
+def restricted_means(original: pd.DataFrame, robust: pd.DataFrame, horizon=np.inf) -> tuple[pd.Series, ...]:
+    """Mean norms of both victims with a failed clip counted at the largest norm known of that attack.
+
+    Parameters
+    ----------
+    original, robust : least norms, clip × attack.
+    horizon : a norm at which every clip is censored, one number or one per attack.
+
+    Returns
+    -------
+    The two means by attack, and the norm at which each attack's clips were censored: the smaller of the
+    largest finite norm in either frame and ``horizon``.
+    """
+    finite = pd.concat([original, robust]).replace(np.inf, np.nan)
+    tau = np.minimum(finite.max(), horizon)
+    return original.clip(upper=tau, axis=1).mean(), robust.clip(upper=tau, axis=1).mean(), tau
+
+
+def perturbation_ratio(
+    original: pd.DataFrame, robust: pd.DataFrame, *, threshold: float = THRESHOLD
+) -> pd.DataFrame:
+    """Eq. 15, ε_r = |ε_a / ε_o|: how much larger a perturbation a robust victim needs, by attack.
+
+    A clip on which an attack failed is censored: it needs more than was tried, so it counts at the largest
+    norm that the attack is known to have needed for any clip, and is never dropped (design, reading 18).
+
+    Parameters
+    ----------
+    original, robust : `least_norms` of the two victims, clip × attack; their clips may differ.
+    threshold : the fooling rate that both victims must pass, as in Table III.
+
+    Returns
+    -------
+    A row per attack and columns ``ratio`` (of mean norms), ``bound`` ("=" nothing censored, "≥" only the
+    robust victim's clips are, "≤" only the original's, "?" both), ``median`` (of medians; ∞ or NaN where half
+    the clips failed), ``restricted`` (of means of min(d, τ), τ the norm at which both victims' fooling rate
+    passes the threshold, so that the few hardest clips do not carry the ratio), ``rate_original``, ``rate_robust``, ``comparable`` (both rates pass).
+    """
+    attacks = [attack for attack in original if attack in robust]
+    original, robust = original[attacks], robust[attacks]
+    mean_o, mean_a, _ = restricted_means(original, robust)
+    passed = [norms.quantile(threshold, interpolation="higher") for norms in (original, robust)]
+    cut_o, cut_a, _ = restricted_means(original, robust, np.maximum(*passed))
+    rate_o, rate_a = (np.isfinite(n).where(n.notna()).astype(float).mean() for n in (original, robust))
+    bounds = {(False, False): "=", (False, True): "≥", (True, False): "≤", (True, True): "?"}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return pd.DataFrame(
+            {
+                "ratio": mean_a / mean_o,
+                "bound": [bounds[o < 1, a < 1] for o, a in zip(rate_o, rate_a, strict=True)],
+                "median": robust.median() / original.median(),
+                "restricted": cut_a / cut_o,
+                "rate_original": rate_o,
+                "rate_robust": rate_a,
+                "comparable": (rate_o > threshold) & (rate_a > threshold),
+            }
+        ).rename_axis("attack")
+
+
+def resampled_means(values, *, resamples: int = 2000, seed: int = 0) -> np.ndarray:
+    """Column means of clips drawn with replacement, shape (resamples, columns).
+
+    Clips are rows and drawn whole, so what is measured on one clip (several attacks, two victims) stays
+    together. NaN means not measured on this clip and leaves both numerator and denominator.
+    """
+    values = np.asarray(values, dtype=float)
+    if values.ndim == 1:
+        values = values[:, None]
+    known = ~np.isnan(values)
+    n = len(values)
+    if n == 0:
+        return np.full((resamples, values.shape[1]), np.nan)
+    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (counts @ np.where(known, values, 0)) / (counts @ known)
+
+
+def percentile_interval(draws, level: float = 0.95) -> tuple[float, float]:
+    """The middle ``level`` of the draws; NaN, NaN where there are none."""
+    draws = np.asarray(draws, dtype=float)
+    draws = draws[~np.isnan(draws)]
+    if not len(draws):
+        return float("nan"), float("nan")
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def over_clips(values, *, resamples: int = 2000, seed: int = 0) -> Estimate:
+    """Mean of a number per clip with its interval bootstrapped over clips."""
+    values = np.asarray(values, dtype=float)
+    values = values[~np.isnan(values)]
+    value = float(values.mean()) if len(values) else float("nan")
+    low, high = percentile_interval(resampled_means(values, resamples=resamples, seed=seed))
+    return Estimate(value, low, high, f"{len(values)} clips")
+
+
+def over_repeats(values) -> Estimate:
+    """Mean over folds and seeds with Student's interval; its half-width is t · s / √n.
+
+    Folds share most of their training clips, so the interval is, if anything, too narrow.
+    """
+    values = np.asarray(values, dtype=float)
+    values = values[~np.isnan(values)]
+    n = len(values)
+    if n == 0:
+        return Estimate(float("nan"), float("nan"), float("nan"), "0 repeats")
+    if n == 1:
+        return Estimate(float(values[0]), float("nan"), float("nan"), "1 repeat")
+    half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n))
+    return Estimate(
+        float(values.mean()), float(values.mean()) - half, float(values.mean()) + half, f"{n} repeats"
+    )
