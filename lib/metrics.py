@@ -84,8 +84,18 @@ def worst_case(norms: pd.DataFrame) -> pd.Series:
 
 
 def rate_within(norms: pd.DataFrame, budgets: Sequence[float]) -> pd.DataFrame:
-    """Fooling rate of each column of ``norms`` within each budget, attack × budget, in [0, 1]."""
-    return pd.DataFrame({b: (norms <= b).where(norms.notna()).astype(float).mean() for b in budgets})
+    """Fooling rate of each column of ``norms`` within each budget, attack × budget, in [0, 1].
+
+    NaN for an attack that was run on no clip.
+    """
+    rates = {}
+    for attack in norms:
+        found = np.sort(norms[attack].dropna())
+        with np.errstate(invalid="ignore"):
+            rates[attack] = np.searchsorted(found, budgets, side="right") / np.float64(len(found))
+    return pd.DataFrame.from_dict(rates, orient="index", columns=list(budgets), dtype=float).rename_axis(
+        "attack"
+    )
 
 
 def fooling_rate(rows: pd.DataFrame, budgets: Sequence[float], **how) -> pd.DataFrame:
@@ -112,22 +122,31 @@ def auc(rows: pd.DataFrame, budget: float, **how) -> pd.Series:
     return shortfall(least_norms(rows, **how), budget).mean()
 
 
-def restricted_means(original: pd.DataFrame, robust: pd.DataFrame, horizon=np.inf) -> tuple[pd.Series, ...]:
-    """Mean norms of both victims with a failed clip counted at the largest norm known of that attack.
+def censored(norms: pd.DataFrame, at: pd.Series) -> pd.DataFrame:
+    """Least norms with every one above ``at``, failed attacks with them, counted as ``at``, by attack."""
+    return norms.clip(upper=at, axis=1)
 
-    Parameters
-    ----------
-    original, robust : least norms, clip × attack.
-    horizon : a norm at which every clip is censored, one number or one per attack.
 
-    Returns
-    -------
-    The two means by attack, and the norm at which each attack's clips were censored: the smaller of the
-    largest finite norm in either frame and ``horizon``.
+def censoring_norms(
+    original: pd.DataFrame, robust: pd.DataFrame, threshold: float = THRESHOLD
+) -> tuple[pd.Series, pd.Series]:
+    """The norms at which the failed clips of the two victims are counted, by attack.
+
+    An attack climbs its ladder until its fooling rate passes the threshold or the ladder ends. In the first
+    case a failed clip is known to need more than the clips that were fooled; in the second, more than any
+    clip of either victim. So both are lower bounds of what a failed clip needs.
     """
-    finite = pd.concat([original, robust]).replace(np.inf, np.nan)
-    tau = np.minimum(finite.max(), horizon)
-    return original.clip(upper=tau, axis=1).mean(), robust.clip(upper=tau, axis=1).mean(), tau
+    highest = pd.concat([original, robust]).replace(np.inf, np.nan).max()
+    found = []
+    for norms in (original, robust):
+        passed = succeeded(norms) > threshold
+        found.append(norms.replace(np.inf, np.nan).max().where(passed, highest))
+    return found[0], found[1]
+
+
+def succeeded(norms: pd.DataFrame) -> pd.Series:
+    """Fooling rate without a limit on the budget, by attack."""
+    return np.isfinite(norms).astype(float).where(norms.notna()).mean()
 
 
 def perturbation_ratio(
@@ -135,8 +154,8 @@ def perturbation_ratio(
 ) -> pd.DataFrame:
     """Eq. 15, ε_r = |ε_a / ε_o|: how much larger a perturbation a robust victim needs, by attack.
 
-    A clip on which an attack failed is censored: it needs more than was tried, so it counts at the largest
-    norm that the attack is known to have needed for any clip, and is never dropped (design, reading 18).
+    A clip on which an attack failed is censored: it needs more than was tried. It counts at its
+    `censoring_norms` and is never dropped (design, reading 18).
 
     Parameters
     ----------
@@ -145,25 +164,33 @@ def perturbation_ratio(
 
     Returns
     -------
-    A row per attack and columns ``ratio`` (of mean norms), ``bound`` ("=" nothing censored, "≥" only the
-    robust victim's clips are, "≤" only the original's, "?" both), ``median`` (of medians; ∞ or NaN where half
-    the clips failed), ``restricted`` (of means of min(d, τ), τ the norm at which both victims' fooling rate
-    passes the threshold, so that the few hardest clips do not carry the ratio), ``rate_original``, ``rate_robust``, ``comparable`` (both rates pass).
+    A row per attack and columns
+
+    - ``original``, ``robust``: the two mean norms, and ``ratio``, the ratio of them;
+    - ``bound``: "=" nothing is censored, "≥" only clips of the robust victim are, so that the ratio is at
+      least this, "≤" only clips of the original, "?" both;
+    - ``median``: the ratio of medians; ∞ or NaN where half the clips failed;
+    - ``restricted``: the ratio of means of min(d, τ), τ the norm at which the fooling rate of both victims
+      passes the threshold, so that the few hardest clips do not carry it;
+    - ``rate_original``, ``rate_robust`` and ``comparable``, that both pass the threshold.
     """
     attacks = [attack for attack in original if attack in robust]
     original, robust = original[attacks], robust[attacks]
-    mean_o, mean_a, _ = restricted_means(original, robust)
-    passed = [norms.quantile(threshold, interpolation="higher") for norms in (original, robust)]
-    cut_o, cut_a, _ = restricted_means(original, robust, np.maximum(*passed))
-    rate_o, rate_a = (np.isfinite(n).where(n.notna()).astype(float).mean() for n in (original, robust))
+    at = censoring_norms(original, robust, threshold)
+    mean_o, mean_a = censored(original, at[0]).mean(), censored(robust, at[1]).mean()
+    passing = [norms.quantile(threshold, interpolation="higher") for norms in (original, robust)]
+    tau = np.minimum(np.maximum(*passing), np.maximum(*at))
+    rate_o, rate_a = succeeded(original), succeeded(robust)
     bounds = {(False, False): "=", (False, True): "≥", (True, False): "≤", (True, True): "?"}
     with np.errstate(divide="ignore", invalid="ignore"):
         return pd.DataFrame(
             {
+                "original": mean_o,
+                "robust": mean_a,
                 "ratio": mean_a / mean_o,
-                "bound": [bounds[o < 1, a < 1] for o, a in zip(rate_o, rate_a, strict=True)],
+                "bound": [bounds[not o == 1, not a == 1] for o, a in zip(rate_o, rate_a, strict=True)],
                 "median": robust.median() / original.median(),
-                "restricted": cut_a / cut_o,
+                "restricted": censored(robust, tau).mean() / censored(original, tau).mean(),
                 "rate_original": rate_o,
                 "rate_robust": rate_a,
                 "comparable": (rate_o > threshold) & (rate_a > threshold),
