@@ -1,0 +1,80 @@
+"""What counts as success, as Foolbox criteria: any wrong class, the target, the target with confidence."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import eagerpy as ep
+import foolbox
+import torch
+
+
+class Confident(foolbox.criteria.TargetedMisclassification):
+    """The target class, named with at least ``probability``: the paper's "confidence ≥ 75 %" of BIM.
+
+    A subclass of Foolbox's targeted criterion, so every targeted attack takes it. Chapter 4.
+
+    Parameters
+    ----------
+    target_classes : (n,) the class that each clip is to be taken for.
+    probability : the least softmax probability of the target, in [0, 1].
+    """
+
+    def __init__(self, target_classes: Any, probability: float = 0.75):
+        super().__init__(target_classes)
+        if not 0 <= probability <= 1:
+            raise ValueError(f"probability is a number in [0, 1], not {probability}")
+        self.probability = probability
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.target_classes!r}, probability={self.probability})"
+
+    def __call__(self, perturbed: Any, outputs: Any) -> Any:
+        logits, restore_type = ep.astensor_(outputs)
+        probability = logits.softmax(axis=-1)[range(len(logits)), self.target_classes]
+        named = logits.argmax(axis=-1) == self.target_classes
+        return restore_type(ep.logical_and(named, probability >= self.probability))
+
+
+def direction(criterion: foolbox.Criterion) -> tuple[int, torch.Tensor]:
+    """Which classes' loss an attack moves, and which way.
+
+    Returns
+    -------
+    sign : +1, climb the loss of the label (untargeted), or −1, descend that of the target.
+    classes : (n,) the labels, or the targets.
+    """
+    if isinstance(criterion, foolbox.criteria.TargetedMisclassification):
+        return -1, criterion.target_classes.raw
+    if isinstance(criterion, foolbox.criteria.Misclassification):
+        return 1, criterion.labels.raw
+    raise ValueError(
+        f"criterion is Misclassification or TargetedMisclassification, not {type(criterion).__name__}"
+    )
+
+
+def wrong_labels(label: Any, classes: int, seed: int, clips: Sequence[str]) -> torch.Tensor:
+    """A target for every clip: uniform over the wrong classes, fixed by ``seed`` and the clip's name.
+
+    The same clip has the same target for every attack and victim, whoever else is attacked (reading 15).
+
+    Parameters
+    ----------
+    label : (n,) true classes.
+    classes : how many classes there are, at least 2.
+    clips : n names.
+
+    Returns
+    -------
+    (n,) int64, never equal to ``label``.
+    """
+    label = torch.as_tensor(label, dtype=torch.int64)
+    if classes < 2:
+        raise ValueError(f"a wrong label needs at least 2 classes, not {classes}")
+    if len(label) != len(clips):
+        raise ValueError(f"{len(label)} labels for {len(clips)} clips")
+    if not ((label >= 0) & (label < classes)).all():
+        raise ValueError(f"labels lie in 0..{classes - 1}, not in {int(label.min())}..{int(label.max())}")
+    drawn = [hashlib.sha256(f"target/{seed}/{clip}".encode()).digest() for clip in clips]
+    steps = torch.tensor([1 + int.from_bytes(d[:8], "big") % (classes - 1) for d in drawn], dtype=torch.int64)
+    return (label + steps) % classes
