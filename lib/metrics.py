@@ -188,7 +188,7 @@ def perturbation_ratio(
                 "original": mean_o,
                 "robust": mean_a,
                 "ratio": mean_a / mean_o,
-                "bound": [bounds[not o == 1, not a == 1] for o, a in zip(rate_o, rate_a, strict=True)],
+                "bound": [bounds[o != 1, a != 1] for o, a in zip(rate_o, rate_a, strict=True)],
                 "median": robust.median() / original.median(),
                 "restricted": censored(robust, tau).mean() / censored(original, tau).mean(),
                 "rate_original": rate_o,
