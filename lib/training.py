@@ -498,6 +498,50 @@ def pgd_right(
     return np.concatenate(found)
 
 
+def examine(
+    model: models.Victim, images: Any, split: pd.DataFrame, clips: pd.DataFrame, *, part: str = "test"
+) -> pd.DataFrame:
+    """What the model names the images of a part, as they are.
+
+    Returns
+    -------
+    A row an image: clip (its id), label, predicted, confidence (probability of what was predicted).
+    """
+    chosen = split[split["part"] == part]
+    probability, predicted = models.predict(model, images, chosen["row"]).softmax(1).max(1)
+    return pd.DataFrame(
+        {
+            "clip": clips["clip"].to_numpy()[chosen["position"]],
+            "label": chosen["label"].to_numpy(),
+            "predicted": predicted.numpy(),
+            "confidence": probability.numpy(),
+        }
+    )
+
+
+def even(splits: Mapping[str, pd.DataFrame], seed: int = 0) -> dict[str, pd.DataFrame]:
+    """The splits with equally many images to train on, so that they differ by nothing else: a seeded draw."""
+    least = min((split["part"] == "train").sum() for split in splits.values())
+    made = {}
+    for name, split in splits.items():
+        train = np.flatnonzero(split["part"] == "train")
+        kept = np.random.default_rng([seed, 11]).permutation(train)[:least]
+        rest = np.flatnonzero(split["part"] != "train")
+        made[name] = split.iloc[np.sort(np.concatenate([kept, rest]))].reset_index(drop=True)
+    return made
+
+
+def cost(history: pd.DataFrame) -> pd.DataFrame:
+    """What a training took, a row an epoch: seconds in all, and images a second while it learnt."""
+    return pd.DataFrame(
+        {
+            "epoch": history["epoch"],
+            "seconds": history.attrs["seconds"],
+            "images_per_second": history.attrs["images_per_second"],
+        }
+    )
+
+
 def _line(row: Mapping[str, float], epochs: int) -> str:
     """What is said of an epoch."""
     words = [f"epoch {row['epoch']}/{epochs}", f"loss {row['train_loss']:.3f}"]
