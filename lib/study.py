@@ -27,6 +27,7 @@ _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _FOLD = re.compile(r"(\d+)(?:\.(\d+))?")
 
 PROGRESS = "STUDY_PROGRESS"  # environment variable: the file that lib.execute shows on the terminal
+NOTES = "STUDY_NOTES"  # environment variable: the file of what a kernel adds to its cell's receipt
 _PROGRESS_EVERY = 0.5  # s between two lines of one loop
 
 
@@ -118,7 +119,7 @@ def device(name: str = "auto") -> torch.device:
     import torch
 
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         found = torch.device(name)
     except RuntimeError as error:
@@ -127,6 +128,7 @@ def device(name: str = "auto") -> torch.device:
         raise ValueError(f"device = {name!r} is none of auto, cpu, cuda, cuda:N")
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device = {name!r}, but {torch.cuda.device_count()} CUDA devices are there")
+    note("device", torch.cuda.get_device_name(found) if found.type == "cuda" else "cpu")
     return found
 
 
@@ -142,11 +144,16 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
     try:
         yield part
-        _to_disk(part)
-        os.replace(part, path)
-        _to_disk(path.parent)
+        put(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def put(part: Path, path: Path) -> None:
+    """Give a written file its name: its bytes reach the disk first, then its name does."""
+    _to_disk(part)
+    os.replace(part, path)
+    _to_disk(path.parent)
 
 
 def _to_disk(path: Path) -> None:
@@ -215,6 +222,22 @@ def load(path: str | os.PathLike) -> Any:
             return path.read_text(encoding="utf-8")
         case suffix:
             raise ValueError(f"{path.name}: no way to read a {suffix or 'nameless'} file")
+
+
+def note(name: str, value: str) -> None:
+    """Add a fact that only the kernel knows to its cell's receipt; elsewhere it is dropped."""
+    where = os.environ.get(NOTES)
+    if where:
+        with open(where, "a", encoding="utf-8") as file:
+            file.write(json.dumps({name: value}) + "\n")
+
+
+def notes(path: Path) -> dict[str, str]:
+    """What a kernel noted in ``path``, the last word on each name."""
+    found: dict[str, str] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        found |= json.loads(line)
+    return found
 
 
 def progress(iterable: Iterable, what: str, total: int | None = None) -> Iterator:

@@ -1,0 +1,135 @@
+# The graph of the study. A point of the grid is a path, dataset/representation/model/fold/training, and a
+# chapter at a point is one executed notebook beside the files it leaves. `make` alone prints help.
+
+BUILD    ?= build
+DATA     ?= data
+PARAMS   ?= params
+DATASETS ?= demo
+LAUNCH   ?=
+TIMEOUT  ?= 0
+
+REPRESENTATIONS ?= stft dwt stft_tonnetz dwt_tonnetz
+TRAININGS       ?= standard adversarial
+
+# Models and folds are a data set's own unless MODELS or FOLDS are given.
+every_model        := googlenet alexnet resnet18 resnet34 resnet56 vgg16
+models_demo        := alexnet resnet18
+folds_demo         := 1
+folds_urbansound8k := 1 2 3 4 5 6 7 8 9 10
+models = $(or $(MODELS),$(models_$1),$(every_model))
+folds  = $(or $(FOLDS),$(folds_$1),1 2 3 4 5)
+
+# ------------------------------------------------------------------------------------------------- set-up
+# An interpreter that is already right (PYTHON=, or the activated conda environment), or a .venv of our own.
+ifneq ($(PYTHON),)
+python := $(PYTHON)
+else ifeq ($(CONDA_DEFAULT_ENV),adversarial-audio)
+python := python
+else
+python := .venv/bin/python
+ready  := .venv/environment.yml
+endif
+
+.venv/environment.yml: environment.yml
+	@if cmp -s $< $@; then touch $@; exit; fi; \
+	base=$$(command -v python3.11 || command -v python3) && \
+	$$base -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "set-up: Python 3.11 is wanted; found $$($$base --version). PYTHON=... names another." >&2; exit 1; }; \
+	echo "set-up: installing the packages of environment.yml into .venv" && \
+	$$base -m venv .venv && \
+	sed -n 's/^ *- \([A-Za-z0-9_.-]*==[^ ]*\).*/\1/p' $< > .venv/requirements.txt && \
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r .venv/requirements.txt && \
+	cp $< $@
+
+# --------------------------------------------------------------------------------------------------- grid
+axes     := dataset representation model fold training
+axis      = $(word $1,$(subst /, ,$*))
+chapters  := $(sort $(basename $(notdir $(wildcard notebooks/0*.py))))
+
+# A chapter rests on its source and its settings by content: copies that change only where the text does.
+inputs := $(BUILD)/.inputs
+ifneq ($(filter-out help setup lint test test-all lab clean bench-%,$(or $(MAKECMDGOALS),help)),)
+$(shell for d in $(DATASETS); do mkdir -p $(inputs)/$$d; for c in $(chapters); do \
+  f=$(PARAMS)/$$d/$$c.yaml; [ -f $$f ] || f=/dev/null; t=$(inputs)/$$d/$$c.yaml; \
+  cmp -s $$f $$t || cat $$f > $$t; done; done; \
+  for c in $(chapters); do cmp -s notebooks/$$c.py $(inputs)/$$c.py || cp notebooks/$$c.py $(inputs)/$$c.py; done)
+endif
+
+sources   = $(inputs)/$(basename $(@F)).py $(inputs)/$(call axis,1)/$(basename $(@F)).yaml
+data      = $(BUILD)/$(call axis,1)/01_data.ipynb
+features  = $(BUILD)/$(call axis,1)/$(call axis,2)/02_features.ipynb
+victim    = $(BUILD)/$*/$(if $(filter standard,$(call axis,5)),03_training,05_adversarial_training).ipynb
+victims   = $(foreach r,$(REPRESENTATIONS),$(foreach m,$(call models,$1),$(foreach f,$(call folds,$1),\
+              $(foreach t,$(TRAININGS),$(BUILD)/$1/$r/$m/$f/$t))))
+attacked  = $(addsuffix /04_attacks.ipynb,$(call victims,$1))
+analysis  = $(BUILD)/$1/06_analysis.ipynb
+cells     = $(foreach d,$(DATASETS),$(BUILD)/$d/01_data.ipynb $(REPRESENTATIONS:%=$(BUILD)/$d/%/02_features.ipynb) \
+              $(foreach v,$(call victims,$d),$v/$(if $(filter %/standard,$v),03_training,05_adversarial_training).ipynb \
+              $v/04_attacks.ipynb) $(call analysis,$d))
+
+# N cells at once (make -jN) share the cores.
+cores   := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+jobs     = $(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),1)
+threads  = $(or $(THREADS),$(shell n=$$(($(cores) / $(jobs))); echo $$((n > 0 ? n : 1))))
+point    = $(foreach i,1 2 3 4 5,$(if $(call axis,$i),-p $(word $i,$(axes)) $(call axis,$i)))
+
+# A launcher may lose a node and yet exit 0: afterwards the target must be newer than what called for it.
+define run
+@OMP_NUM_THREADS=$(threads) $(LAUNCH) $(python) -m lib.execute notebooks/$(basename $(@F)).py $@ \
+  --timeout $(TIMEOUT) -f $(inputs)/$(call axis,1)/$(basename $(@F)).yaml -p build $(BUILD) $(point) $1
+@for f in $@ $?; do [ -e $@ ] && ! [ $$f -nt $@ ] || \
+  { echo "FAILED $(basename $@): its runner ended without an error, yet the notebook is not there" >&2; exit 1; }; done
+endef
+
+.SECONDEXPANSION:
+.PRECIOUS: $(BUILD)/%.ipynb
+
+$(BUILD)/%/01_data.ipynb: $$(sources) | $(ready)
+	$(call run,-p data $(DATA))
+$(BUILD)/%/02_features.ipynb: $$(sources) $$(data) | $(ready)
+	$(run)
+$(BUILD)/%/03_training.ipynb: $$(sources) $$(features) | $(ready)
+	$(run)
+$(BUILD)/%/05_adversarial_training.ipynb: $$(sources) $$(features) | $(ready)
+	$(run)
+$(BUILD)/%/04_attacks.ipynb: $$(sources) $$(victim) | $(ready)
+	$(run)
+$(BUILD)/%/06_analysis.ipynb: $$(sources) $$(call attacked,$$*) | $(ready)
+	$(run)
+
+# -------------------------------------------------------------------------------------------------- verbs
+.DEFAULT_GOAL := help
+.PHONY: help setup all data status lint test test-all lab clean
+
+help: ## print this
+	@echo "make VERB [DATASETS='demo esc10 esc50 urbansound8k'] [REPRESENTATIONS='$(REPRESENTATIONS)']"
+	@echo "          [MODELS='$(every_model)'] [FOLDS='1 2 3'] [TRAININGS='$(TRAININGS)']"
+	@echo "          [DATA=data] [BUILD=build] [PARAMS=params] [PYTHON=python] [LAUNCH='srun --gres=gpu:1'] [-k -jN]"
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+
+setup: $(ready) ## install the packages of environment.yml, once
+
+all: $(foreach d,$(DATASETS),$(call analysis,$d)) ## the whole study at every point of the grid (default: the demo)
+	@for d in $(DATASETS); do echo "$$d: read $(BUILD)/$$d/06_analysis.ipynb; tables and figures lie in $(BUILD)/$$d/figures:"; \
+	  ls $(BUILD)/$$d/figures | sed 's/^/  /' ; done
+
+data: $(foreach d,$(DATASETS),$(BUILD)/$d/01_data.ipynb) ## chapter 1: fetch, check and list the recordings
+
+status: $(ready) ## what is finished, to do, failed, or older than its code
+	@mkdir -p $(BUILD)$(file >$(BUILD)/.inputs/cells,$(cells))
+	@$(python) -m lib.receipts --build $(BUILD) --cells $(BUILD)/.inputs/cells
+
+lint: $(ready) ## ruff
+	@$(python) -m ruff check lib tests notebooks && $(python) -m ruff format --check lib tests notebooks
+
+test: lint ## lint and the quick tests
+	@$(python) -m pytest -q
+
+test-all: lint ## lint and all tests: faults, Slurm and browser too
+	@$(python) -m pytest -q -m ""
+
+lab: $(ready) ## JupyterLab on this machine only, with its token
+	@$(python) -m jupyterlab --ServerApp.ip=localhost notebooks
+
+clean: ## remove everything that was built
+	rm -rf $(BUILD)

@@ -1,0 +1,352 @@
+"""One notebook at one point: the strict door to papermill.
+
+``python -m lib.execute notebooks/04_attacks.py build/…/04_attacks.ipynb -f settings.yaml -p fold 1``
+
+Papermill warns of an unknown parameter and takes any type; here both are errors, before a kernel starts.
+The target appears by rename after success; what a failure leaves is ``NAME.partial.ipynb``. Every kernel
+has its own sockets in a folder of its own, since parallel kernels race for TCP ports, and none outlives
+its runner. A cell that another runner is at is waited for, not run twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import fcntl
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lib import receipts, study
+
+# jsonschema, which nbformat imports, would build an IRI grammar that no notebook needs: more than half of
+# what starting a runner costs (tests/bench/grid.py).
+sys.modules.setdefault("rfc3987_syntax", None)
+
+PROGRESS_EVERY = 5.0  # s between two lines of a cell on the terminal
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130  # exit codes
+
+
+class Refused(ValueError):
+    """A parameter or settings file that the notebook does not take."""
+
+
+# --------------------------------------------------------------------------------------------- parameters
+
+
+def defaults(cells: list[dict]) -> dict[str, Any]:
+    """The parameters of a notebook and their default values, from its cell tagged ``parameters``.
+
+    Raises
+    ------
+    Refused : if a line of that cell is anything but ``name = literal``.
+    """
+    found: dict[str, Any] = {}
+    for cell in cells:
+        if "parameters" not in cell["metadata"].get("tags", []):
+            continue
+        for line in ast.parse(cell["source"]).body:
+            try:
+                (name,) = line.targets
+                found[name.id] = ast.literal_eval(line.value)
+            except (AttributeError, ValueError) as error:
+                raise Refused(
+                    f"parameters cell: {ast.unparse(line)!r} is no line 'name = literal'"
+                ) from error
+    return found
+
+
+def of_type(name: str, value: Any, default: Any) -> Any:
+    """``value`` where it is of its default's type, a whole number also where a float is.
+
+    Raises
+    ------
+    Refused : naming parameter, value and the type wanted.
+    """
+    wanted = type(default)
+    if wanted is float and type(value) is int:
+        return float(value)
+    if type(value) is not wanted:
+        hint = ""
+        if wanted in (int, float) and isinstance(value, str) and re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", value):
+            hint = f"; YAML reads {value} as text, write it as {float(value):g} or with a point, 1.0e-3"
+        raise Refused(f"{name} = {value!r} is of type {type(value).__name__}, not {wanted.__name__}{hint}")
+    if wanted is list and default:
+        return [of_type(f"{name}[{i}]", item, default[0]) for i, item in enumerate(value)]
+    return value
+
+
+class _Strict(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep) for key, _ in node.value]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            raise Refused(f"{', '.join(twice)} is given twice")
+        return super().construct_mapping(node, deep)
+
+
+def settings(path: str) -> dict[str, Any]:
+    """The flat mapping of a settings file; an empty file is an empty mapping.
+
+    Raises
+    ------
+    Refused : if the file is missing, no YAML, or no flat mapping, naming it.
+    """
+    try:
+        found = yaml.load(Path(path).read_text(encoding="utf-8"), _Strict)
+    except FileNotFoundError as error:
+        raise Refused(f"{path}: there is no such settings file") from error
+    except yaml.YAMLError as error:
+        raise Refused(f"{path}: no YAML: {' '.join(str(error).split())}") from error
+    except Refused as error:
+        raise Refused(f"{path}: {error}") from error
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise Refused(f"{path}: not lines of 'name: value', but a {type(found).__name__}")
+    return found
+
+
+def parameters(known: dict[str, Any], files: list[str], pairs: list[tuple[str, str]]) -> dict[str, Any]:
+    """The values for one run: those of the files in order, then the pairs, each checked against its default.
+
+    A pair's value is text; it is read as its default's type, so ``("fold", "1.10")`` stays text.
+
+    Raises
+    ------
+    Refused : for an unknown name or another type, naming file, parameter and value.
+    """
+    values: dict[str, Any] = {}
+
+    def take(source: str, name: str, value: Any) -> None:
+        if name not in known:
+            close = ", ".join(known)
+            raise Refused(f"{source}unknown parameter {name} = {value!r}; the notebook has {close}")
+        try:
+            values[name] = of_type(name, value, known[name])
+        except Refused as error:
+            raise Refused(f"{source}{error}") from error
+
+    for path in files:
+        for name, value in settings(path).items():
+            take(f"{path}: ", str(name), value)
+    for name, text in pairs:
+        plain = isinstance(known.get(name, ""), str)
+        take("", name, text if plain else yaml.safe_load(text))
+    return values
+
+
+# ------------------------------------------------------------------------------------------------ one cell
+
+
+@contextlib.contextmanager
+def alone(target: Path) -> Iterator[bool]:
+    """Hold the lock of a target; say whether another runner was at it and had to be waited for."""
+    lock = target.with_name(f".{target.stem}.lock")
+    waited = False
+    while True:
+        handle = os.open(lock, os.O_CREAT | os.O_RDWR)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not waited:
+                print(f"{target}: waiting for the runner that is at it", file=sys.stderr, flush=True)
+            waited = True
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        # Whoever held it may have removed it: only a lock that still lies there is a lock.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), os.stat(lock)):
+                break
+        os.close(handle)
+    try:
+        yield waited
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            lock.unlink()
+        os.close(handle)
+
+
+class _Watch(threading.Thread):
+    """Show on the terminal what the kernel writes to its progress file."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        super().__init__(daemon=True)
+        self.path, self.name_shown, self.over = path, name, threading.Event()
+
+    def run(self) -> None:
+        shown = ""
+        while not self.over.wait(PROGRESS_EVERY):
+            lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+            if lines and lines[-1] != shown:
+                shown = lines[-1]
+                print(f"{self.name_shown}: {shown}", file=sys.stderr, flush=True)
+
+
+def _kernel_manager(tell: Any) -> type:
+    """The kernel manager of one cell: this interpreter's kernel, whose process group ``tell`` hears of."""
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+
+    class Private(AsyncKernelManager):
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+            return KernelSpec(argv=argv, display_name="Python 3", language="python")
+
+        async def start_kernel(self, **kwargs: Any) -> None:
+            await super().start_kernel(**kwargs)
+            tell(self.provisioner.pgid)
+
+    return Private
+
+
+def run(notebook: Path, target: Path, values: dict[str, Any], source: Any, timeout: int) -> None:
+    """Execute ``source``, the notebook as read, and put it and its receipt in place.
+
+    Raises whatever papermill raises; the notebook as far as it came is then ``NAME.partial.ipynb``.
+    """
+    import papermill
+    from traitlets.config import Config
+
+    name = f"{target.parent}/{target.stem}"
+    private = Path(tempfile.mkdtemp(prefix="study-"))
+    partial = target.with_name(f"{target.stem}.partial.ipynb")
+    part = target.with_name(f".{target.stem}.{private.name}.ipynb")
+    guard = subprocess.Popen(
+        [sys.executable, "-I", "-S", Path(__file__).with_name("guard.py"), private, part, partial],
+        stdin=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+    def tell(word: object) -> None:
+        guard.stdin.write(f"{word}\n")
+        guard.stdin.flush()
+
+    sockets = {
+        "transport": "ipc",
+        "ip": str(private / "kernel"),
+        "connection_file": str(private / "kernel.json"),
+    }
+    notes = private / "notes.jsonl"
+    os.environ[study.PROGRESS] = str(private / "progress")
+    os.environ[study.NOTES] = str(notes)
+    os.environ["JUPYTER_RUNTIME_DIR"] = os.environ["TMPDIR"] = str(private)
+    watch = _Watch(private / "progress", name)
+    watch.start()
+    begin = time.monotonic()
+    try:
+        papermill.execute_notebook(
+            source,
+            str(part),
+            parameters=values,
+            kernel_name="python3",
+            language="python",
+            progress_bar=False,
+            execution_timeout=timeout or None,
+            shutdown_kernel="immediate",
+            kernel_manager_class=_kernel_manager(tell),
+            config=Config(KernelManager=sockets),
+        )
+        spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+        commit, dirty = receipts.commit()
+        receipt = {
+            "parameters": values,
+            "commit": commit,
+            "dirty": dirty,
+            "versions": receipts.versions(),
+            "device": "cpu",
+            "seed": study.fold_and_seed(values["fold"])[1] if "fold" in values else 0,
+            "data": "",
+            "sources": receipts.sources(notebook),
+            "seconds": round(time.monotonic() - begin, 2),
+            "cpu_seconds": round(spent.ru_utime + spent.ru_stime, 2),
+            "peak_memory_mib": round(spent.ru_maxrss / 1024, 1),
+        }
+        study.save(target.with_suffix(receipts.ENDING), receipt | study.notes(notes))
+        study.put(part, target)
+        partial.unlink(missing_ok=True)
+    except BaseException:
+        if part.exists():
+            os.replace(part, partial)
+        raise
+    finally:
+        watch.over.set()
+        tell("done")
+        guard.stdin.close()
+        guard.wait()
+
+
+def _sentence(error: BaseException) -> str:
+    """What a failure says, in one line: of a failing cell the exception that it ended in."""
+    kind, text = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
+    match kind:
+        case "DeadKernelError":
+            return "the kernel died: out of memory, or killed"
+        case "CellTimeoutError":
+            return f"a cell ran past its time limit: {' '.join(text.split())[:200]}"
+    return f"{kind}: {' '.join(str(text).split())[:1000]}"
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt(signal.Signals(signum).name)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Execute a percent notebook at one point of the grid, or say in one line why not."""
+    parser = argparse.ArgumentParser(prog="python -m lib.execute", description=main.__doc__)
+    parser.add_argument("notebook", type=Path, help="percent source, notebooks/NN_name.py")
+    parser.add_argument("target", type=Path, help="where the executed notebook appears")
+    parser.add_argument("-f", dest="files", action="append", default=[], metavar="YAML")
+    parser.add_argument("-p", dest="pairs", action="append", default=[], nargs=2, metavar=("NAME", "VALUE"))
+    parser.add_argument("--timeout", type=int, default=0, metavar="S", help="of one code cell; 0: no limit")
+    given = parser.parse_args(argv)
+    name = f"{given.target.parent}/{given.target.stem}"
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, _interrupt)
+
+    import jupytext
+
+    try:
+        if not given.notebook.is_file():
+            raise Refused(f"{given.notebook}: there is no such notebook")
+        source = jupytext.read(given.notebook, fmt="py:percent")
+        values = parameters(defaults(source.cells), given.files, given.pairs)
+        given.target.parent.mkdir(parents=True, exist_ok=True)
+        begun = time.time()
+        with alone(given.target) as waited:
+            if waited and given.target.exists() and given.target.stat().st_mtime >= begun:
+                print(f"{name}: made by the runner that was waited for", file=sys.stderr)
+                return 0
+            print(f"{name}: begun", file=sys.stderr, flush=True)
+            run(given.notebook, given.target, values, source, given.timeout)
+    except Refused as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return MISUSED
+    except (KeyboardInterrupt, Exception) as error:
+        partial = given.target.with_name(f"{given.target.stem}.partial.ipynb")
+        where = f"; as far as it came: {partial}" if partial.exists() else ""
+        stopped = isinstance(error, KeyboardInterrupt)
+        said = f"stopped by {error or 'SIGINT'}" if stopped else _sentence(error)
+        print(f"FAILED {name}: {said}{where}", file=sys.stderr)
+        return INTERRUPTED if stopped else FAILED
+    print(f"{name}: done in {time.time() - begun:.0f} s", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

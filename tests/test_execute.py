@@ -1,0 +1,236 @@
+"""The strict door to papermill: parameters, targets that appear whole or not at all, kernels that end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import psutil
+import pytest
+
+from lib import execute
+
+KNOWN = {
+    "build": "build",
+    "fold": "1",
+    "epochs": 30,
+    "rate": 0.1,
+    "caps": [100, 200],
+    "copies": True,
+    "grid": [0.1],
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "pairs", "values"),
+    [
+        ("epochs: 3", [], {"epochs": 3}),
+        ("rate: 1", [], {"rate": 1.0}),
+        ("caps: [1, 2, 3]\ncopies: false", [], {"caps": [1, 2, 3], "copies": False}),
+        ("", [("fold", "1.10"), ("epochs", "7")], {"fold": "1.10", "epochs": 7}),
+        ("epochs: 3", [("epochs", "4")], {"epochs": 4}),
+        ("grid: [1, 0.5]", [], {"grid": [1.0, 0.5]}),
+    ],
+)
+def test_parameters_are_read_as_their_defaults_are(tmp_path, text, pairs, values):
+    (tmp_path / "s.yaml").write_text(text)
+    found = execute.parameters(KNOWN, [str(tmp_path / "s.yaml")], pairs)
+    assert found == values
+    assert [type(value) for value in found.values()] == [type(value) for value in values.values()]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("epoch: 3", r"s\.yaml: unknown parameter epoch = 3"),
+        ("epochs: 3.5", r"s\.yaml: epochs = 3\.5 is of type float, not int"),
+        ("epochs: true", "epochs = True is of type bool, not int"),
+        ("epochs: '3'", "epochs = '3' is of type str, not int"),
+        (
+            "rate: 1e-3",
+            r"rate = '1e-3' is of type str, not float; YAML reads 1e-3 as text, write it as 0\.001",
+        ),
+        ("fold: 1", "fold = 1 is of type int, not str"),
+        ("caps: 100", "caps = 100 is of type int, not list"),
+        ("caps: [100, many]", r"caps\[1\] = 'many' is of type str, not int"),
+        ("epochs: 1\nepochs: 2", r"s\.yaml: epochs is given twice"),
+        ("- epochs", "not lines of 'name: value', but a list"),
+        ("epochs: [", r"s\.yaml: no YAML"),
+        ("epochs: !!python/object/apply:os.system [id]", r"s\.yaml: no YAML"),
+    ],
+)
+def test_a_bad_parameter_is_refused_by_name(tmp_path, text, said):
+    (tmp_path / "s.yaml").write_text(text)
+    with pytest.raises(execute.Refused, match=said):
+        execute.parameters(KNOWN, [str(tmp_path / "s.yaml")], [])
+
+
+def test_a_missing_settings_file_is_named():
+    with pytest.raises(execute.Refused, match=r"nowhere\.yaml"):
+        execute.parameters(KNOWN, ["nowhere.yaml"], [])
+
+
+NOTEBOOK = """\
+# %%
+import os
+import subprocess
+import time
+from pathlib import Path
+
+# %% tags=["parameters"]
+folder = "."  # where traces are left
+ends = "well"
+
+# %%
+child = subprocess.Popen(["sleep", "600"])
+Path(folder, "pids").write_text(f"{os.getpid()} {child.pid}")
+match ends:
+    case "error":
+        raise ValueError("the cell that fails")
+    case "dead":
+        os._exit(9)
+    case "memory":
+        raise MemoryError
+    case "hang":
+        time.sleep(600)
+print("well")
+"""
+
+
+class Door:
+    def __init__(self, folder):
+        self.folder = folder
+        self.target = folder / "build" / "note.ipynb"
+        (folder / "note.py").write_text(NOTEBOOK)
+
+    def command(self, *words):
+        paths = [str(self.folder / "note.py"), str(self.target), "-p", "folder", str(self.folder)]
+        return [sys.executable, "-m", "lib.execute", *paths, *words]
+
+    def start(self, *words):
+        (self.folder / "tmp").mkdir(exist_ok=True)
+        environment = os.environ | {"TMPDIR": str(self.folder / "tmp")}
+        return subprocess.Popen(self.command(*words), env=environment, stderr=subprocess.PIPE, text=True)
+
+    def run(self, *words):
+        """The exit status and what was said."""
+        with self.start(*words) as runner:
+            said = runner.communicate(timeout=120)[1]
+        return runner.returncode, said
+
+    def pids(self):
+        """The kernel and the child that it started, once they are there."""
+        path = self.folder / "pids"
+        await_that(path.exists)
+        await_that(lambda: len(path.read_text().split()) == 2)
+        return [int(word) for word in path.read_text().split()]
+
+    def left(self):
+        return sorted(path.name for path in self.target.parent.iterdir())
+
+
+@pytest.fixture
+def door(tmp_path):
+    return Door(tmp_path)
+
+
+def await_that(holds, seconds=30.0):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not come to pass"
+        time.sleep(0.05)
+
+
+def gone(pid):
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_cell_leaves_its_notebook_and_its_receipt_and_nothing_else(door):
+    status, said = door.run()
+    assert status == 0, said
+    assert door.left() == ["note.ipynb", "note.receipt.json"]
+    receipt = json.loads((door.target.parent / "note.receipt.json").read_text())
+    assert receipt["parameters"] == {"folder": str(door.folder)}
+    assert receipt["versions"]["torch"]
+    assert receipt["cpu_seconds"] > 0
+    assert receipt["peak_memory_mib"] > 10
+    cells = nbformat.read(door.target, 4).cells
+    assert [output.text for output in cells[-1].outputs] == ["well\n"]
+    assert all(gone(pid) for pid in door.pids())
+    assert list((door.folder / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("ends", "words", "said"),
+    [
+        ("error", [], "ValueError: the cell that fails"),
+        ("memory", [], "MemoryError"),
+        ("dead", [], "the kernel died"),
+        ("hang", ["--timeout", "1"], "past its time limit"),
+    ],
+)
+def test_a_failure_keeps_what_was_there_and_says_where_to_look(door, ends, words, said):
+    assert door.run()[0] == 0
+    before = door.target.read_bytes()
+    status, text = door.run("-p", "ends", ends, *words)
+    assert status == execute.FAILED
+    last = text.splitlines()[-1]
+    assert last.startswith("FAILED ")
+    assert said in last
+    assert last.endswith("note.partial.ipynb")
+    assert door.target.read_bytes() == before
+    assert door.left() == ["note.ipynb", "note.partial.ipynb", "note.receipt.json"]
+    assert all(gone(pid) for pid in door.pids())
+    assert list((door.folder / "tmp").iterdir()) == []
+    assert door.run()[0] == 0
+    assert door.left() == ["note.ipynb", "note.receipt.json"]
+
+
+def test_an_unknown_parameter_starts_no_kernel(door):
+    status, said = door.run("-p", "no_such", "1")
+    assert status == execute.MISUSED
+    assert "no_such" in said
+    assert not (door.folder / "pids").exists()
+    assert not door.target.parent.exists()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_no_kernel_outlives_its_runner(door, signum):
+    runner = door.start("-p", "ends", "hang")
+    pids = door.pids()
+    runner.send_signal(signum)
+    runner.wait(timeout=30)
+    await_that(lambda: all(gone(pid) for pid in pids))
+    await_that(lambda: list((door.folder / "tmp").iterdir()) == [])
+    await_that(lambda: "note.partial.ipynb" in door.left())
+    assert not door.target.exists()
+    said = runner.communicate()[1]
+    if signum != signal.SIGKILL:
+        assert runner.returncode == execute.INTERRUPTED
+        assert "stopped by" in said
+    # The same command goes on.
+    assert door.run()[0] == 0
+    assert door.left() == ["note.ipynb", "note.receipt.json"]
+
+
+def test_two_runners_at_one_target_run_it_once(door):
+    first = door.start("-p", "ends", "hang", "--timeout", "8")
+    door.pids()
+    second = door.start()
+    await_that(lambda: (door.target.parent / ".note.lock").exists())
+    time.sleep(2)
+    assert second.poll() is None
+    first.wait(timeout=60)
+    assert first.returncode == execute.FAILED
+    # The first one failed, so the second had to run it itself.
+    assert second.wait(timeout=60) == 0
+    assert "waiting for the runner" in second.stderr.read()
+    third, fourth = door.start(), door.start()
+    said = [third.communicate()[1], fourth.communicate()[1]]
+    assert (third.returncode, fourth.returncode) == (0, 0)
+    assert sum("begun" in text for text in said) in (1, 2)  # 2 only where the one ended before the other came
+    for runner in (first, second):
+        runner.stderr.close()

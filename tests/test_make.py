@@ -1,0 +1,133 @@
+"""The graph: what make runs, what it leaves alone, and what it does when a cell fails."""
+
+import os
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+ALL = [
+    "tiny 01_data",
+    "tiny/dwt 02_features",
+    "tiny/dwt/small/1/standard 03_training",
+    "tiny/dwt/small/1/adversarial 05_adversarial_training",
+    "tiny/dwt/small/1/standard 04_attacks",
+    "tiny/dwt/small/1/adversarial 04_attacks",
+    "tiny 06_analysis",
+]
+ATTACKS = [
+    "tiny 06_analysis",
+    "tiny/dwt/small/1/adversarial 04_attacks",
+    "tiny/dwt/small/1/standard 04_attacks",
+]
+
+
+def test_make_alone_prints_help(tiny):
+    done = tiny.make()
+    assert done.returncode == 0
+    for verb in ("all", "data", "test", "test-all", "status", "lab", "figures"):
+        assert re.search(rf"^  {verb} ", done.stdout, re.MULTILINE), verb
+
+
+def test_a_grid_runs_once_and_only_what_changed_again(tiny):
+    done = tiny.make("all", "-j2")
+    assert done.returncode == 0, done.stderr
+    runs = tiny.runs()
+    assert sorted(runs) == sorted(ALL)
+    assert runs[0] == "tiny 01_data"
+    assert runs[-1] == "tiny 06_analysis"
+
+    def again(*words):
+        before = len(tiny.runs())
+        done = tiny.make("all", *words)
+        assert done.returncode == 0, done.stderr
+        return sorted(tiny.runs()[before:])
+
+    assert again() == []
+    # New settings of the attacks re-run attacks and analysis only.
+    tiny.settings("04_attacks", seconds=0.1)
+    assert again() == sorted(ATTACKS)
+    # A touch without a change re-runs nothing.
+    later = time.time() + 10
+    for path in [*(tiny.folder / "params/tiny").iterdir(), *(tiny.folder / "notebooks").iterdir()]:
+        os.utime(path, (later, later))
+    assert again() == []
+    # Settings that are gone are a change too.
+    (tiny.folder / "params/tiny/04_attacks.yaml").unlink()
+    assert again("-j2") == sorted(ATTACKS)
+    # A chapter's text is a prerequisite of its cells.
+    notebook = tiny.folder / "notebooks/06_analysis.py"
+    notebook.write_text(notebook.read_text() + "\n# %% [markdown]\n# More.\n")
+    assert again() == ["tiny 06_analysis"]
+
+
+def test_a_repeat_is_a_point_of_its_own(tiny):
+    done = tiny.make("-n", "all", "FOLDS=1 1.1 1.10")
+    assert {"tiny/dwt/small/1.10/standard", "tiny/dwt/small/1.1/adversarial"} <= set(
+        re.findall(r"build/(\S+?)/04_attacks\.ipynb ", done.stdout)
+    )
+
+
+def test_a_failing_cell_stops_what_rests_on_it_and_nothing_else(tiny):
+    tiny.settings("05_adversarial_training", ends="error")
+    done = tiny.make("all", "-k", "-j2")
+    assert done.returncode != 0
+    assert "ValueError: a cell that is made to fail" in done.stderr
+    ran = set(tiny.runs())
+    assert "tiny/dwt/small/1/standard 04_attacks" in ran
+    assert not {"tiny/dwt/small/1/adversarial 04_attacks", "tiny 06_analysis"} & ran
+    tiny.settings("05_adversarial_training", ends="well")
+    before = len(tiny.runs())
+    assert tiny.make("all").returncode == 0
+    assert sorted(tiny.runs()[before:]) == sorted(
+        ["tiny 06_analysis", ATTACKS[1], "tiny/dwt/small/1/adversarial 05_adversarial_training"]
+    )
+
+
+def test_a_launcher_that_loses_its_cell_and_exits_0_is_found_out(tiny):
+    done = tiny.make("data", "LAUNCH=true")
+    assert done.returncode != 0
+    assert "FAILED build/tiny/01_data" in done.stderr
+    # An earlier result stays until a better one replaces it.
+    assert tiny.make("data").returncode == 0
+    target = tiny.folder / "build/tiny/01_data.ipynb"
+    before = target.read_bytes()
+    tiny.settings("01_data", seconds=0.1)
+    assert tiny.make("data", "LAUNCH=true").returncode != 0
+    assert target.read_bytes() == before
+    assert tiny.make("data").returncode == 0
+
+
+@pytest.mark.parametrize(("words", "threads"), [([], os.cpu_count()), (["-j2"], max(os.cpu_count() // 2, 1))])
+def test_cells_at_once_share_the_cores(tiny, words, threads):
+    assert tiny.make("data", *words).returncode == 0
+    assert f'"threads": "{threads}"' in (tiny.folder / "build/tiny/01_data.json").read_text()
+
+
+def test_status_names_what_is_to_do_and_what_is_older_than_its_code(tiny):
+    assert tiny.make("data").returncode == 0
+    done = tiny.make("status")
+    assert "1 of 7 cells of this grid are there" in done.stdout
+    assert "to do: build/tiny/06_analysis.ipynb" in done.stdout
+    assert "older than its code" not in done.stdout
+    notebook = tiny.folder / "notebooks/01_data.py"
+    text = notebook.read_text()
+    notebook.write_text(text + "\n# %% [markdown]\n# A paragraph makes no cell old.\n")
+    assert "older than its code" not in tiny.make("status").stdout
+    notebook.write_text(text + "\n# %%\n1 + 1\n")
+    assert "older than its code: tiny/01_data (notebooks/01_data.py)" in tiny.make("status").stdout
+
+
+def test_two_makes_at_once_run_no_cell_twice(tiny):
+    tiny.settings("01_data", seconds=1.0)
+    both = [tiny.start("all", "-j2"), tiny.start("all", "-j2")]
+    said = [make.communicate()[0] for make in both]
+    assert [make.returncode for make in both] == [0, 0], said
+    assert sorted(tiny.runs()) == sorted(ALL)
+
+
+def test_every_parameter_of_the_makefile_is_said_in_the_readme():
+    words = Path("README.md").read_text(encoding="utf-8")
+    for name in re.findall(r"^([A-Z]+)\s+\?=", Path("Makefile").read_text(encoding="utf-8"), re.MULTILINE):
+        assert name in words, name
