@@ -232,19 +232,18 @@ def published(name: str, weights_folder: str | Path = "weights") -> dict[str, to
     """
     weights = WEIGHTS[name]
     path = Path(weights_folder) / weights.file
-    if not path.is_file():
+    if path.is_file():
+        _same(path, weights, str(path))
+    else:
         try:
             with study.atomic(path) as part:
                 torch.hub.download_url_to_file(weights.url, str(part), progress=False)
+                _same(part, weights, weights.url)
         except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
             raise FileNotFoundError(
                 f"{TITLES[name]}'s {weights.source} weights are neither in {path} nor to be had from "
                 f"{weights.url} ({error}); put the file there, or set pretrained to none"
             ) from error
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if not found.startswith(weights.sha256):
-        raise ValueError(f"{path} is not the published file: SHA-256 {found}, not {weights.sha256}…")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -252,6 +251,13 @@ def published(name: str, weights_folder: str | Path = "weights") -> dict[str, to
     state = content.get("state_dict", content)
     state = {key.removeprefix("module."): value for key, value in state.items()}
     return {key: value for key, value in state.items() if not key.startswith(("aux1.", "aux2."))}
+
+
+def _same(path: Path, weights: Weights, origin: str) -> None:
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if not found.startswith(weights.sha256):
+        raise ValueError(f"{origin} is not the published file: SHA-256 {found}, not {weights.sha256}…")
 
 
 def parameters(model: nn.Module) -> int:

@@ -14,7 +14,7 @@ import json
 import math
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -472,8 +472,8 @@ def _validate(
 def pgd_right(
     model: models.Victim,
     images: Any,
-    rows: np.ndarray,
-    labels: np.ndarray,
+    rows: Sequence[int],
+    labels: Sequence[int],
     *,
     budget: float,
     steps: int = 10,
@@ -486,6 +486,7 @@ def pgd_right(
     The victim is met in evaluation mode and float32; an image's random start depends on ``seed`` and its
     row only.
     """
+    rows, labels = np.array(rows), np.array(labels)
     device, found = next(model.parameters()).device, []
     with defences.frozen(model):
         for chosen in np.array_split(np.arange(len(rows)), math.ceil(len(rows) / batch) or 1):

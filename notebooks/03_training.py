@@ -182,8 +182,8 @@ leaks
 # %%
 best = history.loc[history["best"]].iloc[0]
 said = [
-    f"{figures.label(model)} on {figures.label(representation)} names {right.value:.1%} of {right.over} rightly, "
-    f"between {right.low:.1%} and {right.high:.1%}; guessing would name {1 / len(names):.0%}",
+    f"{figures.label(model)} on {figures.label(representation)} names {right.value:.1%} of {right.over} "
+    f"rightly, between {right.low:.1%} and {right.high:.1%}; guessing would name {1 / len(names):.0%}",
     f"its best state is of epoch {best['epoch']:.0f} of {len(history)}, with "
     f"{best['validation_accuracy']:.1%} on the validation part",
     f"the training images of its last epoch it named rightly in {history['train_accuracy'].iloc[-1]:.1%}",

@@ -198,7 +198,7 @@ said = [
     f"{figures.label(training)} training of {figures.label(model)} on {figures.label(representation)} names "
     f"{right.value:.1%} of {right.over} rightly, and {left.value:.1%} under PGD within ‖δ‖₂ = {epsilon:.3g}",
     f"its best state is of epoch {best['epoch']:.0f} of {len(history)}: on the validation part "
-    f"{best['validation_accuracy']:.1%} clean, {best['pgd_accuracy']:.1%} under PGD within ‖δ‖∞ = {budget:.3g}",
+    f"{best['validation_accuracy']:.1%} clean, {best['pgd_accuracy']:.1%} under PGD within {budget:.3g} (ℓ∞)",
 ]
 said += [f"without a defence it is {under['standard'].value:.1%} under that PGD"] if len(before) else []
 said += [f"it costs {100 * drop.value:.1f} points of clean accuracy"] if len(before) else []
