@@ -58,7 +58,7 @@ COLOURS = {
 }
 MARKERS = {
     **dict(zip((*ATTACKS, *CONTROLS), _MARKERS, strict=True)),
-    **{WORST: "."},
+    **{WORST: ""},
     **dict(zip(MODELS, _MARKERS, strict=False)),
     **dict(zip(REPRESENTATIONS, _MARKERS, strict=False)),
     **dict(zip(TRAININGS, _MARKERS, strict=False)),
@@ -89,8 +89,9 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def point(name: str) -> str:
-    """``esc10/dwt/resnet18/1/standard`` in words for a title."""
-    return ", ".join(label(word) for word in name.split("/"))
+    """``esc10/dwt/resnet18/1/standard`` in words for a title: ESC-10, DWT, ResNet-18, fold 1, standard."""
+    words = name.split("/")
+    return ", ".join(f"fold {word}" if i == 3 else label(word) for i, word in enumerate(words))
 
 
 def use_style() -> None:
@@ -141,11 +142,7 @@ def _canvas(rows: int = 1, columns: int = 1, **how) -> tuple[Figure, np.ndarray]
 def _image(values) -> np.ndarray:
     """A (rows, frames) array of a tensor or array with any number of leading axes of length 1."""
     values = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=float)
-    if (
-        values.ndim < 2
-        or values[(0,) * (values.ndim - 2)].shape != values.shape[-2:]
-        or values[..., 0, 0].size != 1
-    ):
+    if values.ndim < 2 or values.size != values.shape[-1] * values.shape[-2]:
         raise ValueError(f"one image of rows × frames is wanted, not an array of shape {values.shape}")
     return values.reshape(values.shape[-2:])
 
@@ -297,20 +294,13 @@ def fooling_curves(
     axes.axhline(threshold, color="#888888", linewidth=0.8, linestyle=":")
     if budget:
         axes.axvline(budget, color="#888888", linewidth=0.8)
-        axes.annotate(
-            f"ε = {budget:.3g}",
-            (budget, 0.01),
-            (3, 0),
-            textcoords="offset points",
-            color="#555555",
-            fontsize=7,
-        )
+        axes.text(budget, 1.035, f"ε = {budget:.3g}", ha="center", va="bottom", color="#555555", fontsize=7)
     axes.set_xscale("log")
     axes.set_xlim(low, high)
     axes.set_ylim(-0.01, 1.03)
     axes.set_xlabel(r"$\|\delta\|_2$ of the perturbation")
     axes.set_ylabel("fooling rate of clips named rightly")
-    axes.set_title(title)
+    axes.set_title(title, pad=14 if budget else 6)
     if figure:
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
