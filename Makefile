@@ -82,7 +82,7 @@ define run
 endef
 
 .SECONDEXPANSION:
-.PRECIOUS: $(BUILD)/%.ipynb
+.PRECIOUS: $(foreach c,$(chapters),$(BUILD)/%/$c.ipynb)
 
 $(BUILD)/%/01_data.ipynb: $$(sources) | $(ready)
 	$(call run,-p data $(DATA))
@@ -109,7 +109,7 @@ help: ## print this
 
 setup: $(ready) ## install the packages of environment.yml, once
 
-all: $(foreach d,$(DATASETS),$(call analysis,$d)) ## the whole study at every point of the grid (default: the demo)
+all: $(cells) ## the whole study at every point of the grid (default: the demo)
 	@for d in $(DATASETS); do echo "$$d: read $(BUILD)/$$d/06_analysis.ipynb; tables and figures lie in $(BUILD)/$$d/figures:"; \
 	  ls $(BUILD)/$$d/figures | sed 's/^/  /' ; done
 

@@ -167,9 +167,9 @@ def test_a_cell_leaves_its_notebook_and_its_receipt_and_nothing_else(door):
     ("ends", "words", "said"),
     [
         ("error", [], "ValueError: the cell that fails"),
-        ("memory", [], "MemoryError"),
+        pytest.param("memory", [], "MemoryError", marks=pytest.mark.slow),
         ("dead", [], "the kernel died"),
-        ("hang", ["--timeout", "1"], "past its time limit"),
+        pytest.param("hang", ["--timeout", "1"], "past its time limit", marks=pytest.mark.slow),
     ],
 )
 def test_a_failure_keeps_what_was_there_and_says_where_to_look(door, ends, words, said):
@@ -197,7 +197,9 @@ def test_an_unknown_parameter_starts_no_kernel(door):
     assert not door.target.parent.exists()
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "signum", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_no_kernel_outlives_its_runner(door, signum):
     runner = door.start("-p", "ends", "hang")
     pids = door.pids()
@@ -216,6 +218,7 @@ def test_no_kernel_outlives_its_runner(door, signum):
     assert door.left() == ["note.ipynb", "note.receipt.json"]
 
 
+@pytest.mark.slow
 def test_two_runners_at_one_target_run_it_once(door):
     first = door.start("-p", "ends", "hang", "--timeout", "8")
     door.pids()

@@ -18,6 +18,12 @@ BELOW = {
     "metrics": set(),
     "guard": set(),
     "attacks": set(),
+    "data": {"study", "toy"},
+    "store": {"features"},
+    "models": {"study"},
+    "figures": {"study"},
+    "defences": {"attacks"},
+    "training": {"attacks", "defences", "metrics", "models", "study"},
     "receipts": {"study"},
     "execute": {"study", "receipts"},
 }
