@@ -5,7 +5,7 @@ Everything here takes arrays or the rows that chapter 4 leaves (a row a clip × 
 rightly are attacked, so the rows' clips are the denominator of every rate. Chapter 6 explains the measures.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -251,3 +251,30 @@ def over_repeats(values) -> Estimate:
     return Estimate(
         float(values.mean()), float(values.mean()) - half, float(values.mean()) + half, f"{n} repeats"
     )
+
+
+def estimate(
+    panels: Sequence[pd.DataFrame],
+    statistic: Callable[[pd.DataFrame], pd.Series],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """A number made of means over clips, and its interval: over repeats where there are two, else over clips.
+
+    Parameters
+    ----------
+    panels : one frame a repeat (a fold, or a fold with another seed); a row a clip, a column for each thing
+        measured on it, NaN where it was not. Clips are drawn whole, so a difference between columns is
+        paired.
+    statistic : takes a frame of column means, a row a draw, and gives a number a row.
+    """
+    if not panels:
+        return Estimate(float("nan"), float("nan"), float("nan"), "nothing")
+    values = [float(statistic(panel.mean().to_frame().T).iloc[0]) for panel in panels]
+    if len(panels) > 1:
+        return over_repeats(values)
+    (panel,) = panels
+    panel = panel.dropna(how="all")
+    draws = pd.DataFrame(resampled_means(panel, resamples=resamples, seed=seed), columns=panel.columns)
+    return Estimate(values[0], *percentile_interval(statistic(draws)), f"{len(panel)} clips")

@@ -158,3 +158,26 @@ def test_interval_over_repeats_is_students():
     assert found.high - found.value == pytest.approx(4.302653 * 0.1 / np.sqrt(3), rel=1e-5)
     assert np.isnan(metrics.over_repeats([0.7]).low)
     assert (found - 0.3).low == pytest.approx(found.low - 0.3)
+
+
+def test_a_paired_difference_is_known_better_than_its_parts():
+    """Two victims that are wrong on the same clips differ by nothing, with no spread."""
+    right = np.random.default_rng(0).integers(0, 2, 50).astype(float)
+    panel = pd.DataFrame({"original": right, "robust": right})
+    drop = metrics.estimate([panel], lambda means: means["original"] - means["robust"])
+    assert tuple(drop) == (0, 0, 0, "50 clips")
+    alone = metrics.estimate([panel], lambda means: means["original"])
+    assert alone.low < alone.value < alone.high
+
+
+def test_estimate_is_over_repeats_where_there_are_two():
+    panels = [pd.DataFrame({"a": [0.0, 1.0]}), pd.DataFrame({"a": [1.0, 1.0]})]
+    found = metrics.estimate(panels, lambda means: means["a"])
+    assert found == metrics.over_repeats([0.5, 1.0])
+    assert metrics.estimate([], lambda means: means["a"]).over == "nothing"
+
+
+def test_estimate_of_a_panel_without_clips_cannot_be_told():
+    found = metrics.estimate([pd.DataFrame({"a": [np.nan]})], lambda means: means["a"])
+    assert np.isnan([found.value, found.low, found.high]).all()
+    assert found.over == "0 clips"
