@@ -1,0 +1,161 @@
+"""The form of the chapters: what a reader and the runner may rely on in every one of them."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+
+from lib import execute, study
+
+NOTEBOOKS = sorted(Path("notebooks").glob("0*.py"))
+SETTINGS = sorted(Path("params").glob("*/*.yaml"))
+DATASETS = ("demo", "esc10", "esc50", "urbansound8k")
+DEPTH = {
+    "01_data": 1,
+    "02_features": 2,
+    "06_analysis": 1,
+    "07_beyond": 1,
+}  # axes of a point; the others have 5
+MODELS = ("googlenet", "alexnet", "resnet18", "resnet34", "resnet56", "vgg16")
+
+
+def read(path):
+    return jupytext.read(path, fmt="py:percent")
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def chapter(request):
+    return request.param
+
+
+def test_the_chapters_are_numbered_without_a_gap():
+    assert [int(path.stem[:2]) for path in NOTEBOOKS] == list(range(1, len(NOTEBOOKS) + 1))
+    assert len(NOTEBOOKS) >= 6
+
+
+def test_a_chapter_opens_with_its_number_and_a_question(chapter):
+    opening = read(chapter).cells[0]
+    assert opening.cell_type == "markdown"
+    title, question = opening.source.split("\n\n")[:2]
+    assert re.fullmatch(rf"# {int(chapter.stem[:2])} · \S.*", title)
+    assert re.fullmatch(r"\*\*.*\?\*\*", question, re.DOTALL)
+
+
+def test_a_chapter_has_no_header_no_definition_and_no_path_out(chapter):
+    text = chapter.read_text(encoding="utf-8")
+    assert text.startswith("# %% [markdown]")
+    tree = ast.parse(text)
+    assert not [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    assert not re.search(r"\.\./|sys\.path|/home/|/root/|filterwarnings", text)
+
+
+def test_imports_come_first_and_the_style_is_set_once(chapter):
+    cells = code(read(chapter))
+    imports = [i for i, cell in enumerate(cells) if re.search(r"^(import|from) ", cell.source, re.MULTILINE)]
+    assert imports == [0]
+    assert chapter.read_text(encoding="utf-8").count("figures.use_style()") == 1
+    assert "figures.use_style()" in cells[0].source
+
+
+def test_parameters_are_one_commented_literal_a_line(chapter):
+    (cell,) = [cell for cell in code(read(chapter)) if "parameters" in cell.metadata.get("tags", [])]
+    for line in cell.source.splitlines():
+        rest = re.fullmatch(r"[a-z_0-9]+ = (.*)", line)[1]
+        value, _, comment = rest.partition("  #")
+        assert ast.literal_eval(value) is not None, line
+        assert "=" not in comment, f"papermill misreads {line!r}"
+
+
+def test_a_chapter_knows_its_point(chapter):
+    known = execute.defaults(read(chapter).cells)
+    axes = study.AXES[: DEPTH.get(chapter.stem, 5)]
+    assert list(known)[: 1 + len(axes)][0] == "build"
+    assert set(axes) <= set(known)
+    assert all(type(known[axis]) is str for axis in axes)
+
+
+def test_a_chapter_ends_in_a_computed_summary(chapter):
+    last = code(read(chapter))[-1].source
+    assert "Markdown(" in last
+    assert "## Summary" in last
+
+
+def test_cells_are_short(chapter):
+    for cell in code(read(chapter)):
+        assert len(cell.source.splitlines()) <= 25, cell.source
+
+
+def test_no_number_of_the_paper_is_typed(chapter):
+    """Accuracies and ratios as the tables print them, 67.83 or 1.412, come from lib/published.csv."""
+    prose = "\n".join(cell.source for cell in read(chapter).cells if cell.cell_type == "markdown")
+    assert not re.findall(r"(?<![\d.])(?:[4-9]\d\.\d\d|[12]\.\d{3})(?!\d)", prose)
+
+
+@pytest.mark.parametrize("path", SETTINGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_settings_are_parameters_that_differ_from_the_defaults(path):
+    known = execute.defaults(read(Path("notebooks") / f"{path.stem}.py").cells)
+    values = execute.parameters(known, [str(path)], [])
+    assert not {"build", *study.AXES} & set(values), "the axes of the grid belong to the Makefile"
+    same = [name for name, value in values.items() if value == known[name]]
+    assert not same, "only what differs from the defaults"
+    for line in path.read_text(encoding="utf-8").splitlines():
+        assert "#" in line or not line.strip(), f"no reason stands beside {line!r}"
+
+
+def test_every_settings_file_belongs_to_a_chapter():
+    stems = {path.stem for path in NOTEBOOKS}
+    assert {path.stem for path in SETTINGS} <= stems
+    assert {path.parent.name for path in SETTINGS} == set(DATASETS)
+
+
+@pytest.mark.parametrize(("dataset", "folds"), [("esc50", 5), ("urbansound8k", 10), ("esc10", 5)])
+def test_the_paper_s_grid_is_listed(dataset, folds, tmp_path):
+    done = subprocess.run(
+        ["make", "-n", "all", f"DATASETS={dataset}", f"BUILD={tmp_path}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    targets = re.findall(rf"{tmp_path}/{dataset}/(\S+)\.ipynb --timeout", done.stdout.replace("\\\n", ""))
+    points = 4 * len(MODELS) * folds * 2
+    assert len(targets) == len(set(targets)) == 1 + 4 + 2 * points + 1
+    assert {word.split("/")[1] for word in targets if word.count("/") == 4} == set(MODELS)
+
+
+def test_the_paper_s_setting_is_the_default():
+    def known(chapter):
+        return execute.defaults(read(Path(f"notebooks/{chapter}.py")).cells)
+
+    features = known("02_features")
+    assert (features["bins"], features["frames"]) == (768, 1568)
+    attacks = known("04_attacks")
+    assert attacks["jsma_steps"] == 1000
+    for dataset in ("esc50", "urbansound8k"):
+        path = Path(f"params/{dataset}/02_features.yaml")
+        values = execute.settings(str(path)) if path.exists() else {}
+        assert not {"bins", "frames"} & set(values), "the paper's size is the default"
+    for dataset in ("demo", "esc10"):
+        values = execute.settings(f"params/{dataset}/02_features.yaml")
+        assert (values["bins"], values["frames"]) == (64, 128)
+
+
+@pytest.mark.parametrize("path", sorted(Path("notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_reader_s_copy_is_the_source_executed(path):
+    copy = nbformat.read(path, 4)
+    injected = [cell for cell in copy.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    source = read(path.with_suffix(".py"))
+    assert [cell.source for cell in injected] == [cell.source for cell in source.cells]
+    text = path.read_text(encoding="utf-8")
+    assert path.stat().st_size < 1 << 20
+    assert not re.search(
+        r"application/vnd\.jupyter\.widget|<audio|audio/(wav|ogg|mpeg)|/home/|/root/|/tmp/|/work/", text
+    )
+    assert not [out for cell in code(copy) for out in cell.outputs if out.output_type == "error"]
