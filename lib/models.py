@@ -136,7 +136,7 @@ class ResNet6n2(nn.Module):
 
 
 def architecture(name: str, classes: int = 1000, channels: int = 3) -> nn.Module:
-    """The network as published: torchvision's, or ResNet-56; freshly drawn from torch's generator.
+    """The network with the published layers, torchvision's or ResNet-56's, drawn from torch's generator.
 
     Raises
     ------
@@ -155,6 +155,12 @@ def architecture(name: str, classes: int = 1000, channels: int = 3) -> nn.Module
         new = nn.Conv2d(channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=bias)
         network.set_submodule(where, new)
     return network
+
+
+def outline(name: str, classes: int = 1000, channels: int = 3) -> nn.Module:
+    """The network without values for its weights, to count them or to put others in: it costs nothing."""
+    with torch.device("meta"):
+        return architecture(name, classes, channels)
 
 
 def build(
@@ -289,8 +295,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Victim:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, KeyError) as error:
         raise ValueError(f"{path} is no victim of this study: {error}") from error
-    with torch.device("meta"):
-        network = architecture(header["name"], header["classes"], channels=1)
+    network = outline(header["name"], header["classes"], channels=1)
     model = Victim(network, header["name"], header["classes"], tuple(header["size"]))
     model.load_state_dict(tensors, assign=True)
     return to(model, device).eval()

@@ -72,6 +72,7 @@ def fit(
     patience: int = 0,
     smoothing: float = 0.0,
     shift: float = 0.0,
+    share: float = 1.0,
     layers: str = "all",
     budget: float = 2 / 255,
     alpha: float = 0.0,
@@ -99,6 +100,8 @@ def fit(
     patience : epochs without a better score before training stops; 0 never stops early.
     smoothing : the share of the label that is spread over all classes.
     shift : how far an image is moved along its frames, at random and circularly, as a share of them.
+    share : of the training images that an epoch sees, drawn anew for each; with copies of a clip an epoch
+        may then cost what the originals alone would.
     layers : "all" or "last", the layers that are trained.
     budget, alpha, steps, beta : of the defences; see ``defences.Settings``.
     pgd_clips : validation clips whose accuracy under PGD is taken after every epoch; 0 takes all, −1 none.
@@ -141,7 +144,8 @@ def fit(
     run.best = run.best or _copy(model.state_dict())
 
     loss = functools.partial(_loss, smoothing=smoothing)
-    per_epoch = math.ceil(len(rows["train"]) / batch)
+    seen = max(2, round(share * len(rows["train"])))
+    per_epoch = math.ceil(seen / batch)
     start = len(run.history)
     ticks = progress(range((epochs - start) * per_epoch), f"{training} training, batches")
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -152,7 +156,7 @@ def fit(
             begin = time.perf_counter()
             draw = np.random.default_rng([seed, epoch])
             torch.manual_seed(int(draw.integers(2**63)))
-            order = draw.permutation(len(rows["train"]))
+            order = draw.permutation(len(rows["train"]))[:seen]
             model.train(layers == "all")
             total = torch.zeros(2, dtype=torch.float64, device=device)
             batches = np.array_split(order, per_epoch)
@@ -343,6 +347,7 @@ def _check(model: models.Victim, images: Any, split: pd.DataFrame, settings: Map
         "patience": (0, math.inf),
         "smoothing": (0, 0.99),
         "shift": (0, 0.5),
+        "share": (1e-6, 1),
         "pgd_clips": (-1, math.inf),
         "pgd_steps": (1, math.inf),
     }

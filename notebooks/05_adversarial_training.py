@@ -21,7 +21,7 @@ import torch
 from IPython.display import Markdown
 from torch.nn.functional import cross_entropy
 
-from lib import data, defences, figures, metrics, models, store, study
+from lib import data, defences, figures, metrics, models, published, store, study
 from lib.training import cost, examine, fit, pgd_right
 
 figures.use_style()
@@ -42,16 +42,15 @@ patience = 20  # epochs without a better score before training stops early; 0 ne
 batch = 32  # images a step
 learning_rate = 0.0003  # peak, of AdamW
 schedule = "onecycle"  # of the learning rate, or: cosine, constant
-weight_decay = 0.01
 smoothing = 0.0  # share of a label that is spread over all classes
 shift = 0.0  # images are moved along time, circularly, by up to this share of their frames
+share = 1.0  # of the training images that an epoch sees, drawn anew for each
 budget = 0.00784314  # ε, how far a value may move in training, of full scale (2/255; the paper names none)
 alpha = 0.0  # of Eq. 14, share of the clean loss; 0 is the paper's
 steps = 7  # gradient steps of PGD and TRADES
 beta = 6.0  # of TRADES, weight of agreement
 pgd_clips = 0  # validation clips that PGD tries after every epoch; 0 tries all
 pgd_steps = 10  # gradient steps of that PGD
-norm = 3.0  # l2 norm of the test under PGD, at the paper's image size (Table II)
 device = "auto"  # cpu, cuda, or whichever is there
 
 # %%
@@ -131,7 +130,7 @@ checkpoint = cell.path("checkpoint.safetensors")
 history = fit(
     victim, images, split, training=training,
     epochs=epochs, patience=patience, batch=batch, learning_rate=learning_rate, schedule=schedule,
-    weight_decay=weight_decay, smoothing=smoothing, shift=shift, layers=layers,
+    smoothing=smoothing, shift=shift, share=share, layers=layers,
     budget=budget, alpha=alpha, steps=steps, beta=beta, pgd_clips=pgd_clips, pgd_steps=pgd_steps,
     seed=seed, device=where, checkpoint=checkpoint, say=print,
 )  # fmt: skip
@@ -177,7 +176,7 @@ print(f"drop: {100 * drop.value:.1f} points over {drop.over}, {100 * drop.low:.1
 
 # %%
 plain = (images.size[0] - images.tonnetz_rows, images.size[1])
-epsilon = metrics.scaled_budget(norm, plain)
+epsilon = metrics.scaled_budget(published.BUDGET, plain)
 tested = split[split["part"] == "test"]
 victims = {training: victim}
 victims |= {"standard": models.load(control.path("model.safetensors"), where)} if len(before) else {}
