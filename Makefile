@@ -85,7 +85,7 @@ endef
 .PRECIOUS: $(foreach c,$(chapters),$(BUILD)/%/$c.ipynb)
 
 $(BUILD)/%/01_data.ipynb: $$(sources) | $(ready)
-	$(call run,-p data $(DATA))
+	$(call run,-p data_folder $(DATA))
 $(BUILD)/%/02_features.ipynb: $$(sources) $$(data) | $(ready)
 	$(run)
 $(BUILD)/%/03_training.ipynb: $$(sources) $$(features) | $(ready)

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import argparse
 import ast
-import contextlib
-import fcntl
+import functools
 import os
 import re
 import resource
@@ -23,7 +22,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -151,33 +149,6 @@ def parameters(known: dict[str, Any], files: list[str], pairs: list[tuple[str, s
 
 
 # ------------------------------------------------------------------------------------------------ one cell
-
-
-@contextlib.contextmanager
-def alone(target: Path) -> Iterator[bool]:
-    """Hold the lock of a target; say whether another runner was at it and had to be waited for."""
-    lock = target.with_name(f".{target.stem}.lock")
-    waited = False
-    while True:
-        handle = os.open(lock, os.O_CREAT | os.O_RDWR)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not waited:
-                print(f"{target}: waiting for the runner that is at it", file=sys.stderr, flush=True)
-            waited = True
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        # Whoever held it may have removed it: only a lock that still lies there is a lock.
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(handle), os.stat(lock)):
-                break
-        os.close(handle)
-    try:
-        yield waited
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            lock.unlink()
-        os.close(handle)
 
 
 class _Watch(threading.Thread):
@@ -328,7 +299,8 @@ def main(argv: list[str] | None = None) -> int:
         values = parameters(defaults(source.cells), given.files, given.pairs)
         given.target.parent.mkdir(parents=True, exist_ok=True)
         begun = time.time()
-        with alone(given.target) as waited:
+        say = functools.partial(print, file=sys.stderr, flush=True)
+        with study.locked(given.target, say=say) as waited:
             if waited and given.target.exists() and given.target.stat().st_mtime >= begun:
                 print(f"{name}: made by the runner that was waited for", file=sys.stderr)
                 return 0

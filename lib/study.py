@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,6 +148,32 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
         put(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: str | os.PathLike, say: Callable[[str], None] = lambda text: None) -> Iterator[bool]:
+    """Hold the lock of ``path``; yield whether another process was at it and had to be waited for."""
+    lock = Path(path).with_name(f".{Path(path).stem}.lock")
+    waited = False
+    while True:
+        handle = os.open(lock, os.O_CREAT | os.O_RDWR)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not waited:
+                say(f"{path}: waiting for the process that is at it")
+            waited = True
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        # Whoever held it may have removed it: only a lock that still lies there is a lock.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), os.stat(lock)):
+                break
+        os.close(handle)
+    try:
+        yield waited
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(handle)
 
 
 def put(part: Path, path: Path) -> None:

@@ -230,7 +230,7 @@ def test_two_runners_at_one_target_run_it_once(door):
     assert first.returncode == execute.FAILED
     # The first one failed, so the second had to run it itself.
     assert second.wait(timeout=60) == 0
-    assert "waiting for the runner" in second.stderr.read()
+    assert "waiting for the process" in second.stderr.read()
     third, fourth = door.start(), door.start()
     said = [third.communicate()[1], fourth.communicate()[1]]
     assert (third.returncode, fourth.returncode) == (0, 0)

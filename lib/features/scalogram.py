@@ -1,0 +1,251 @@
+"""The scalogram: magnitude of a continuous wavelet transform, exact at the few times that are kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from lib.features import checks
+from lib.features.magnitude import magnitude
+
+NEGLIGIBLE = 1e-6  # of its peak: where the wavelet, in time or in frequency, counts as zero
+LARGEST_FACTOR = 13  # sizes that are products of primes up to it transform fast
+NORMS = ("l2", "l1")
+
+
+class Plan(NamedTuple):
+    """How clips of one length are transformed; see :class:`Scalogram`."""
+
+    padded: int  # N', samples of the clip with silence appended
+    points: int  # M', frames of the padded clip
+    first: np.ndarray  # of each scale, the lowest bin of the padded spectrum that it hears
+    count: np.ndarray  # of each scale, how many bins it hears
+    mirrored: int  # bins of negative frequency that some scale hears
+
+
+class Scalogram(nn.Module):
+    """|W(s, τ)| of waveforms, W(s, τ) = 1/√s ∫ a(t) ψ*((t − τ)/s) dt, Eqs. 11 to 13. Chapter 2.
+
+    ψ(t) = 1/√(πB) · exp(−t²/B) · exp(2πiCt) is the complex Morlet that PyWavelets names ``cmorB-C``,
+    with its scales (in samples) and frequencies, C · rate / s. Eq. 12 is B = 2, C = 6 / 2π.
+
+    The clip counts as band-limited and silent outside, so that in frequency the transform is
+    Ŵ(s, f) = √s · â(f) · exp(−π²B(sf − C)²), up to half the sampling rate. Only ``frames`` samples
+    of each W(s, ·) are kept, and they are had without the others: keeping every H-th sample of a
+    signal is folding its spectrum modulo 1/H, for any H, a whole number or not. So each scale costs
+    one product with the few bins that it hears, their sum modulo M' bins, and one inverse
+    transform of M' points. The result is the full-rate transform at those times, to rounding error.
+
+    Parameters
+    ----------
+    rate : samples a second of the waveforms.
+    bins : scales, at logarithmically spaced frequencies from ``fmin`` to ``fmax`` (both included).
+    frames : columns, each at the middle of its share of the clip; ``hop`` instead gives the seconds
+        from one column to the next (0: by ``frames``).
+    fmin, fmax : lowest and highest centre frequency in Hz; ``fmax`` 0 is 0.475 · rate.
+    bandwidth, centre : B and C of the wavelet.
+    norm : "l2" divides by √s as Eq. 11 does; "l1" by s, which shows equal sines equally high.
+
+    Called with (…, samples), returns (…, bins, frames), lowest frequency first.
+
+    Raises
+    ------
+    ValueError : if a size or rate is not above zero, the band is empty or leaves Nyquist's, or a
+        waveform is not finite floating point of at least two samples a frame kept.
+
+    Notes
+    -----
+    Differentiable by autograd on every device; at digital silence the gradient is zero, not NaN.
+    """
+
+    def __init__(
+        self,
+        rate: float,
+        *,
+        bins: int = 768,
+        frames: int = 1568,
+        hop: float = 0.0,
+        fmin: float = 60.0,
+        fmax: float = 0.0,
+        bandwidth: float = 2.0,
+        centre: float = 6 / (2 * math.pi),
+        norm: str = "l2",
+    ) -> None:
+        super().__init__()
+        checks.positive(rate=rate, bins=bins, fmin=fmin, bandwidth=bandwidth, centre=centre)
+        if hop == 0:
+            checks.positive(frames=frames)
+        else:
+            checks.positive(hop=hop)
+        fmax = fmax or 0.475 * rate
+        if fmax > rate / 2:
+            raise ValueError(f"fmax = {fmax:g} Hz is above half the rate, {rate / 2:g} Hz")
+        if fmin > fmax:
+            raise ValueError(f"fmin = {fmin:g} Hz is above fmax = {fmax:g} Hz")
+        if norm not in NORMS:
+            raise ValueError(f"norm = {norm!r} is none of {', '.join(NORMS)}")
+        self.rate, self.bins, self.frames, self.hop = rate, bins, frames, hop
+        self.bandwidth, self.centre, self.norm = bandwidth, centre, norm
+        self.frequencies = np.geomspace(fmin, fmax, bins)
+        self._kept: dict = {}  # plans and gains of the last length of clips
+
+    @property
+    def scales(self) -> np.ndarray:
+        """s of each row, in samples, as PyWavelets counts them."""
+        return self.centre * self.rate / self.frequencies
+
+    def columns(self, samples: int) -> int:
+        """How many columns a clip of so many samples has."""
+        return math.ceil(samples / (self.hop * self.rate)) if self.hop else self.frames
+
+    def times(self, samples: int) -> np.ndarray:
+        """Seconds from the clip's beginning at which its columns are taken."""
+        plan = self._plan(samples)
+        return (np.arange(self.columns(samples)) + 0.5) * plan.padded / plan.points / self.rate
+
+    def forward(self, waveform: torch.Tensor) -> torch.Tensor:
+        """Magnitudes, (…, bins, frames)."""
+        return magnitude(self._transform(waveform, phase=False))
+
+    def transform(self, waveform: torch.Tensor) -> torch.Tensor:
+        """W itself with its phase, complex (…, bins, frames)."""
+        return self._transform(waveform, phase=True)
+
+    def _transform(self, waveform: torch.Tensor, phase: bool) -> torch.Tensor:
+        waveform = checks.waveform(waveform, 2, "the scalogram")
+        samples = waveform.shape[-1]
+        plan = self._plan(samples)
+        single = waveform.dtype != torch.float64
+        clips = waveform.reshape(-1, samples)
+        spectrum = torch.fft.rfft(clips.float() if single else clips, plan.padded)
+        # A column lies in the middle of its share of the clip, so the clip moves half a share to the left.
+        turn = torch.from_numpy(np.exp(1j * np.pi * np.arange(spectrum.shape[-1]) / plan.points))
+        spectrum = spectrum * turn.to(spectrum)
+        if plan.mirrored:
+            spectrum = torch.cat([spectrum[:, 1 : plan.mirrored + 1].flip(1).conj(), spectrum], dim=1)
+        if single and spectrum.device.type == "cpu" and not spectrum.requires_grad:
+            folded, first = self._fold_compiled(spectrum, samples), plan.first
+        else:
+            folded, first = self._fold(spectrum, samples)
+        rows = torch.fft.ifft(folded, norm="forward")[..., : self.columns(samples)]
+        if phase:
+            turns = np.outer(first, np.arange(rows.shape[-1])) % plan.points / plan.points
+            rows = rows * torch.from_numpy(np.exp(2j * np.pi * turns)).to(rows)
+        return rows.reshape(*waveform.shape[:-1], *rows.shape[1:])
+
+    def _fold_compiled(self, spectrum: torch.Tensor, samples: int) -> torch.Tensor:
+        """Multiply and fold on the CPU; each row from the first bin that it hears."""
+        from lib.features import folding
+
+        plan = self._plan(samples)
+        heard = plan.first + plan.mirrored
+        gains = self._keep(("gains", samples), self._gains)
+        folded = np.empty((len(spectrum), self.bins, plan.points), np.complex64)
+        for clip, out in zip(spectrum.numpy(), folded, strict=True):
+            folding.fold(clip.real.copy(), clip.imag.copy(), gains, heard, plan.count, out)
+        return torch.from_numpy(folded)
+
+    def _fold(self, spectrum: torch.Tensor, samples: int) -> tuple[torch.Tensor, np.ndarray]:
+        """Multiply and fold on any device; rows of a block from its first bin, which is returned too."""
+        plan = self._plan(samples)
+        parts = torch.view_as_real(spectrum).permute(2, 0, 1)  # (2, clips, bins)
+        rows, first = [], []
+        for start, gains in self._keep(("blocks", samples, parts.dtype, parts.device), self._blocks):
+            width = plan.points * gains.shape[1]
+            heard = parts[..., start + plan.mirrored :][..., :width]
+            heard = nn.functional.pad(heard, (0, width - heard.shape[-1]))
+            heard = heard.reshape(-1, gains.shape[1], plan.points).permute(2, 0, 1)
+            rows.append((heard @ gains).permute(1, 2, 0))  # (2 · clips, scales, points)
+            first += [start] * gains.shape[2]
+        real, imaginary = torch.cat(rows, dim=1).unflatten(0, (2, -1))
+        return torch.complex(real, imaginary), np.array(first)
+
+    def _keep(self, key: tuple, make: Callable) -> Any:
+        """What ``make`` returns for the rest of ``key``, remembered for the lengths seen last."""
+        if key not in self._kept:
+            if len(self._kept) >= 6:
+                self._kept.clear()
+            self._kept[key] = make(*key[1:])
+        return self._kept[key]
+
+    def _plan(self, samples: int) -> Plan:
+        return self._keep(("plan", samples), self._make_plan)
+
+    def _make_plan(self, samples: int) -> Plan:
+        columns = self.columns(samples)
+        hop = self.hop * self.rate or samples / columns
+        if hop < 1:
+            raise ValueError(f"{columns} columns are more than the {samples} samples of the clip")
+        # Silence appended once keeps the clip's end and beginning apart in both directions.
+        reach = self.scales.max() * math.sqrt(self.bandwidth * math.log(1 / NEGLIGIBLE))
+        points, padded = _sizes(hop, math.ceil((samples + reach) / hop))
+        spread = math.sqrt(math.log(1 / NEGLIGIBLE) / self.bandwidth) / (math.pi * self.centre)
+        first = np.floor(self.frequencies * (1 - spread) * padded / self.rate).astype(np.int64)
+        last = np.ceil(self.frequencies * (1 + spread) * padded / self.rate).astype(np.int64)
+        first = np.maximum(first, -((padded - 1) // 2))
+        last = np.minimum(last, padded // 2)
+        return Plan(padded, points, first, last - first + 1, max(0, -int(first.min())))
+
+    def _gain(self, samples: int, rows: slice, bins: np.ndarray) -> np.ndarray:
+        """(rows, bins): what each scale multiplies these bins of the padded spectrum with."""
+        padded = self._plan(samples).padded
+        s = self.scales[rows, None]
+        bell = np.exp(-(math.pi**2) * self.bandwidth * (s * bins / padded - self.centre) ** 2)
+        return bell * (np.sqrt(s) if self.norm == "l2" else 1.0) / padded
+
+    def _gains(self, samples: int) -> np.ndarray:
+        """Of all scales one after another, over the bins that each hears."""
+        plan = self._plan(samples)
+        rows = enumerate(zip(plan.first, plan.count, strict=True))
+        return np.concatenate(
+            [
+                self._gain(samples, slice(row, row + 1), first + np.arange(count))[0].astype(np.float32)
+                for row, (first, count) in rows
+            ]
+        )
+
+    def _blocks(
+        self, samples: int, dtype: torch.dtype, device: torch.device
+    ) -> list[tuple[int, torch.Tensor]]:
+        """Half octaves of scales: the first bin that any of them hears, and gains (points, folds, scales)."""
+        plan = self._plan(samples)
+        octave = np.log2(self.frequencies / self.frequencies[0])
+        blocks = []
+        for block in np.unique(np.floor(2 * octave)):
+            rows = np.flatnonzero(np.floor(2 * octave) == block)
+            start, stop = plan.first[rows].min(), (plan.first + plan.count)[rows].max()
+            folds = -(-int(stop - start) // plan.points)
+            bins = start + np.arange(folds * plan.points)
+            gains = self._gain(samples, slice(rows[0], rows[-1] + 1), bins) * (bins < stop)
+            gains = torch.from_numpy(gains).to(device, dtype).unflatten(1, (folds, plan.points))
+            blocks.append((int(start), gains.permute(2, 1, 0).contiguous()))
+        return blocks
+
+
+def _sizes(hop: float, least: int) -> tuple[int, int]:
+    """The smallest M' ≥ ``least`` for which M' and N' ≈ M' · hop both transform fast.
+
+    N' is a whole number, so columns lie N'/M' apart: over the whole clip half a sample off at most.
+    """
+    found = []
+    for points in range(least, least + least // 8 + 16):
+        padded = round(points * hop)
+        factors = _largest_factor(points), _largest_factor(padded)
+        if max(factors) <= LARGEST_FACTOR:
+            return points, padded
+        found.append((max(factors[0], LARGEST_FACTOR), factors[1], points, padded))
+    return min(found)[2:]
+
+
+def _largest_factor(number: int) -> int:
+    largest, divisor = 1, 2
+    while divisor * divisor <= number:
+        while number % divisor == 0:
+            largest, number = divisor, number // divisor
+        divisor += 1
+    return max(largest, number)
