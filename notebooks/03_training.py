@@ -108,7 +108,7 @@ print(f"the claims differ by a factor of {wide / narrow:.1f}; the lesser is {tim
 # No recording and no copy should stand on two sides.
 
 # %%
-copies = len(images) // len(clips)
+copies = images.copies
 number, seed = study.fold_and_seed(fold)
 split = data.split(clips, number, protocol, seed=seed, copies=copies)
 parts = split.groupby("part").agg(

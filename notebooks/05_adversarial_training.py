@@ -60,7 +60,7 @@ classes = clips["label"].nunique()
 images = store.open(cell.up(1).path("store"), representation)
 where = study.device(device)
 number, seed = study.fold_and_seed(fold)
-split = data.split(clips, number, protocol, seed=seed, copies=len(images) // len(clips))
+split = data.split(clips, number, protocol, seed=seed, copies=images.copies)
 victim = models.build(model, classes, images.size, pretrained=pretrained, weights_folder=weights, seed=seed)
 print(
     f"{cell}: {(split['part'] == 'train').sum()} images of {images.size[0]} × {images.size[1]} to learn from"
@@ -175,7 +175,7 @@ print(f"drop: {100 * drop.value:.1f} points over {drop.over}, {100 * drop.low:.1
 # attack, of few steps, and not targeted: a first look. Chapter 4 does the rest, and doubts it.
 
 # %%
-plain = (images.size[0] - images.tonnetz_rows, images.size[1])
+plain = (images.settings.bins, images.settings.frames)
 epsilon = metrics.scaled_budget(published.BUDGET, plain)
 tested = split[split["part"] == "test"]
 victims = {training: victim}
