@@ -522,7 +522,7 @@ def examine(
 
 def even(splits: Mapping[str, pd.DataFrame], seed: int = 0) -> dict[str, pd.DataFrame]:
     """The splits with equally many images to train on, so that they differ by nothing else: a seeded draw."""
-    least = min((split["part"] == "train").sum() for split in splits.values())
+    least = min(((split["part"] == "train").sum() for split in splits.values()), default=0)
     made = {}
     for name, split in splits.items():
         train = np.flatnonzero(split["part"] == "train")

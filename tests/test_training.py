@@ -157,6 +157,7 @@ def test_even_splits_train_on_equally_many(split):
     assert [(frame["part"] == "train").sum() for frame in made.values()] == [26, 26]
     assert (made["all"]["part"] != "train").sum() == 24
     assert set(made["fewer"]["row"]) == set(fewer["row"])
+    assert training.even({}) == {}
 
 
 def test_no_recording_and_no_copy_crosses_the_official_folds_and_a_planted_leak_is_seen():
