@@ -8,21 +8,29 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lib.attacks import bim, deepfool, fgsm, noise
+from lib.attacks import bim, cwa, deepfool, fgsm, jsma, noise, pia
 from lib.attacks.accounting import COSTS, counting
 from lib.attacks.bim import BIM
 from lib.attacks.criteria import Confident, wrong_labels
+from lib.attacks.cwa import CWA
 from lib.attacks.deepfool import DeepFool
 from lib.attacks.fgsm import FGSM
+from lib.attacks.jsma import JSMA
 from lib.attacks.ladder import Ladder, Pieces, Rung, climb, measure
+from lib.attacks.nes import NES
 from lib.attacks.noise import Noise
+from lib.attacks.pia import PIA, starting_points
 
 __all__ = [
     "ALL",
     "BIM",
     "CONTROLS",
     "COSTS",
+    "CWA",
     "FGSM",
+    "JSMA",
+    "NES",
+    "PIA",
     "Confident",
     "DeepFool",
     "Ladder",
@@ -33,13 +41,17 @@ __all__ = [
     "counting",
     "ladders",
     "measure",
+    "starting_points",
     "wrong_labels",
 ]
 
 ALL: dict[str, tuple[str, Callable[..., Ladder]]] = {
     "BIM-a": ("bim", bim.early),
     "BIM-b": ("bim", bim.full),
+    "JSMA": ("jsma", jsma.ladder),
     "DeepFool": ("deepfool", deepfool.ladder),
+    "CWA": ("cwa", cwa.ladder),
+    "PIA": ("pia", pia.ladder),
 }
 """The attacks in the paper's order: name, the word its settings begin with, what makes its ladder."""
 

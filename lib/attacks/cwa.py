@@ -1,0 +1,215 @@
+"""CWA: the smallest change that the loss on logits pays for (Eqs. 5 to 8)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import foolbox
+import torch
+from foolbox.attacks.base import MinimizationAttack
+
+from lib.attacks.criteria import direction
+from lib.attacks.ladder import Ladder, Rung
+from lib.attacks.run import Run, per_clip, positive
+
+_INSIDE = 0.999999  # artanh is infinite at the bounds, so clips are drawn in by this, as Foolbox does
+_PROGRESS = 0.9999  # a loss that has not fallen below this share of itself has come to rest
+_CHECKS = 10  # how often in a search progress is asked for
+_GROWTH = 10  # of c while no example has been found
+_BETA1, _BETA2, _TINY = 0.9, 0.999, 1e-8  # Adam's own
+
+
+class CWA(MinimizationAttack):
+    """Minimise ‖x' − x‖₂² + c ℒ(x') with Adam, in a space without walls (Carlini and Wagner).
+
+    Eq. 7: x' = (tanh ρ + 1)/2, ρ = artanh(2x − 1) + δ, so that any δ gives an image in [0, 1] (and
+    likewise for other bounds). Eq. 6: ℒ = max(max_{i≠t} Z_i − Z_t, −κ). Of all iterates for which the
+    criterion holds with margin κ, the nearest is kept; a clip that has none is returned as it came.
+    Chapter 4.
+
+    Parameters
+    ----------
+    c : the weight of ℒ; where it is searched for, the first one tried.
+    steps : Adam's steps for one c.
+    step : Adam's learning rate.
+    confidence : κ, by how much the target's logit must lead.
+    searches : how many values of c are tried a clip: 1 is ``c`` alone; more raise it tenfold until it
+        fools and then halve the gap (Eq. 5's "binary search").
+    abort : stop a clip at a tenth of its steps when its loss has come to rest.
+
+    Called as ``CWA(...)(model, x, criterion, epsilons=None)``; an untargeted criterion leaves its label.
+
+    Notes
+    -----
+    Clips come to rest, and are searched, each by itself (Foolbox stops the batch on its summed loss and
+    returns a black image on failure). Where ℒ = −κ its gradient is zero: those clips get a forward pass
+    and the norm's own gradient, nothing else. The paper's formula for δ* (Eq. 8) has a misplaced
+    bracket, and its artan is artanh.
+
+    Source: Carlini, Wagner, *Towards evaluating the robustness of neural networks*, 2017; constants as
+    in Foolbox.
+    """
+
+    distance = foolbox.distances.l2
+
+    def __init__(
+        self,
+        *,
+        c: float = 1.0,
+        steps: int = 1500,
+        step: float = 0.01,
+        confidence: float = 0.0,
+        searches: int = 1,
+        abort: bool = True,
+    ):
+        positive(c=c, steps=steps, step=step, searches=searches)
+        if confidence < 0:
+            raise ValueError(f"confidence is not negative, this is {confidence}")
+        self.c = c
+        self.steps = steps
+        self.step = step
+        self.confidence = confidence
+        self.searches = searches
+        self.abort = abort
+
+    def run(
+        self,
+        model: foolbox.Model,
+        inputs: Any,
+        criterion: Any,
+        *,
+        early_stop: float | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        run = Run(model, inputs, criterion, kwargs)
+        sign, classes = direction(run.criterion)
+        best, least = run.x.clone(), torch.full_like(run.x[:, 0, 0, 0], torch.inf)
+        c = torch.full_like(least, self.c)
+        low, high = torch.zeros_like(c), torch.full_like(c, torch.inf)
+        for _ in range(self.searches):
+            found = self._descend(run, c, sign, classes, best, least)
+            low, high = torch.where(found, low, c), torch.where(found, c, high)
+            c = torch.where(high.isinf(), c * _GROWTH, (low + high) / 2)
+        return run.end(best)
+
+    def _descend(
+        self,
+        run: Run,
+        c: torch.Tensor,
+        sign: int,
+        classes: torch.Tensor,
+        best: torch.Tensor,
+        least: torch.Tensor,
+    ) -> torch.Tensor:
+        """Adam at one c a clip; writes nearer examples to ``best`` and ``least``; who was fooled at all."""
+        middle, half = (run.high + run.low) / 2, (run.high - run.low) / 2
+        start = ((run.x - middle) / half * _INSIDE).atanh()
+        origin = start.tanh() * half + middle
+        delta, mean, square = (torch.zeros_like(run.x) for _ in range(3))
+        found = torch.zeros_like(c, dtype=torch.bool)
+        before = torch.full_like(c, torch.inf)
+        active, needed = run.everyone, torch.ones_like(found)
+        for number in range(1, self.steps + 1):
+            slope = (start[active] + delta).tanh()
+            x = slope * half + middle
+            loss, pull, logits = self._loss(run, x, active, sign, classes, needed[active])
+            needed[active] = loss > 0
+            away = x - origin[active]
+            total = away.square().flatten(1).sum(1) + c[active] * loss
+
+            holds = self._fools(run, x, logits, active, sign, classes)
+            norm = (x - run.x[active]).flatten(1).norm(dim=1)
+            found[active] |= holds
+            nearer = holds & (norm < least[active])
+            best[active[nearer]], least[active[nearer]] = x[nearer], norm[nearer]
+
+            gradient = (2 * away + per_clip(c[active], x) * pull) * (1 - slope.square()) * half
+            mean.mul_(_BETA1).add_(gradient, alpha=1 - _BETA1)
+            square.mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
+            root = (square / (1 - _BETA2**number)).sqrt_().add_(_TINY)
+            delta.addcdiv_(mean, root, value=-self.step / (1 - _BETA1**number))
+            run.counts.add("iterations", active)
+
+            if self.abort and (number - 1) % -(-self.steps // _CHECKS) == 0:
+                going = total <= _PROGRESS * before[active]
+                before[active] = total
+                if not going.all():
+                    active, delta, mean, square = active[going], delta[going], mean[going], square[going]
+                if len(active) == 0:
+                    break
+        return found
+
+    def _loss(
+        self,
+        run: Run,
+        x: torch.Tensor,
+        active: torch.Tensor,
+        sign: int,
+        classes: torch.Tensor,
+        needed: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """ℒ + κ (k,), its gradient by the images, and logits.
+
+        Only the clips whose gradient is likely to be needed (those whose last ℒ was not at rest) are
+        passed with a graph; where the guess was wrong the clip is passed again.
+        """
+        loss, pull, logits = x.new_zeros(len(x)), torch.zeros_like(x), None
+        for wanted, graph in ((needed, True), (~needed, False)):
+            if not wanted.any():
+                continue
+            places = wanted.nonzero()[:, 0]
+            while len(places):
+                part = x[places].requires_grad_(graph)
+                answer = run.forward(part, active[places])
+                margin = self._margin(answer, classes[active[places]], sign)
+                if graph and (margin.detach() > 0).any():
+                    pull[places] = run.gradient(margin.clamp_min(0), part, active[places])
+                if logits is None:
+                    logits = answer.new_zeros(len(x), answer.shape[1])
+                logits[places], loss[places] = answer.detach(), margin.detach().clamp_min(0)
+                places = places[margin.detach() > 0] if not graph else places[:0]
+                graph = True
+        return loss, pull, logits
+
+    def _margin(self, logits: torch.Tensor, classes: torch.Tensor, sign: int) -> torch.Tensor:
+        """How far the example is from fooling with margin κ, in logits: (k,), ≤ 0 where it does."""
+        own = logits.gather(1, classes[:, None])[:, 0]
+        other = logits.scatter(1, classes[:, None], -torch.inf).amax(1)
+        return sign * (own - other) + self.confidence
+
+    def _fools(
+        self,
+        run: Run,
+        x: torch.Tensor,
+        logits: torch.Tensor,
+        active: torch.Tensor,
+        sign: int,
+        classes: torch.Tensor,
+    ) -> torch.Tensor:
+        """Whether the criterion holds, with margin κ."""
+        holds = run.holds(x, logits, active)
+        return holds & (self._margin(logits, classes[active], sign) <= 0) if self.confidence else holds
+
+
+def ladder(
+    size: tuple[int, int],
+    *,
+    cs: Sequence[float] = (1.0, 3.0, 5.0, 7.0),
+    steps: Sequence[int] = (25, 100, 1000, 1500),
+    step: float = 0.01,
+    confidence: float = 0.0,
+    searches: int = 1,
+    product: bool = False,
+) -> Ladder:
+    """CWA over pairs of c and steps, ascending; ``product`` takes every pair, cheapest first (reading 12)."""
+    if len(cs) != len(steps) and not product:
+        raise ValueError(f"c and steps are paired: {len(cs)} values of c, {len(steps)} of steps")
+    pairs = (
+        sorted((n, c) for n in steps for c in cs)
+        if product
+        else list(zip(sorted(steps), sorted(cs), strict=True))
+    )
+    rungs = [
+        Rung(CWA(c=c, steps=n, step=step, confidence=confidence, searches=searches), float(c))
+        for n, c in pairs
+    ]
+    return Ladder(rungs, "target")

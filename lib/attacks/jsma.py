@@ -1,0 +1,109 @@
+"""JSMA: the most salient feature, one at a time (Eqs. 2 and 3)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import foolbox
+import torch
+from foolbox.attacks.base import MinimizationAttack
+
+from lib.attacks.criteria import direction
+from lib.attacks.ladder import Ladder, Rung
+from lib.attacks.run import Run, positive
+
+
+class JSMA(MinimizationAttack):
+    """Change the feature that most raises the target and lowers all other classes; again and again.
+
+    J_ij = ∂Z_j/∂x_i on logits (Eq. 3). With the target's column J_t and the others' sum
+    O = Σ_{j≠t} J_j, the saliency of feature i (Eq. 2) is |J_it| |O_i| where raising (lowering) x_i
+    raises Z_t and lowers the rest, else 0. The feature with the largest saliency moves by θ. Chapter 4.
+
+    Parameters
+    ----------
+    theta : θ, how far one step moves a feature, as a share of the model's bounds; the paper's scaling
+        0 … 250 with displacement 50 is read as {50, 100, …, 250}/255.
+    steps : the most steps for any clip.
+    change : "increase" features (Papernot's first map, default) or "decrease" them, which is the map
+        that Eq. 2 prints.
+    features : how many features a step moves, the most salient ones; the paper's is 1.
+
+    Called as ``JSMA(...)(model, x, criterion, epsilons=None)``: ℓ0 has no projection, so Foolbox cannot
+    shrink the result. An untargeted criterion takes the most likely wrong class of the clean clip.
+
+    Notes
+    -----
+    One forward pass and two input gradients a step, of Z_t and of Σ_j Z_j, whatever the number of
+    classes; memory is linear in the image. A feature at its bound is not considered. A clip without a
+    salient feature cannot move and leaves. On softmax outputs O = −J_t and Eq. 2 would be J_t².
+
+    Source: Papernot et al., *The limitations of deep learning in adversarial settings*, 2016.
+    """
+
+    distance = foolbox.distances.l0
+
+    def __init__(
+        self, *, theta: float = 50 / 255, steps: int = 1000, change: str = "increase", features: int = 1
+    ):
+        positive(theta=theta, steps=steps, features=features)
+        if change not in ("increase", "decrease"):
+            raise ValueError(f"change is increase or decrease, not {change!r}")
+        self.theta = theta
+        self.steps = steps
+        self.change = change
+        self.features = features
+
+    def run(
+        self,
+        model: foolbox.Model,
+        inputs: Any,
+        criterion: Any,
+        *,
+        early_stop: float | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        run = Run(model, inputs, criterion, kwargs)
+        sign, classes = direction(run.criterion)
+        up = 1 if self.change == "increase" else -1
+        bound = run.high if up > 0 else run.low
+        adversarial, active = run.x.clone(), run.everyone
+        target = classes if sign < 0 else None
+        for _ in range(self.steps):
+            x = adversarial[active].requires_grad_()
+            logits = run.forward(x, active)
+            if target is None:
+                target = logits.detach().scatter(1, classes[:, None], -torch.inf).argmax(1)
+            going = ~run.holds(x, logits, active)
+            if not going.any():
+                break
+            towards = run.gradient(logits.gather(1, target[active][:, None]), x, active, again=True)
+            others = run.gradient(logits, x, active) - towards
+            saliency = torch.where(x.detach() == bound, 0, salient(up * towards, up * others))
+            largest, feature = saliency[going].flatten(1).topk(self.features)
+            active, x = active[going], x.detach()[going].flatten(1)
+            x.scatter_add_(1, feature, up * self.theta * (run.high - run.low) * (largest > 0))
+            moved = largest[:, 0] > 0
+            active = active[moved]
+            if len(active) == 0:
+                break
+            run.counts.add("iterations", active)
+            adversarial[active] = x[moved].reshape(adversarial[active].shape).clamp(run.low, run.high)
+        return run.end(adversarial)
+
+
+def salient(towards: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Eq. 2 for features that are raised: J_t |O| where J_t > 0 > O, else 0."""
+    return torch.where((towards > 0) & (others < 0), towards * others.abs(), 0)
+
+
+def ladder(
+    size: tuple[int, int],
+    *,
+    thetas: Sequence[float] = (50 / 255, 100 / 255, 150 / 255, 200 / 255, 250 / 255),
+    steps: int = 1000,
+    change: str = "increase",
+    features: int = 1,
+) -> Ladder:
+    """JSMA over displacements θ, ascending (reading 10)."""
+    attacks = [JSMA(theta=theta, steps=steps, change=change, features=features) for theta in sorted(thetas)]
+    return Ladder([Rung(attack, attack.theta) for attack in attacks], "target")

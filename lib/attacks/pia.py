@@ -1,0 +1,301 @@
+"""PIA: a black box that names its first classes only, attacked from a clip of the target (reading 13)."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import foolbox
+import torch
+from foolbox.attacks.base import MinimizationAttack
+
+from lib.attacks.criteria import direction
+from lib.attacks.ladder import Ladder, Rung
+from lib.attacks.nes import estimate, even
+from lib.attacks.run import Run, own_generators, per_clip, positive
+
+_REFUSALS = 10  # proposals a step may make before it waits for a better estimate
+
+
+class PIA(MinimizationAttack):
+    """Walk from a clip of the target's class towards ``x`` without ever losing the target.
+
+    The victim tells the probabilities of its ``top`` classes only. The attack begins at a clip that is
+    named as the target, inside an ℓ∞ ball around ``x`` that just holds it, and shrinks the ball by δ as
+    often as the target stays in sight. When it would be lost, x' first climbs the target's probability
+    along the NES estimate and then shrinks:
+
+    x' ← clip_{ε−δ}{x' + η sgn ĝ}, with ĝ of log p_target over antithetic pairs; a pair that loses
+    sight of the target is dropped. Refused proposals halve η and δ, accepted ones double them. Chapter 4.
+
+    Parameters
+    ----------
+    steps : the most estimates for any clip.
+    samples : queries an estimate, even.
+    decay : δ at first; it doubles while steps succeed and halves when they fail.
+    rates : the least and the largest η.
+    sigmas : the values of σ among which a clip chooses, at its first refusal, by the loss that a step
+        along each one's estimate takes off; one value is used as it is.
+    floor : the ball at which a clip is done.
+    top : how many classes the victim tells.
+    queries : the most queries for any clip; 0 is no limit.
+    seed : of the probes; a clip's probes depend on its own values and the seed alone.
+    at_once : the most images asked about at once; does not change the result.
+
+    Called as ``PIA(...)(model, x, criterion, epsilons=None, starting_points=s)``, s of x's shape, a clip
+    of its target's class each; with an ε the walk ends once it is inside it. A clip whose starting point
+    is not named as its target (or is NaN) is returned as it came. An untargeted criterion takes the
+    class that the victim gives the starting point.
+
+    Notes
+    -----
+    Every probe, proposal and look is counted as a query. Ilyas et al. begin in a ball of a fixed radius;
+    ours begins where the starting point is, and shrinks for the price of one query while that is enough.
+
+    Source: Ilyas, Engstrom, Athalye, Lin, *Black-box adversarial attacks with limited queries and
+    information*, 2018, section 2.4.
+    """
+
+    distance = foolbox.distances.linf
+    takes_starting_points = True
+
+    def __init__(
+        self,
+        *,
+        steps: int = 500,
+        samples: int = 50,
+        decay: float = 0.001,
+        rates: Sequence[float] = (0.001, 0.6),
+        sigmas: Sequence[float] = (0.001, 0.003, 0.01, 0.03),
+        floor: float = 0.001,
+        top: int = 1,
+        queries: int = 0,
+        seed: int = 0,
+        at_once: int = 64,
+    ):
+        positive(steps=steps, samples=samples, decay=decay, floor=floor, top=top, at_once=at_once)
+        positive(rate=min(rates), sigma=min(sigmas))
+        even(samples)
+        if len(rates) != 2 or rates[0] > rates[1]:
+            raise ValueError(f"rates are the least and the largest η, not {list(rates)}")
+        if queries < 0:
+            raise ValueError(f"queries is 0 (no limit) or above, not {queries}")
+        self.steps = steps
+        self.samples = samples
+        self.decay = decay
+        self.rates = tuple(rates)
+        self.sigmas = tuple(sigmas)
+        self.floor = floor
+        self.top = top
+        self.queries = queries
+        self.seed = seed
+        self.at_once = at_once
+
+    def run(
+        self,
+        model: foolbox.Model,
+        inputs: Any,
+        criterion: Any,
+        *,
+        starting_points: Any,
+        early_stop: float | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        run = Run(model, inputs, criterion, kwargs)
+        with torch.no_grad():
+            return run.end(_Walk(self, run, starting_points, early_stop).walk())
+
+
+class _Walk:
+    """One call of PIA: where each clip stands, its ball, and how it steps."""
+
+    def __init__(self, attack: PIA, run: Run, starting_points: Any, early_stop: float | None):
+        self.attack, self.run = attack, run
+        sign, self.target = direction(run.criterion)
+        starts = torch.as_tensor(getattr(starting_points, "raw", starting_points))
+        if starts.shape != run.x.shape:
+            raise ValueError(f"starting points are {tuple(starts.shape)}, the clips are {tuple(run.x.shape)}")
+        there = starts.flatten(1).isfinite().all(1)
+        self.at = torch.where(per_clip(there, starts), starts, run.x).clamp(run.low, run.high)
+        self.best = run.x.clone()
+        self.floor = max(attack.floor, early_stop or 0.0)
+        self.ball = (self.at - run.x).abs().flatten(1).amax(1)
+        self.delta = torch.full_like(self.ball, attack.decay)
+        self.rate = torch.full_like(self.ball, attack.rates[1])
+        self.sigma = torch.full_like(self.ball, sorted(attack.sigmas)[len(attack.sigmas) // 2])
+        self.tuned = torch.full_like(there, len(attack.sigmas) == 1)
+        self.generators = own_generators(run.x, attack.seed, "pia")
+        self.active = run.everyone
+        if sign > 0:
+            self.target = self._ask(self.at, self.active).argmax(1)
+        kept = self._keeps(self.at, self.active)
+        self.active = self.active[kept & there]
+
+    def walk(self) -> torch.Tensor:
+        """(n, …) the smallest-ball examples for which the criterion held."""
+        for _ in range(self.attack.steps):
+            self._coast()
+            self._leave(self.attack.samples + 1)
+            if len(self.active) == 0:
+                break
+            self._tune(self.active[~self.tuned[self.active]])
+            self._leave(self.attack.samples + 1)
+            active = self.active
+            gradient = self._gradient(active, self.sigma[active])
+            self.run.counts.add("iterations", active)
+            self._propose(active, gradient.sign())
+        self._coast()
+        return self.best
+
+    def _coast(self) -> None:
+        """Shrink for one query a try while no gradient is needed; the first refusal halves δ."""
+        going = self.active
+        while len(going := self._affordable(going, 1)):
+            kept, ball = self._try(going, self.at[going])
+            self._accept(going[kept], ball[kept])
+            self.delta[going] *= torch.where(kept, 2.0, 0.5)
+            going = going[kept & (self.ball[going] > self.floor)]
+
+    def _propose(self, places: torch.Tensor, ascent: torch.Tensor) -> None:
+        """Step along ``ascent`` and shrink; halve η and δ until the target stays in sight."""
+        least, most = self.attack.rates
+        for _ in range(_REFUSALS):
+            able = torch.isin(places, self._affordable(places, 1))
+            places, ascent = places[able], ascent[able]
+            if len(places) == 0:
+                return
+            moved = self.at[places] + per_clip(self.rate[places], ascent) * ascent
+            kept, ball = self._try(places, moved)
+            self._accept(places[kept], ball[kept])
+            self.delta[places] *= torch.where(kept, 2.0, 0.5)
+            self.rate[places] = (self.rate[places] * torch.where(kept, 2.0, 0.5)).clamp(least, most)
+            places, ascent = places[~kept], ascent[~kept]
+
+    def _try(self, places: torch.Tensor, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Whether the target stays in sight when ``image`` is drawn into a ball smaller by δ; the ball."""
+        ball = (self.ball[places] - self.delta[places]).clamp_min(self.floor)
+        ball = torch.minimum(ball, self.ball[places])
+        x, radius = self.run.x[places], per_clip(ball, image)
+        image = torch.minimum(torch.maximum(image, x - radius), x + radius).clamp(self.run.low, self.run.high)
+        self._proposal = image
+        kept = self._keeps(image, places)
+        self._proposal = image[kept]
+        return kept, ball
+
+    def _accept(self, places: torch.Tensor, ball: torch.Tensor) -> None:
+        self.at[places], self.ball[places] = self._proposal, ball
+
+    def _keeps(self, image: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """Whether the target is among the top classes; where the criterion holds, the image is kept."""
+        logits = self._ask(image, places)
+        holds = self.run.holds(image, logits, places)
+        self.best[places[holds]] = image[holds]
+        return self._known(logits, places)
+
+    def _ask(self, image: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        parts = zip(image.split(self.attack.at_once), places.split(self.attack.at_once), strict=True)
+        return torch.cat([self.run.forward(part, where, "queries") for part, where in parts])
+
+    def _known(self, logits: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        top = logits.topk(min(self.attack.top, logits.shape[1]), dim=1).indices
+        return (top == self.target[places][:, None]).any(1)
+
+    def _score(self, logits: torch.Tensor, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """log p of the target, and whether the victim tells it."""
+        own = logits.log_softmax(1).gather(1, self.target[places][:, None])[:, 0]
+        return own, self._known(logits, places)
+
+    def _gradient(self, places: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        attack = self.attack
+        return estimate(
+            self.run,
+            self.at[places],
+            places,
+            self._score,
+            sigma,
+            self.generators,
+            attack.samples,
+            attack.at_once,
+        )
+
+    def _tune(self, places: torch.Tensor) -> None:
+        """Choose σ clip by clip: the one whose estimate, followed a little, raises the target most."""
+        price = len(self.attack.sigmas) * (self.attack.samples + 1)
+        places = self._affordable(places, price + self.attack.samples + 1)
+        if len(places) == 0:
+            return
+        gain = []
+        for sigma in self.attack.sigmas:
+            ascent = self._gradient(places, torch.full_like(self.sigma[places], sigma)).sign()
+            image = self.at[places] + self.attack.rates[0] * ascent
+            own, known = self._score(self._ask(image.clamp(self.run.low, self.run.high), places), places)
+            gain.append(torch.where(known, own, -torch.inf))
+        self.sigma[places] = self.sigma.new_tensor(self.attack.sigmas)[torch.stack(gain).argmax(0)]
+        self.tuned[places] = True
+
+    def _affordable(self, places: torch.Tensor, price: int) -> torch.Tensor:
+        if not self.attack.queries:
+            return places
+        spent = self.run.counts.costs["queries"].to(places.device)
+        return places[spent[places] + price <= self.attack.queries]
+
+    def _leave(self, price: int) -> None:
+        """Clips that are done, or cannot afford another estimate, leave."""
+        done = self.ball[self.active] <= self.floor
+        if self.attack.top > 1:
+            done &= (self.best[self.active] == self.at[self.active]).flatten(1).all(1)
+        self.active = self._affordable(self.active[~done], price)
+
+
+def starting_points(
+    x: torch.Tensor,
+    named: torch.Tensor,
+    target: torch.Tensor,
+    clips: Sequence[str],
+    *,
+    seed: int = 0,
+) -> torch.Tensor:
+    """For every target a clip that the victim names so, drawn by the attacked clip's name; else NaN.
+
+    Parameters
+    ----------
+    x : (m, …) clips that the adversary has.
+    named : (m,) the class that the victim gives each, for those it names rightly; −1 for the others.
+    target, clips : n targets, and the names of the clips they are for.
+    """
+    found = torch.full((len(target), *x.shape[1:]), torch.nan)
+    for n, (wanted, clip) in enumerate(zip(target.tolist(), clips, strict=True)):
+        there = torch.nonzero(named == wanted)[:, 0]
+        if len(there):
+            digest = hashlib.sha256(f"start/{seed}/{clip}".encode()).digest()
+            found[n] = x[there[int.from_bytes(digest[:8], "big") % len(there)]]
+    return found
+
+
+def ladder(
+    size: tuple[int, int],
+    *,
+    seed: int = 0,
+    steps: int = 500,
+    samples: int = 50,
+    decay: float = 0.001,
+    rates: Sequence[float] = (0.001, 0.6),
+    sigmas: Sequence[float] = (0.001, 0.003, 0.01, 0.03),
+    floor: float = 0.001,
+    top: int = 1,
+    queries: int = 0,
+    at_once: int = 64,
+) -> Ladder:
+    """PIA has one rung: its own walk passes every budget on the way down."""
+    attack = PIA(
+        steps=steps,
+        samples=samples,
+        decay=decay,
+        rates=rates,
+        sigmas=sigmas,
+        floor=floor,
+        top=top,
+        queries=queries,
+        seed=seed,
+        at_once=at_once,
+    )
+    return Ladder([Rung(attack, floor)], "target")
