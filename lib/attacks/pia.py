@@ -13,6 +13,7 @@ from lib.attacks.ladder import Ladder, Rung
 from lib.attacks.nes import estimate, even
 from lib.attacks.run import Run, own_generators, per_clip, positive
 
+_LEAST = 2.0**-10  # of the first δ, so that halving never ends in a step of nothing
 _REFUSALS = 10  # proposals a step may make before it waits for a better estimate
 
 
@@ -152,7 +153,7 @@ class _Walk:
         while len(going := self._affordable(going, 1)):
             kept, ball = self._try(going, self.at[going])
             self._accept(going[kept], ball[kept])
-            self.delta[going] *= torch.where(kept, 2.0, 0.5)
+            self._resize(going, kept)
             going = going[kept & (self.ball[going] > self.floor)]
 
     def _propose(self, places: torch.Tensor, ascent: torch.Tensor) -> None:
@@ -166,7 +167,7 @@ class _Walk:
             moved = self.at[places] + per_clip(self.rate[places], ascent) * ascent
             kept, ball = self._try(places, moved)
             self._accept(places[kept], ball[kept])
-            self.delta[places] *= torch.where(kept, 2.0, 0.5)
+            self._resize(places, kept)
             self.rate[places] = (self.rate[places] * torch.where(kept, 2.0, 0.5)).clamp(least, most)
             places, ascent = places[~kept], ascent[~kept]
 
@@ -183,6 +184,11 @@ class _Walk:
 
     def _accept(self, places: torch.Tensor, ball: torch.Tensor) -> None:
         self.at[places], self.ball[places] = self._proposal, ball
+
+    def _resize(self, places: torch.Tensor, kept: torch.Tensor) -> None:
+        """Double δ where a proposal was kept, halve it where it was refused."""
+        delta = self.delta[places] * torch.where(kept, 2.0, 0.5)
+        self.delta[places] = delta.clamp_min(self.attack.decay * _LEAST)
 
     def _keeps(self, image: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         """Whether the target is among the top classes; where the criterion holds, the image is kept."""
