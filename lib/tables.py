@@ -72,7 +72,8 @@ def worst(found: Panels) -> Panels:
     return {
         fold: panel.T.groupby(level=[0, 1, 2], sort=False)
         .min()
-        .T.pipe(lambda p: p.set_axis(pd.MultiIndex.from_tuples([(*c, figures.WORST) for c in p.columns]), axis=1))
+        .T.pipe(lambda p: p.set_axis([(*column, figures.WORST) for column in p.columns], axis=1))
+        .pipe(lambda p: p.set_axis(pd.MultiIndex.from_tuples(p.columns), axis=1))
         for fold, panel in found.items()
     }  # fmt: skip
 
@@ -240,10 +241,10 @@ def _row(results: Results, victim, measure: str, measured: Estimate, **more) -> 
     row |= measured._asdict()
     reported = published.table(measure, results.dataset) if measure in published.MEASURES else pd.DataFrame()
     of_paper = training == ("standard" if measure.startswith("accuracy") else ROBUST)
-    if of_paper and more.get("attack", "all") == "all" and representation in reported.index:
-        if model in reported.columns:
-            row["paper"] = reported.loc[representation, model]
-            row["difference"] = measured.value - row["paper"]
+    known = representation in reported.index and model in reported.columns
+    if of_paper and more.get("attack", "all") == "all" and known:
+        row["paper"] = reported.loc[representation, model]
+        row["difference"] = measured.value - row["paper"]
     return row
 
 

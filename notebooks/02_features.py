@@ -117,9 +117,7 @@ Markdown(plain.rename_axis("precision of pywt.cwt").to_frame().to_markdown(float
 # %%
 shown = images[np.arange(images.copies)]
 names = ["original", *(f"pitch × {factor:g}" for factor in factors)]
-figures.spectrograms(
-    dict(zip(names, shown, strict=True)), frequencies=images.frequencies, times=images.times
-)
+figures.spectrograms(dict(zip(names, shown, strict=True)), frequencies=images.frequencies, times=images.times)
 
 # %%
 level = shown.mean(dim=(1, 2, 3)).numpy()

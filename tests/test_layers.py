@@ -23,6 +23,7 @@ BELOW = {
     "models": {"study"},
     "figures": {"study"},
     "results": {"receipts", "store", "study"},
+    "tables": {"figures", "metrics", "published", "results"},
     "defences": {"attacks"},
     "training": {"attacks", "defences", "metrics", "models", "study"},
     "receipts": {"study"},
