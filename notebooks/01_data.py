@@ -95,8 +95,8 @@ random_leaks = len(data.leaks(data.split(clips, 1, "paper", copies=2)))
 said = [
     f"{len(clips)} clips of {clips['source'].nunique()} recordings in {clips['label'].nunique()} classes "
     f"and {len(folds)} folds, {facts['seconds'].sum() / 3600:.1f} hours",
-    f"the smallest class of a fold has {balance.to_numpy().min()} clips, the largest {balance.to_numpy().max()}",
-    f"the official splits part {sum(leaks.values())} recordings or clips; the paper's random one {random_leaks}",
+    f"a class has {balance.to_numpy().min()} to {balance.to_numpy().max()} clips in a fold",
+    f"the official splits part {sum(leaks.values())} recordings or clips, the paper's {random_leaks}",
 ]
 checks = {
     "no recording crosses a fold": not any(leaks.values()),
