@@ -94,7 +94,8 @@ def _filters(rate: int, tuning: float) -> tuple[int, int, Any, np.ndarray]:
 
     lowest = librosa.note_to_hz("C1") * 2.0 ** (tuning / PER_OCTAVE)
     notes = lowest * 2.0 ** (np.arange(OCTAVES * PER_OCTAVE) / PER_OCTAVE)
-    alpha = librosa.filters._relative_bandwidth(freqs=notes)
+    step = 4.0 ** (1 / PER_OCTAVE)
+    alpha = np.full(len(notes), (step - 1) / (step + 1))  # bandwidth over frequency, of even steps
     _, cutoff = librosa.filters.wavelet_lengths(freqs=notes, sr=rate, alpha=alpha, gamma=0)
     if cutoff > rate / 2:
         raise ValueError(f"rate = {rate} Hz is below {2 * cutoff:.0f} Hz, twice the highest note's band")
