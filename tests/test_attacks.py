@@ -455,7 +455,7 @@ def check_deepfool_is_equation_4_again_and_again(a):
                     y.requires_grad_(True)
                     z = net(y)[0]
                     (w,) = torch.autograd.grad(z[k] - z[home], y)
-                    distance = float((z[k] - z[home]).abs() / w.norm())
+                    distance = float((z[k] - z[home]).detach().abs() / w.norm())
                     steps.append((distance, (distance + 1e-4) * w / w.norm()))
                 total = total + min(steps, key=lambda step: step[0])[1]
                 y = (x[n] + 1.02 * total).clamp(0, 1).detach()
@@ -463,7 +463,7 @@ def check_deepfool_is_equation_4_again_and_again(a):
 
 
 def check_deepfool_leaves_a_clip_that_is_done(a):
-    net, x = Curved(), images(8)
+    net, x = Curved(gain=12.0), images(8)
     label = named(net, x)
     with attacks.counting() as ledger:
         a.DeepFool(steps=25).run(wrap(net), x, foolbox.Misclassification(label))
@@ -497,6 +497,8 @@ def check_jsma_picks_the_largest_saliency(a):
             order = torch.tensor(saliency).argsort(descending=True)
             y[n].flatten()[order[0]] = bound  # the best feature is used up
             expected = order[1]
+            if int(named(net, y[n : n + 1])) == int(target[n]):
+                continue
             one = a.JSMA(theta=0.05, steps=1, change=change).run(
                 wrap(net), y[n : n + 1], foolbox.TargetedMisclassification(target[n : n + 1])
             )
@@ -547,7 +549,7 @@ def check_cwa_comes_within_5_percent_of_the_plane(a):
     z, w = net(x).detach(), net.weight.detach()
     far = (z[:, 0] - z[:, 1]).abs() / (w[0] - w[1]).norm()
     for goal in (foolbox.TargetedMisclassification(1 - label), foolbox.Misclassification(label)):
-        made = a.CWA(c=1.0, steps=400, step=0.01, searches=6)
+        made = a.CWA(c=4.0, steps=150, step=0.02, searches=3)
         example = made.run(wrap(net), x, goal)
         assert torch.equal(named(net, example), 1 - label)
         assert (l2(example - x) <= 1.05 * far).all()
@@ -589,7 +591,7 @@ def check_cwa_keeps_its_margin_and_returns_the_clip_on_failure(a):
     z = net(example).detach()
     lead = z[range(6), target] - z.scatter(1, target[:, None], -math.inf).amax(1)
     assert (lead >= 1.0 - 1e-4).all()
-    failed = a.CWA(c=1e-6, steps=20).run(wrap(net), x, criterion)
+    failed = a.CWA(c=1.0, steps=20, confidence=1e4).run(wrap(net), x, criterion)
     assert torch.equal(failed, x)
 
 
@@ -599,10 +601,10 @@ def check_cwa_lets_a_clip_at_rest_leave(a):
     costs = {}
     for abort in (True, False):
         with attacks.counting() as ledger:
-            a.CWA(c=5.0, steps=600, step=0.05, abort=abort).run(wrap(net), x, criterion)
+            a.CWA(c=5.0, steps=200, step=0.05, abort=abort).run(wrap(net), x, criterion)
         costs[abort] = ledger["iterations"]
-    assert set(costs[False].tolist()) == {600}
-    assert (costs[True] < 600).any()
+    assert set(costs[False].tolist()) == {200}
+    assert (costs[True] < 200).any()
     assert (ledger["backwards"] < ledger["iterations"]).all(), "gradients were taken where they are zero"
 
 
@@ -618,17 +620,17 @@ def check_nes_estimates_a_linear_loss(a):
         return logits[:, 0] * (1 + places), torch.ones(len(logits), dtype=torch.bool)
 
     sigma = torch.tensor([0.1, 0.01])
-    found = a.estimate(state, x, state.everyone, known, sigma, generators, 40000, 4096)
+    found = a.estimate(state, x, state.everyone, known, sigma, generators, 10000, 4096)
     for n in range(2):
         error = (found[n] - (1 + n) * w).norm() / ((1 + n) * w).norm()
-        assert error < 3 * (24 / 20000) ** 0.5
+        assert error < 3 * (24 / 5000) ** 0.5
     # A pair that is not known on both sides counts for nothing, in the sum or in the number of pairs.
 
     def half(logits, places):
         return logits[:, 0], torch.arange(len(logits)) % 4 < 2
 
-    one = a.estimate(state, x[:1], state.everyone[:1], half, sigma[:1], generators, 40000, 8)
-    assert float((one[0] - w).norm() / w.norm()) < 3 * (24 / 10000) ** 0.5
+    one = a.estimate(state, x[:1], state.everyone[:1], half, sigma[:1], generators, 10000, 8)
+    assert float((one[0] - w).norm() / w.norm()) < 3 * (24 / 2500) ** 0.5
 
 
 def check_nes_is_a_loop_over_pairs(a):
@@ -708,7 +710,7 @@ def check_pia_is_a_walk_written_out(a):
 
 def walk(net, x, start, target, seed, *, steps, samples, sigmas, floor, decay, rates):
     generator = run.own_generators(x[None], seed, "pia")[0]
-    state = {"at": start, "best": x, "ball": float((start - x).abs().max()), "delta": decay, "queries": 0}
+    state = {"at": start, "best": start, "ball": float((start - x).abs().max()), "delta": decay, "queries": 0}
     rate, sigma, tuned = rates[1], sorted(sigmas)[len(sigmas) // 2], False
 
     def ask(image):
@@ -717,12 +719,15 @@ def walk(net, x, start, target, seed, *, steps, samples, sigmas, floor, decay, r
             score = net(image[None])[0].log_softmax(0)
         return float(score[target]), int(score.argmax()) == target
 
-    def shrink(image):
+    def shrink(image, last=False):
         ball = min(max(state["ball"] - state["delta"], floor), state["ball"])
         image = (x + (image - x).clamp(-ball, ball)).clamp(0, 1)
-        _, kept = ask(image)
+        score, kept = ask(image)
+        if kept and float((image - x).abs().max()) < float((state["best"] - x).abs().max()):
+            state["best"] = image
+        kept = kept and (last or score >= math.log(0.6) or score > state["score"])
         if kept:
-            state.update(at=image, best=image, ball=ball)
+            state.update(at=image, ball=ball, score=score)
         state["delta"] = max(state["delta"] * (2 if kept else 0.5), decay / 1024)
         return kept
 
@@ -738,7 +743,7 @@ def walk(net, x, start, target, seed, *, steps, samples, sigmas, floor, decay, r
         while shrink(state["at"]) and state["ball"] > floor:
             pass
 
-    ask(start)
+    state["score"], _ = ask(start)
     for _ in range(steps):
         coast()
         if state["ball"] <= floor:
@@ -755,7 +760,11 @@ def walk(net, x, start, target, seed, *, steps, samples, sigmas, floor, decay, r
             rate = min(max(rate * (2 if kept else 0.5), rates[0]), rates[1])
             if kept:
                 break
-    coast()
+    state["delta"] = max(state["delta"], decay)
+    while state["ball"] > floor:
+        shrink(state["at"], last=True)
+        if state["delta"] <= decay / 1024:
+            break
     return state["best"], state["queries"]
 
 
@@ -916,9 +925,10 @@ MUTANTS = [
     (pia, "self.delta[places] * torch.where(kept, 2.0, 0.5)", "self.delta[places] * 0.5", "pia"),
     (pia, "(self.rate[places] * torch.where(kept, 2.0, 0.5))", "self.rate[places]", "pia"),
     (pia, "torch.stack(gain).argmax(0)", "torch.stack(gain).argmin(0)", "pia"),
-    (pia, "self.active[kept & there]", "self.active", "pia"),
-    (pia, "self._accept(places[kept], ball[kept])", "pass", "pia"),
-    (pia, "self.best[places[holds]] = image[holds]", "self.best[places] = image", "pia"),
+    (pia, "self.active[known & there]", "self.active", "pia"),
+    (pia, "there = places[kept]", "there, kept = places, kept | True", "pia"),
+    (pia, "self.best[places[nearer]] = image[nearer]", "self.best[places] = image", "pia"),
+    (pia, "| (score > self.score[places])", "", "pia"),
 ]
 
 

@@ -1,6 +1,7 @@
 """PIA: a black box that names its first classes only, attacked from a clip of the target (reading 13)."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,6 +38,8 @@ class PIA(MinimizationAttack):
     sigmas : the values of σ among which a clip chooses, at its first refusal, by the loss that a step
         along each one's estimate takes off; one value is used as it is.
     floor : the ball at which a clip is done.
+    sure : a proposal is kept while the target is in sight and has this probability, or a higher one than
+        before; only the last shrinking asks for sight alone.
     top : how many classes the victim tells.
     queries : the most queries for any clip; 0 is no limit.
     seed : of the probes; a clip's probes depend on its own values and the seed alone.
@@ -51,6 +54,8 @@ class PIA(MinimizationAttack):
     -----
     Every probe, proposal and look is counted as a query. Ilyas et al. begin in a ball of a fixed radius;
     ours begins where the starting point is, and shrinks for the price of one query while that is enough.
+    They keep every proposal that keeps the target in sight; but on the boundary one probe of each pair
+    always loses it, every pair is dropped and nothing is learnt, so ours keeps its distance (``sure``).
 
     Source: Ilyas, Engstrom, Athalye, Lin, *Black-box adversarial attacks with limited queries and
     information*, 2018, section 2.4.
@@ -68,6 +73,7 @@ class PIA(MinimizationAttack):
         rates: Sequence[float] = (0.001, 0.6),
         sigmas: Sequence[float] = (0.001, 0.003, 0.01, 0.03),
         floor: float = 0.001,
+        sure: float = 0.6,
         top: int = 1,
         queries: int = 0,
         seed: int = 0,
@@ -78,6 +84,8 @@ class PIA(MinimizationAttack):
         even(samples)
         if len(rates) != 2 or rates[0] > rates[1]:
             raise ValueError(f"rates are the least and the largest η, not {list(rates)}")
+        if not 0 <= sure <= 1:
+            raise ValueError(f"sure is a probability, not {sure}")
         if queries < 0:
             raise ValueError(f"queries is 0 (no limit) or above, not {queries}")
         self.steps = steps
@@ -86,6 +94,7 @@ class PIA(MinimizationAttack):
         self.rates = tuple(rates)
         self.sigmas = tuple(sigmas)
         self.floor = floor
+        self.sure = sure
         self.top = top
         self.queries = queries
         self.seed = seed
@@ -117,7 +126,7 @@ class _Walk:
             raise ValueError(f"starting points are {tuple(starts.shape)}, the clips are {tuple(run.x.shape)}")
         there = starts.flatten(1).isfinite().all(1)
         self.at = torch.where(per_clip(there, starts), starts, run.x).clamp(run.low, run.high)
-        self.best = run.x.clone()
+        self.best, self.least = run.x.clone(), torch.full_like(run.x.flatten(1)[:, 0], torch.inf)
         self.floor = max(attack.floor, early_stop or 0.0)
         self.ball = (self.at - run.x).abs().flatten(1).amax(1)
         self.delta = torch.full_like(self.ball, attack.decay)
@@ -128,8 +137,9 @@ class _Walk:
         self.active = run.everyone
         if sign > 0:
             self.target = self._ask(self.at, self.active).argmax(1)
-        kept = self._keeps(self.at, self.active)
-        self.active = self.active[kept & there]
+        self.score = torch.full_like(self.ball, -torch.inf)
+        known, self.score[:] = self._see(self.at, self.active)
+        self.active = self.active[known & there]
 
     def walk(self) -> torch.Tensor:
         """(n, …) the smallest-ball examples for which the criterion held."""
@@ -144,17 +154,18 @@ class _Walk:
             gradient = self._gradient(active, self.sigma[active])
             self.run.counts.add("iterations", active)
             self._propose(active, gradient.sign())
-        self._coast()
+        self.delta.clamp_min_(self.attack.decay)
+        self._coast(last=True)
         return self.best
 
-    def _coast(self) -> None:
-        """Shrink for one query a try while no gradient is needed; the first refusal halves δ."""
+    def _coast(self, last: bool = False) -> None:
+        """Shrink for one query a try while no gradient is needed, until the first refusal."""
         going = self.active
         while len(going := self._affordable(going, 1)):
-            kept, ball = self._try(going, self.at[going])
-            self._accept(going[kept], ball[kept])
+            kept = self._try(going, self.at[going], sight_alone=last)
             self._resize(going, kept)
-            going = going[kept & (self.ball[going] > self.floor)]
+            smaller = self.delta[going] > self.attack.decay * _LEAST
+            going = going[(smaller if last else kept) & (self.ball[going] > self.floor)]
 
     def _propose(self, places: torch.Tensor, ascent: torch.Tensor) -> None:
         """Step along ``ascent`` and shrink; halve η and δ until the target stays in sight."""
@@ -165,37 +176,38 @@ class _Walk:
             if len(places) == 0:
                 return
             moved = self.at[places] + per_clip(self.rate[places], ascent) * ascent
-            kept, ball = self._try(places, moved)
-            self._accept(places[kept], ball[kept])
+            kept = self._try(places, moved)
             self._resize(places, kept)
             self.rate[places] = (self.rate[places] * torch.where(kept, 2.0, 0.5)).clamp(least, most)
             places, ascent = places[~kept], ascent[~kept]
 
-    def _try(self, places: torch.Tensor, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Whether the target stays in sight when ``image`` is drawn into a ball smaller by δ; the ball."""
+    def _try(self, places: torch.Tensor, image: torch.Tensor, sight_alone: bool = False) -> torch.Tensor:
+        """Draw ``image`` into a ball smaller by δ, and go there where the target bears it: (k,) where."""
         ball = (self.ball[places] - self.delta[places]).clamp_min(self.floor)
         ball = torch.minimum(ball, self.ball[places])
         x, radius = self.run.x[places], per_clip(ball, image)
         image = torch.minimum(torch.maximum(image, x - radius), x + radius).clamp(self.run.low, self.run.high)
-        self._proposal = image
-        kept = self._keeps(image, places)
-        self._proposal = image[kept]
-        return kept, ball
-
-    def _accept(self, places: torch.Tensor, ball: torch.Tensor) -> None:
-        self.at[places], self.ball[places] = self._proposal, ball
+        kept, score = self._see(image, places)
+        if not sight_alone:
+            kept &= (score >= math.log(max(self.attack.sure, 1e-9))) | (score > self.score[places])
+        there = places[kept]
+        self.at[there], self.ball[there], self.score[there] = image[kept], ball[kept], score[kept]
+        return kept
 
     def _resize(self, places: torch.Tensor, kept: torch.Tensor) -> None:
         """Double δ where a proposal was kept, halve it where it was refused."""
         delta = self.delta[places] * torch.where(kept, 2.0, 0.5)
         self.delta[places] = delta.clamp_min(self.attack.decay * _LEAST)
 
-    def _keeps(self, image: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        """Whether the target is among the top classes; where the criterion holds, the image is kept."""
+    def _see(self, image: torch.Tensor, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Whether the target is in sight, and its log p; the image is kept where the criterion holds."""
         logits = self._ask(image, places)
         holds = self.run.holds(image, logits, places)
-        self.best[places[holds]] = image[holds]
-        return self._known(logits, places)
+        nearer = holds & ((image - self.run.x[places]).abs().flatten(1).amax(1) < self.least[places])
+        self.best[places[nearer]] = image[nearer]
+        self.least[places[nearer]] = (image - self.run.x[places]).abs().flatten(1).amax(1)[nearer]
+        own, known = self._score(logits, places)
+        return known, own
 
     def _ask(self, image: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         parts = zip(image.split(self.attack.at_once), places.split(self.attack.at_once), strict=True)
@@ -248,7 +260,7 @@ class _Walk:
         """Clips that are done, or cannot afford another estimate, leave."""
         done = self.ball[self.active] <= self.floor
         if self.attack.top > 1:
-            done &= (self.best[self.active] == self.at[self.active]).flatten(1).all(1)
+            done &= self.least[self.active] <= self.floor
         self.active = self._affordable(self.active[~done], price)
 
 
@@ -287,6 +299,7 @@ def ladder(
     rates: Sequence[float] = (0.001, 0.6),
     sigmas: Sequence[float] = (0.001, 0.003, 0.01, 0.03),
     floor: float = 0.001,
+    sure: float = 0.6,
     top: int = 1,
     queries: int = 0,
     at_once: int = 64,
@@ -299,6 +312,7 @@ def ladder(
         rates=rates,
         sigmas=sigmas,
         floor=floor,
+        sure=sure,
         top=top,
         queries=queries,
         seed=seed,
