@@ -1,5 +1,13 @@
 """Waveform to image in [0, 1]: STFT, scalogram ("DWT"), tonnetz, and the appended ones. Chapter 2."""
 
+from lib.features.images import (
+    ScalogramImage,
+    STFTImage,
+    TonnetzImage,
+    append,
+    from_sixteen_bits,
+    sixteen_bits,
+)
 from lib.features.magnitude import log_view
 from lib.features.resize import Resize
 from lib.features.scalogram import Scalogram
@@ -24,7 +32,13 @@ __all__ = [
     "TONNETZ_HOP",
     "TONNETZ_RATE",
     "Resize",
+    "STFTImage",
     "Scalogram",
+    "ScalogramImage",
+    "TonnetzImage",
+    "append",
+    "from_sixteen_bits",
     "log_view",
+    "sixteen_bits",
     "tonnetz",
 ]
