@@ -405,10 +405,10 @@ def export(figure: Figure, frame: pd.DataFrame, name: str, folder: str | Path) -
         with study.atomic(path) as part:
             figure.savefig(part, format=ending, metadata=metadata)
         written.append(path)
-    return [*written, _write_csv(frame, Path(folder) / f"{name}.csv")]
+    return [*written, write_csv(frame, Path(folder) / f"{name}.csv")]
 
 
-def _write_csv(frame: pd.DataFrame, path: Path) -> Path:
+def write_csv(frame: pd.DataFrame, path: Path) -> Path:
     counts = isinstance(frame.index, pd.RangeIndex)
     with study.atomic(path) as part:
         frame.to_csv(part, index=not counts, float_format="%.6g", lineterminator="\n")
@@ -418,3 +418,267 @@ def _write_csv(frame: pd.DataFrame, path: Path) -> Path:
 def digest(path: str | Path) -> str:
     """The first 12 hex digits of a file's SHA-256, to compare two exports."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
+
+
+# --------------------------------------------------------------------------------- pictures of the grid
+
+
+def fooling_grid(curves: pd.DataFrame, budgets: Mapping[str, float], *, threshold: float = 0.9) -> Figure:
+    """Fooling curves of a grid: a row a representation, a column a training, a line an attack.
+
+    Parameters
+    ----------
+    curves : columns representation, training, attack, norm, rate, low, high: the mean over victims at each
+        norm, and the lowest and highest victim, drawn as a band where there are several.
+    budgets : representation to the ℓ2 norm at which a line stands, the paper's ‖ε‖₂ at this size.
+    """
+    rows = in_order(curves["representation"])
+    columns = in_order(curves["training"])
+    figure, grid = _canvas(
+        len(rows), len(columns), figsize=(3.1 * len(columns) + 1.6, 1.9 * len(rows) + 0.5),
+        sharex=True, sharey=True,
+    )  # fmt: skip
+    for i, representation in enumerate(rows):
+        for j, training in enumerate(columns):
+            axes = grid[i, j]
+            mine = curves.query("representation == @representation and training == @training")
+            for attack in in_order(mine["attack"]):
+                line = mine[mine["attack"] == attack]
+                axes.plot(
+                    line["norm"], line["rate"], label=attack, color=COLOURS.get(attack),
+                    linestyle=DASHES.get(attack, "-"), linewidth=2.2 if attack == WORST else 1.3,
+                    marker=MARKERS.get(attack), markevery=max(1, len(line) // 5),
+                )  # fmt: skip
+                if (line["high"] > line["low"]).any():
+                    axes.fill_between(
+                        line["norm"],
+                        line["low"],
+                        line["high"],
+                        color=COLOURS.get(attack),
+                        alpha=0.1,
+                        linewidth=0,
+                    )
+            axes.axhline(threshold, color="#888888", linewidth=0.8, linestyle=":")
+            axes.axvline(budgets[representation], color="#888888", linewidth=0.8)
+            axes.set_xscale("log")
+            axes.set_ylim(-0.02, 1.04)
+            if i == 0:
+                axes.set_title(label(training))
+            if j == 0:
+                axes.set_ylabel(f"{label(representation)}\nfooling rate")
+            if i == len(rows) - 1:
+                axes.set_xlabel(r"$\|\delta\|_2$")
+    handles = {
+        text: line for axes in grid.flat for line, text in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    names = in_order(handles)
+    figure.legend([handles[name] for name in names], names, loc="outside right center")
+    return figure
+
+
+def trade_off(frame: pd.DataFrame, *, title: str = "") -> Figure:
+    """What robustness costs: accuracy against fooling rate, an arrow from each original to its robust model.
+
+    Parameters
+    ----------
+    frame : a row a pair and training: representation, model, training, and accuracy and fooling [%] with
+        ``_low`` and ``_high``. Colour says the model, the marker the representation; hollow is standard.
+    """
+    figure, grid = _canvas(figsize=(6.4, 4.2))
+    axes = grid[0, 0]
+    for (representation, model), pair in frame.groupby(["representation", "model"], sort=False):
+        ends = {}
+        for row in pair.itertuples():
+            colour, hollow = COLOURS[model], row.training == "standard"
+            axes.errorbar(
+                row.accuracy, row.fooling,
+                xerr=[[max(0, row.accuracy - row.accuracy_low)], [max(0, row.accuracy_high - row.accuracy)]],
+                yerr=[[max(0, row.fooling - row.fooling_low)], [max(0, row.fooling_high - row.fooling)]],
+                fmt=MARKERS[representation], color=colour, markerfacecolor="white" if hollow else colour,
+                markersize=6, elinewidth=0.6, alpha=0.95,
+            )  # fmt: skip
+            ends[row.training] = (row.accuracy, row.fooling)
+        for training in in_order(ends)[1:] if "standard" in ends else []:
+            axes.annotate(
+                "", ends[training], ends["standard"],
+                arrowprops={"arrowstyle": "->", "color": COLOURS[model], "alpha": 0.5, "linewidth": 0.9},
+            )  # fmt: skip
+    for model in in_order(frame["model"]):
+        axes.plot([], [], "o", color=COLOURS[model], label=label(model))
+    for representation in in_order(frame["representation"]):
+        axes.plot([], [], MARKERS[representation], color="#777777", label=label(representation))
+    axes.plot([], [], "o", color="#777777", markerfacecolor="white", label="standard (hollow)")
+    axes.set_xlabel("accuracy of clean clips [%]")
+    axes.set_ylabel("fooling rate within the budget, mean of attacks [%]")
+    axes.set_title(title)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
+def dots(
+    frame: pd.DataFrame,
+    *,
+    unit: str,
+    by: str = "model",
+    line: float | None = None,
+    log: bool = False,
+    title: str = "",
+) -> Figure:
+    """A number of every pair with its interval, a panel a representation; the paper's as a cross.
+
+    Parameters
+    ----------
+    frame : columns representation, ``by``, value, low, high and, where there is one, paper; with a column
+        training both trainings stand side by side, the standard one hollow.
+    line : where a line stands, the number that means no effect.
+    log : a logarithmic axis.
+    """
+    panels, names = in_order(frame["representation"]), in_order(frame[by])
+    trainings = in_order(frame["training"]) if "training" in frame else [""]
+    figure, grid = _canvas(
+        1, len(panels), figsize=(1.1 + 1.9 * len(panels), 0.9 + 0.3 * len(names) * len(trainings) ** 0.5),
+        sharex=True, sharey=True,
+    )  # fmt: skip
+    for j, representation in enumerate(panels):
+        axes = grid[0, j]
+        mine = frame[frame["representation"] == representation]
+        for row in mine.to_dict("records"):
+            training = row.get("training", "")
+            y = names.index(row[by]) + 0.18 * (trainings.index(training) - (len(trainings) - 1) / 2) * 2
+            colour = COLOURS.get(row[by], "#333333")
+            if np.isfinite(row["low"]) and np.isfinite(row["high"]):
+                axes.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=1.2)
+            hollow = len(trainings) > 1 and training == "standard"
+            axes.plot(
+                row["value"], y, MARKERS.get(row[by], "o"), color=colour,
+                markerfacecolor="white" if hollow else colour, markersize=5,
+            )  # fmt: skip
+            if np.isfinite(row.get("paper", np.nan)):
+                axes.plot(row["paper"], y, "x", color="black", markersize=6)
+        if line is not None:
+            axes.axvline(line, color="#888888", linewidth=0.8, linestyle=":")
+        if log:
+            axes.set_xscale("log")
+        axes.set_yticks(range(len(names)), [label(name) for name in names])
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.set_title(label(representation))
+        axes.set_xlabel(unit)
+    figure.suptitle(title, fontsize=9)
+    return figure
+
+
+def gallery(
+    pictures: Mapping[str, Mapping[str, object]],
+    axes_of: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    below: Mapping[str, Mapping[str, str]] | None = None,
+    difference: bool = False,
+) -> Figure:
+    """Fig. 1: a row a representation, a column the original and each attack, norms below.
+
+    Parameters
+    ----------
+    pictures : representation to images by name.
+    axes_of : representation to frequencies [Hz] and times [s].
+    below : representation to a line under each image.
+    difference : the images are perturbations; each row has a scale of its own around zero, stated at its end.
+    """
+    rows = in_order(pictures)
+    columns = list(dict.fromkeys(name for images in pictures.values() for name in images))
+    columns = [name for name in columns if name not in ATTACKS] + [
+        name for name in ATTACKS if name in columns
+    ]
+    figure, grid = _canvas(
+        len(rows), len(columns), figsize=(1.45 * len(columns) + 1.5, 1.75 * len(rows) + 0.3)
+    )
+    for i, representation in enumerate(rows):
+        images = {name: _image(values) for name, values in pictures[representation].items()}
+        limit = max(np.abs(values).max() for values in images.values()) or 1.0
+        scale = (
+            {"cmap": CHANGE, "vmin": -limit, "vmax": limit}
+            if difference
+            else {"cmap": SPECTRUM, "vmin": 0, "vmax": 1}
+        )
+        frequencies, times = axes_of.get(representation, (None, None))
+        for j, name in enumerate(columns):
+            axes = grid[i, j]
+            if name not in images:
+                axes.set_axis_off()
+                continue
+            shown = axes.imshow(images[name], origin="lower", **scale)
+            _dress_image(axes, images[name].shape, frequencies, times, first=j == 0, last=i == len(rows) - 1)
+            if i == 0:
+                axes.set_title(name)
+            if j == 0:
+                axes.set_ylabel(f"{label(representation)}\nfrequency [Hz]")
+            if below and name in below.get(representation, {}):
+                _line_below(axes, below[representation][name])
+        bar = figure.colorbar(shown, ax=list(grid[i]), pad=0.005, shrink=0.9, aspect=15)
+        bar.set_label("change" if difference else "value")
+    return figure
+
+
+def costs(frame: pd.DataFrame, *, title: str = "") -> Figure:
+    """What an attack spends on a clip before and after adversarial training, a panel a count, log axis.
+
+    Parameters
+    ----------
+    frame : columns attack, measure, original, robust.
+    """
+    measures = [
+        name for name in ("iterations", "forwards", "backwards", "queries") if name in set(frame["measure"])
+    ]
+    names = in_order(frame["attack"])
+    figure, grid = _canvas(
+        1,
+        max(1, len(measures)),
+        figsize=(1.2 + 1.9 * max(1, len(measures)), 0.9 + 0.26 * len(names)),
+        sharey=True,
+    )
+    for j, measure in enumerate(measures):
+        axes = grid[0, j]
+        for row in frame[frame["measure"] == measure].itertuples():
+            if not (row.original > 0 or row.robust > 0):
+                continue
+            y, colour = names.index(row.attack), COLOURS.get(row.attack)
+            axes.plot([row.original, row.robust], [y, y], color=colour, linewidth=1)
+            axes.plot(
+                row.original, y, MARKERS.get(row.attack), color=colour, markerfacecolor="white", markersize=5
+            )
+            axes.plot(row.robust, y, MARKERS.get(row.attack), color=colour, markersize=5)
+        axes.set_xscale("log")
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_xlabel(f"{measure} a clip")
+    figure.suptitle(title or "hollow: original model, filled: adversarially trained", fontsize=9)
+    return figure
+
+
+def matrix(frame: pd.DataFrame, *, unit: str, title: str = "", x: str = "", y: str = "") -> Figure:
+    """A frame as shades of grey with its numbers, from 0 to 1; NaN is left white.
+
+    ``x`` and ``y`` say what columns and rows are.
+    """
+    values = frame.to_numpy(dtype=float)
+    figure, grid = _canvas(figsize=(2.6 + 0.55 * values.shape[1], 1.6 + 0.36 * values.shape[0]))
+    axes = grid[0, 0]
+    shown = axes.imshow(np.ma.masked_invalid(values), cmap="Greys", vmin=0, vmax=1)
+    for (i, j), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            axes.text(
+                j,
+                i,
+                f"{value:.2f}",
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="white" if value > 0.5 else "black",
+            )
+    axes.set_xticks(range(values.shape[1]), [label(name) for name in frame.columns], rotation=45, ha="right")
+    axes.set_yticks(range(values.shape[0]), [label(name) for name in frame.index])
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.set_title(title)
+    axes.grid(False)
+    figure.colorbar(shown, ax=axes, shrink=0.8, label=unit)
+    return figure

@@ -18,6 +18,7 @@ from lib import receipts, study
 POINT = ["representation", "model", "fold", "training"]  # what tells victims of one data set apart
 TIMES = ["seconds", "cpu_seconds", "peak_memory_mib"]  # differ from run to run, kept by themselves
 VICTIMS = ("03_training", "05_adversarial_training")
+SIZES = ["representation", "rows", "frames", "bins", "frequencies", "times"]
 LEFT = {
     "attacks": "attacks.parquet",
     "clean": "clean.parquet",
@@ -26,7 +27,7 @@ LEFT = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Results:
     """All that chapters 6 and 7 rest on.
 
@@ -37,7 +38,8 @@ class Results:
     clean : a row a tested clip and victim: ``POINT``, clip, label, predicted, confidence.
     leaks : chapter 3's comparison of splits, with ``POINT``; empty where it was not asked for.
     history : a row an epoch and victim.
-    sizes : a row a representation: rows and frames of its images, and bins, its rows without tonnetz.
+    sizes : a row a representation: rows and frames of its images, bins, its rows without tonnetz, their
+        frequencies [Hz] and the times [s] of its frames.
     cells : a row a finished cell: chapter, ``POINT``, commit, dirty, device, changed.
     times : a row a finished cell, or an attack within one: chapter, ``POINT``, attack, ``TIMES``.
     examples : representation to images by name (``original`` and attacks), (rows, frames) each.
@@ -116,7 +118,7 @@ def gather(build: str, dataset: str, shown: str = "resnet56/1/standard") -> Resu
     return Results(
         dataset=dataset,
         **kept,
-        sizes=_sizes(build, dataset, kept["attacks"]),
+        sizes=_sizes(build, dataset),
         cells=cells.drop(columns=["dataset", *TIMES]),
         times=pd.concat(spent, ignore_index=True).reindex(columns=["chapter", *POINT, "attack", *TIMES]),
         examples=examples,
@@ -137,7 +139,7 @@ def _placed(cell: study.Cell, frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def _sizes(build: str, dataset: str, attacks: pd.DataFrame) -> pd.DataFrame:
+def _sizes(build: str, dataset: str) -> pd.DataFrame:
     """Rows, frames and bins of each representation, as chapter 2 left them in the store."""
     from lib import store
 
@@ -145,8 +147,10 @@ def _sizes(build: str, dataset: str, attacks: pd.DataFrame) -> pd.DataFrame:
     for folder in sorted(study.Cell(build, dataset).folder.glob("*/02_features.ipynb")):
         name = folder.parent.name
         images = store.open(study.Cell(build, dataset).path("store"), name)
-        rows.append((name, *images.size, int(np.isfinite(images.frequencies).sum())))
-    return pd.DataFrame(rows, columns=["representation", "rows", "frames", "bins"])
+        low = np.asarray(images.frequencies, dtype=float)
+        low = low[np.isfinite(low)]
+        rows.append((name, *images.size, len(low), low.tolist(), np.asarray(images.times).tolist()))
+    return pd.DataFrame(rows, columns=SIZES)
 
 
 # ------------------------------------------------------------------------------------------- examples

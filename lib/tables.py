@@ -5,7 +5,7 @@ Each function takes `results.Results` and gives a tidy frame: a row a number, wi
 ``difference``. `lib.report` prints them. Chapter 6 explains the measures.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -69,13 +69,12 @@ def succeeded(found: Panels) -> Panels:
 
 def worst(found: Panels) -> Panels:
     """The least norm of any attack: clip × (representation, model, training, "worst case")."""
-    return {
-        fold: panel.T.groupby(level=[0, 1, 2], sort=False)
-        .min()
-        .T.pipe(lambda p: p.set_axis([(*column, figures.WORST) for column in p.columns], axis=1))
-        .pipe(lambda p: p.set_axis(pd.MultiIndex.from_tuples(p.columns), axis=1))
-        for fold, panel in found.items()
-    }  # fmt: skip
+    least = {}
+    for fold, panel in found.items():
+        one = panel.T.groupby(level=[0, 1, 2], sort=False).min().T
+        one.columns = pd.MultiIndex.from_tuples([(*victim, figures.WORST) for victim in one.columns])
+        least[fold] = one
+    return least
 
 
 def _of(panel: pd.DataFrame, budgets: Mapping[str, float]) -> np.ndarray:
@@ -181,7 +180,7 @@ def ratios(results: Results, robust: str = ROBUST) -> pd.DataFrame:
         chosen = restrict(found, [original, defended])
         if not chosen:
             continue
-        panels, each = zip(*(_censored(panel, original, defended) for panel in chosen), strict=True)
+        panels, each = zip(*(censor(panel, original, defended) for panel in chosen), strict=True)
         each = pd.concat(each)
         for attack in figures.in_order(each.index):
             measured = metrics.estimate(
@@ -209,7 +208,7 @@ def ratios(results: Results, robust: str = ROBUST) -> pd.DataFrame:
     return _tidy(rows)
 
 
-def _censored(panel, original, defended) -> tuple[pd.DataFrame, pd.DataFrame]:
+def censor(panel, original, defended) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The norms of two victims with failed clips counted as censored, and their ratios by attack."""
     parts = [panel[victim] if victim in panel else pd.DataFrame() for victim in (original, defended)]
     shared = [attack for attack in parts[0] if attack in parts[1]]
@@ -284,6 +283,16 @@ def cost(results: Results, robust: str = ROBUST) -> pd.DataFrame:
     return pd.DataFrame(found, columns=columns)
 
 
+def spent(results: Results, what: str, robust: str = ROBUST) -> Panels:
+    """What attacks spent on each clip, by victims attacked both before and after: as `norms` lays it out."""
+    rows = results.attacks
+    if rows.empty:
+        return {}
+    rows = rows[rows["attack"].isin(figures.ATTACKS) & rows["training"].isin(["standard", robust])]
+    rows = rows[rows.groupby([*PAIR, "fold"])["training"].transform("nunique") == 2]
+    return _panels(rows, rows[what].astype(float), [*PAIR, "training", "attack"]) if len(rows) else {}
+
+
 def seconds(results: Results) -> pd.DataFrame:
     """Minutes of cells and of attacks, by chapter, training and attack: the one table that is never the same.
 
@@ -351,6 +360,3 @@ def leaks(results: Results) -> pd.DataFrame:
     official = frame[frame["protocol"] == "official"].set_index(POINT)["accuracy"]
     above = frame["accuracy"] - official.reindex(pd.MultiIndex.from_frame(frame[POINT])).to_numpy()
     return frame.assign(**{"above official": above})
-
-
-Statistic = Callable[[pd.DataFrame], pd.Series]

@@ -1,0 +1,680 @@
+"""Tables, pictures, the ledger and their index, made of gathered rows.
+
+A part is a function of the gathered rows in `PARTS`; chapter 6 calls each where it explains it, and
+``python -m lib.report ROWS FOLDER`` (``make figures``) calls them all, so both are one path. A table becomes
+CSV (tidy), Markdown and LaTeX (booktabs), a picture PNG, PDF and CSV; the same rows give the same bytes.
+"""
+
+import argparse
+import dataclasses
+import functools
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lib import claims, figures, metrics, published, results, study, tables
+from lib.results import POINT, Results
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One table or picture.
+
+    Parameters
+    ----------
+    caption : what it shows, in a sentence or two; of what run is said by the index.
+    frame : its numbers, tidy; what the CSV holds.
+    shown : the table as it is printed, texts with an index; empty for a picture.
+    figure : the picture, or nothing.
+    """
+
+    caption: str
+    frame: pd.DataFrame
+    shown: pd.DataFrame | None = None
+    figure: Figure | None = None
+
+
+# ------------------------------------------------------------------------------------------------ printing
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A frame of texts as a Markdown table, its index first; line breaks stay within a cell."""
+    lines = _texts(frame)
+    lines.insert(1, ["---"] * len(lines[0]))
+    return (
+        "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        + "\n"
+    )
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
+    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}", "−": "$-$",
+    "ε": r"$\varepsilon$", "δ": r"$\delta$", "‖": r"$\|$", "₂": "$_2$", "≥": r"$\geq$", "≤": r"$\leq$",
+    "×": r"$\times$", "±": r"$\pm$", "∞": r"$\infty$", "→": r"$\to$", "<": "$<$", ">": "$>$", "–": "--",
+    "…": r"\dots{}", "√": r"$\surd$",
+}  # fmt: skip
+
+
+def latex(frame: pd.DataFrame, caption: str, name: str) -> str:
+    """A frame of texts as a LaTeX table with booktabs' rules, its index first."""
+
+    def escape(text: str) -> str:
+        return "".join(_LATEX.get(letter, letter) for letter in text)
+
+    head, *body = [[escape(cell) for cell in line] for line in _texts(frame)]
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{escape(caption)}}}", rf"\label{{tab:{name}}}"]
+    lines += [rf"\begin{{tabular}}{{{'l' * len(head)}}}", r"\toprule", " & ".join(head) + r" \\", r"\midrule"]
+    lines += [" & ".join(line) + r" \\" for line in body]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
+
+
+def _texts(frame: pd.DataFrame) -> list[list[str]]:
+    head = [*(str(name or "") for name in frame.index.names), *map(str, frame.columns)]
+    index = [line if isinstance(line, tuple) else (line,) for line in frame.index]
+    body = [[*map(str, left), *map(str, right)] for left, right in zip(index, frame.to_numpy(), strict=True)]
+    return [head, *body]
+
+
+def number(value: float, digits: int = 1, sign: bool = False) -> str:
+    """A number as it is printed: "–" where there is none, a true minus sign."""
+    if value is None or np.isnan(value):
+        return "–"
+    if np.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    text = f"{value:{'+' if sign else ''}.{digits}f}"
+    return text.replace("-", "−")
+
+
+def _interval(row: Mapping, digits: int, sign: bool = False) -> str:
+    if np.isnan(row["value"]):
+        return "–"
+    text = number(row["value"], digits, sign)
+    if np.isnan(row["low"]):
+        return text
+    return f"{text} [{number(row['low'], digits, sign)}, {number(row['high'], digits, sign)}]"
+
+
+def _beside(frame: pd.DataFrame, digits: int = 1, mark: str = "") -> pd.DataFrame:
+    """Representation × model: ours with its interval, the paper's and the difference where there is one."""
+    lines: dict[tuple[str, str], dict[str, str]] = {}
+    for row in frame.to_dict("records"):
+        name = figures.label(row["model"])
+        base = figures.label(row["representation"])
+        lines.setdefault((base, "here"), {})[name] = str(row.get(mark) or "").replace("=", "") + _interval(
+            row, digits
+        )
+        if np.isfinite(row["paper"]):
+            lines.setdefault((base, "paper"), {})[name] = number(row["paper"], digits)
+            lines.setdefault((base, "difference"), {})[name] = number(row["difference"], digits, sign=True)
+    models = [figures.label(name) for name in figures.in_order(frame["model"])]
+    order = [figures.label(name) for name in figures.in_order(frame["representation"])]
+    keys = [
+        (base, what) for base in order for what in ("here", "paper", "difference") if (base, what) in lines
+    ]
+    shown = pd.DataFrame([[lines[key].get(model, "–") for model in models] for key in keys], columns=models)
+    index = pd.MultiIndex.from_tuples(keys or [], names=["representation", ""])
+    return shown.set_index(index) if keys else shown
+
+
+def _over(frame: pd.DataFrame) -> str:
+    """What the intervals of a table are over, said once."""
+    what = sorted(set(frame["over"]))
+    repeats = [text for text in what if "repeat" in text]
+    clips = sorted(int(text.split()[0]) for text in what if "clips" in text)
+    said = []
+    if clips:
+        count = f"{clips[0]}" if clips[0] == clips[-1] else f"{clips[0]} to {clips[-1]}"
+        said.append(f"bootstrapped over {count} clips of one fold: they say nothing of other trainings")
+    if repeats:
+        said.append(f"Student's over {' or '.join(repeats)} (folds and seeds)")
+    return "Intervals are 95 %, " + "; ".join(said) + "." if said else ""
+
+
+# --------------------------------------------------------------------------------------------------- parts
+
+
+@functools.lru_cache(maxsize=8)
+def _once(function, found: Results):
+    return function(found)
+
+
+def budgets(found: Results) -> dict[str, float]:
+    """Representation to the ℓ2 budget that means at its size what 3 means at the paper's."""
+    return found.budgets(published.BUDGET, metrics.scaled_budget)
+
+
+def _recognition(found: Results) -> pd.DataFrame:
+    return _once(tables.recognition, found)
+
+
+def _fooling(found: Results) -> pd.DataFrame:
+    return _once(_within_budget, found)
+
+
+def _within_budget(found: Results) -> pd.DataFrame:
+    return tables.fooling(found, budgets(found))
+
+
+def _ratios(found: Results) -> pd.DataFrame:
+    return _once(tables.ratios, found)
+
+
+def table_1_accuracy(found: Results) -> Part:
+    frame = _recognition(found).query("measure == 'accuracy_percent'")
+    caption = "Table I, first number: accuracy of the original models [%]. "
+    return Part(caption + _over(frame), frame, _beside(frame))
+
+
+def table_1_drop(found: Results) -> Part:
+    frame = _recognition(found).query("measure == 'accuracy_drop_percent'")
+    caption = (
+        "Table I, in parentheses: accuracy lost by adversarial training [percentage points], paired by clip. "
+    )
+    return Part(caption + _over(frame), frame, _beside(frame))
+
+
+def table_2(found: Results) -> Part:
+    frame = _fooling(found).query("measure == 'fooling_auc_percent' and training == @tables.ROBUST")
+    caption = (
+        "Table II: fooling rate of the robust models within the budget that is ‖ε‖₂ = 3 at the paper's image "
+        "size, averaged over the attacks [%]; lower is more robust. "
+    )
+    return Part(caption + _over(frame), frame, _beside(frame))
+
+
+def table_2_area(found: Results) -> Part:
+    frame = _fooling(found).query("measure == 'area_percent' and training == @tables.ROBUST")
+    caption = (
+        "Table II read as an area: under fooling rate against ‖δ‖₂ on [0, ε], averaged over attacks [%]. "
+    )
+    return Part(caption + _over(frame), frame, _beside(frame))
+
+
+def table_2_control(found: Results) -> Part:
+    rows = _fooling(found)
+    kinds = {
+        "fooling_auc_percent": "average of attacks",
+        "worst_percent": "worst case",
+        "any_class_percent": "any wrong class",
+    }
+    frame = rows[rows["measure"].isin([*kinds, "gain_percent"])]
+    lines = {}
+    for row in frame.to_dict("records"):
+        key = (figures.label(row["representation"]), figures.label(row["model"]))
+        name = "original − robust" if row["measure"] == "gain_percent" else ""
+        name = name or f"{kinds[row['measure']]}, {'original' if row['training'] == 'standard' else 'robust'}"
+        lines.setdefault(key, {})[name] = _interval(row, 1, row["measure"] == "gain_percent")
+    columns = [f"{kind}, {who}" for kind in kinds.values() for who in ("original", "robust")]
+    columns.insert(2, "original − robust")
+    index = pd.MultiIndex.from_tuples(list(lines), names=["representation", "model"]) if lines else None
+    body = [[cells.get(column, "–") for column in columns] for cells in lines.values()]
+    caption = (
+        "The control that the paper lacks: fooling within the same budget [%] of the original and the "
+        "robust model, as the average of the attacks, as the worst of them, and counting any wrong class as success. "
+    )
+    return Part(caption + _over(frame), frame, pd.DataFrame(body, columns=columns, index=index))
+
+
+def table_3(found: Results) -> Part:
+    frame = _ratios(found)
+    frame = frame[frame["attack"] == "all"] if len(frame) else frame
+    caption = (
+        "Table III: ε_r of Eq. 15, the mean ‖δ‖₂ that fools the robust model over that which fools the "
+        "original, both averaged over attacks. Failed clips count as censored: ≥ means that the ratio is at least this, ≤ at "
+        "most, ? that clips of both are censored. "
+    )
+    return Part(caption + _over(frame), frame, _beside(frame, 2, "bound"))
+
+
+def table_3_attacks(found: Results) -> Part:
+    frame = _ratios(found)
+    frame = frame[frame["attack"] != "all"] if len(frame) else frame
+    lines = {}
+    for row in frame.to_dict("records"):
+        key = (figures.label(row["representation"]), figures.label(row["model"]))
+        text = row["bound"].replace("=", "") + number(row["value"], 2)
+        lines.setdefault(key, {})[row["attack"]] = text + ("" if row["comparable"] else " *")
+    names = figures.in_order(frame["attack"]) if len(frame) else []
+    index = pd.MultiIndex.from_tuples(list(lines), names=["representation", "model"]) if lines else None
+    body = [[cells.get(name, "–") for name in names] for cells in lines.values()]
+    caption = (
+        "ε_r of each attack; * where the attack does not pass a fooling rate of 0.9 on both models, so that the "
+        "paper's condition is not met. The CSV holds intervals, ratios of medians and of restricted means."
+    )
+    return Part(caption, frame, pd.DataFrame(body, columns=names, index=index))
+
+
+def attacks_table(found: Results) -> Part:
+    frame = tables.by_attack(found, budgets(found))
+    shown = pd.DataFrame(
+        {
+            "within ε [%]": [number(x) for x in frame["within_percent"]],
+            "area to ε [%]": [number(x) for x in frame["area_percent"]],
+            "without limit [%]": [number(x) for x in frame["ever_percent"]],
+            "median ‖δ‖₂": [number(x, 3) for x in frame["median_norm"]],
+            "victims": [str(x) for x in frame["victims"]],
+        },
+        index=pd.MultiIndex.from_arrays(
+            [[figures.label(t) for t in frame["training"]], list(frame["attack"])],
+            names=["training", "attack"],
+        ),
+    )
+    caption = "Each attack, averaged over victims; the worst case takes the best of the six for every clip."
+    return Part(caption, frame, shown)
+
+
+def cost_table(found: Results) -> Part:
+    frame = tables.cost(found)
+    lines = {}
+    for row in frame.to_dict("records"):
+        text = f"{number(row['original'], 0)} → {number(row['robust'], 0)}"
+        text += f" (×{number(row['ratio'], 2)})" if np.isfinite(row["ratio"]) else ""
+        lines.setdefault(row["attack"], {})[row["measure"]] = (
+            text if row["original"] or row["robust"] else "–"
+        )
+    columns = ["iterations", "forwards", "backwards", "queries"]
+    body = [[cells.get(column, "–") for column in columns] for cells in lines.values()]
+    shown = pd.DataFrame(body, columns=columns, index=pd.Index(list(lines), name="attack"))
+    caption = (
+        "What an attack spends on a clip, original → robust model: means over clips, all rungs of its ladder."
+    )
+    return Part(caption, frame, shown)
+
+
+def splits_table(found: Results) -> Part:
+    frame = tables.leaks(found)
+    body = [
+        [f"{100 * row['accuracy']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]",
+         number(100 * row["above official"], 1, sign=True), str(row["recordings on two sides"]),
+         str(row["clips on two sides"])]
+        for row in frame.to_dict("records")
+    ]  # fmt: skip
+    columns = ["accuracy [%]", "above official [points]", "recordings on two sides", "clips on two sides"]
+    index = pd.MultiIndex.from_arrays(
+        [[figures.point("/".join(p)) for p in frame[tables.PAIR].to_numpy()], list(frame["protocol"])],
+        names=["point", "split"],
+    )  # fmt: skip
+    caption = (
+        "What the paper's way of splitting is worth: the same model trained and tested under each split."
+    )
+    return Part(caption, frame, pd.DataFrame(body, columns=columns, index=index))
+
+
+def cells_table(found: Results) -> Part:
+    frame = found.cells
+    lines = {}
+    for chapter, mine in frame.groupby("chapter", sort=True):
+        commits = ", ".join(sorted({text[:10] or "no git" for text in mine["commit"]}))
+        lines[chapter] = [
+            str(len(mine)),
+            commits,
+            str(int(mine["dirty"].sum())),
+            str(int((mine["changed"] != "").sum())),
+        ]
+    columns = ["cells", "commits", "with uncommitted changes", "older than their code"]
+    shown = pd.DataFrame(lines.values(), columns=columns, index=pd.Index(list(lines), name="chapter"))
+    absent = found.missing()
+    caption = "The cells that this analysis rests on. "
+    caption += f"Missing from the grid: {len(absent)} attacked victims" + (
+        f" ({', '.join(absent[:8])}{', …' if len(absent) > 8 else ''})." if absent else "."
+    )
+    return Part(caption, frame, shown)
+
+
+def times_table(found: Results) -> Part:
+    frame = tables.seconds(found)
+    shown = pd.DataFrame(
+        {
+            "cells": [str(n) for n in frame["cells"]],
+            "minutes": [number(x, 2) for x in frame["minutes"]],
+            "peak memory [MiB]": [number(x, 0) for x in frame["peak_memory_mib"]],
+        },
+        index=pd.MultiIndex.from_frame(frame[["chapter", "training", "attack"]]),
+    )
+    return Part("Minutes and memory, the one table that differs from run to run.", frame, shown)
+
+
+def ledger(found: Results) -> Part:
+    frame = claims.ledger(found, budgets(found), weights())
+    rows = frame.to_dict("records")
+    shown = pd.DataFrame(
+        {
+            "where": [row["where"] for row in rows],
+            "paper": [row["paper"] for row in rows],
+            "ours": [_interval(row | {"value": row["ours"]}, 2) for row in rows],
+            "difference": [number(row["difference"], 2, sign=True) for row in rows],
+            "on": [" over ".join(filter(None, [row["scope"], row["over"]])) for row in rows],
+            "verdict": [row["verdict"] for row in rows],
+        },
+        index=pd.Index([row["claim"] for row in rows], name="claim"),
+    )
+    told = frame["verdict"].value_counts()
+    said = ", ".join(f"{told.get(v, 0)} {v}" for v in (claims.HOLDS, claims.FAILS, claims.OPEN))
+    return Part(f"The paper's claims on {figures.label(found.dataset)}: {said}.", frame, shown)
+
+
+def weights() -> dict[str, int]:
+    """How many weights each model has as published, counted without making any."""
+    import torch
+
+    from lib import models
+
+    with torch.device("meta"):
+        return {name: models.parameters(models.architecture(name)) for name in models.NAMES}
+
+
+# ------------------------------------------------------------------------------------------------ pictures
+
+
+def _drawn(caption: str, frame: pd.DataFrame, draw: Callable[[pd.DataFrame], Figure]) -> Part:
+    return Part(caption, frame, figure=draw(frame) if len(frame) else None)
+
+
+def trade_off(found: Results) -> Part:
+    measured = pd.concat([_accuracies(found), _fooling(found).query("measure == 'fooling_auc_percent'")])
+    kept = measured[["representation", "model", "training", "measure", "value", "low", "high"]]
+    wide = kept.pivot(index=["representation", "model", "training"], columns="measure")
+    frame = pd.DataFrame(index=wide.index)
+    for short, measure in (("accuracy", "accuracy"), ("fooling", "fooling_auc_percent")):
+        for column, ending in (("value", ""), ("low", "_low"), ("high", "_high")):
+            present = (column, measure) in wide.columns
+            frame[f"{short}{ending}"] = wide[column, measure] if present else np.nan
+    frame = frame.dropna(subset=["accuracy", "fooling"]).reset_index()
+    caption = (
+        "What robustness costs: accuracy on clean clips against the fooling rate within the paper's budget; an "
+        "arrow goes from each original model to its adversarially trained one. Better is right and down."
+    )
+    title = figures.label(found.dataset)
+    return _drawn(caption, frame, lambda rows: figures.trade_off(rows, title=title))
+
+
+def _accuracies(found: Results) -> pd.DataFrame:
+    """Accuracy of every victim of both trainings [%]."""
+    panels = tables.right(found)
+    rows = []
+    for training in ("standard", tables.ROBUST):
+        for victim in tables.victims(found, training):
+            measured = metrics.estimate(tables.restrict(panels, [victim]), lambda m, v=victim: 100 * m[v])
+            rows.append(dict(zip([*tables.PAIR, "training"], victim, strict=True)) | measured._asdict())
+    return pd.DataFrame(rows).assign(measure="accuracy")
+
+
+def fooling_curves(found: Results) -> Part:
+    curves = _curves(found)
+    caption = (
+        "Fooling rate against ‖δ‖₂, whole curves: means over models and folds, the band from the least to the "
+        "most robust of them; the vertical line is the paper's ‖ε‖₂ = 3 at this image size, the dotted one a "
+        "fooling rate of 0.9."
+    )
+    return _drawn(caption, curves, lambda rows: figures.fooling_grid(rows, budgets(found)))
+
+
+def _curves(found: Results, count: int = 60) -> pd.DataFrame:
+    rows = []
+    panels = tables.norms(found)
+    finite = [panel.replace(np.inf, np.nan) for panel in panels.values()]
+    top = max((panel.max(axis=None) for panel in finite), default=np.nan)
+    least = min((panel.where(panel > 0).min(axis=None) for panel in finite), default=np.nan)
+    if not np.isfinite(least):
+        least, top = (
+            min(budgets(found).values(), default=1.0) / 10,
+            10 * max(budgets(found).values(), default=1.0),
+        )
+    at = np.geomspace(least / 1.2, top * 1.2, count)
+    gathered: dict[tuple[str, str, str], list[np.ndarray]] = {}
+    for fold, panel in panels.items():
+        worst = tables.worst({fold: panel})[fold]
+        for column, values in [*panel.items(), *worst.items()]:
+            representation, _, training, attack = column
+            known = np.sort(values.dropna())
+            if len(known):
+                rate = np.searchsorted(known, at, side="right") / len(known)
+                gathered.setdefault((representation, training, attack), []).append(rate)
+    for (representation, training, attack), rates in gathered.items():
+        stacked = np.stack(rates)
+        for norm, mean, low, high in zip(at, stacked.mean(0), stacked.min(0), stacked.max(0), strict=True):
+            rows.append((representation, training, attack, norm, mean, low, high))
+    return pd.DataFrame(rows, columns=["representation", "training", "attack", "norm", "rate", "low", "high"])
+
+
+def ratios(found: Results) -> Part:
+    rows = _ratios(found)
+    frame = rows[rows["attack"] == "all"] if len(rows) else rows.assign(attack="")
+    caption = (
+        "ε_r with its interval for every pair, the paper's as crosses where it has them; 1 means no gain."
+    )
+    kept = frame[["representation", "model", "value", "low", "high", "paper"]].dropna(subset="value")
+    return _drawn(caption, kept, lambda rows: figures.dots(rows, unit="ε_r", line=1.0, log=True))
+
+
+def ratios_attacks(found: Results) -> Part:
+    rows = _ratios(found)
+    rows = rows[rows["attack"] != "all"] if len(rows) else rows.assign(attack="")
+    frame = rows[["representation", "model", "attack", "value"]].dropna()
+    means = (
+        frame.groupby(["representation", "attack"], sort=False)["value"]
+        .agg(["mean", "min", "max"])
+        .reset_index()
+    )
+    drawn = means.rename(columns={"mean": "value", "min": "low", "max": "high"})
+    caption = (
+        "ε_r of each attack: mean over models, the line from the lowest to the highest; 1 means no gain."
+    )
+    return _drawn(
+        caption, drawn, lambda rows: figures.dots(rows, unit="ε_r", by="attack", line=1.0, log=True)
+    )
+
+
+def accuracy(found: Results) -> Part:
+    frame = _accuracies(found).merge(
+        _recognition(found).query("measure == 'accuracy_percent'")[[*tables.PAIR, "training", "paper"]],
+        how="left",
+    )
+    caption = "Accuracy on clean clips, hollow before and filled after adversarial training; crosses are the paper's."
+    return _drawn(caption, frame, lambda rows: figures.dots(rows, unit="accuracy [%]"))
+
+
+def cost(found: Results) -> Part:
+    caption = "What an attack spends on a clip, hollow before and filled after adversarial training."
+    return _drawn(caption, tables.cost(found), figures.costs)
+
+
+def figure_1(found: Results) -> Part:
+    pictures, below, frame = _gallery(found)
+    who = next(iter(found.about.values()), {})
+    caption = (
+        f"Fig. 1: a clip of the class {who.get('name', '?').replace('_', ' ')} and what the six attacks on "
+        f"{figures.label(who.get('model', '?'))} ({figures.label(who.get('training', '?'))} training, fold "
+        f"{who.get('fold', '?')}) make of it in each representation; ‖δ‖₂ below."
+    )
+    return Part(caption, frame, figure=figures.gallery(pictures, _axes(found), below=below))
+
+
+def figure_1_changes(found: Results) -> Part:
+    pictures, below, frame = _gallery(found)
+    changes = {
+        representation: {
+            name: image - images["original"] for name, image in images.items() if name != "original"
+        }
+        for representation, images in pictures.items()
+    }
+    caption = "The perturbations of Fig. 1 themselves, each representation on a scale of its own around zero."
+    return Part(caption, frame, figure=figures.gallery(changes, _axes(found), below=below, difference=True))
+
+
+def _gallery(found: Results) -> tuple[dict, dict, pd.DataFrame]:
+    pictures, below, rows = {}, {}, []
+    for representation in figures.in_order(found.examples):
+        images = found.examples[representation]
+        names = ["original", *(name for name in figures.ATTACKS if name in images)]
+        pictures[representation] = {name: np.asarray(images[name], dtype=float) for name in names}
+        below[representation] = {}
+        for name in names[1:]:
+            change = pictures[representation][name] - pictures[representation]["original"]
+            norm = float(np.sqrt((change**2).sum()))
+            below[representation][name] = f"‖δ‖₂ = {norm:.3g}"
+            rows.append(
+                (representation, *found.about[representation].values(), name, norm, np.abs(change).max())
+            )
+    about = list(next(iter(found.about.values()), {"clip": ""}))
+    return pictures, below, pd.DataFrame(rows, columns=["representation", *about, "attack", "l2", "linf"])
+
+
+def _axes(found: Results) -> dict[str, tuple]:
+    return {row.representation: (row.frequencies, row.times) for row in found.sizes.itertuples()}
+
+
+PARTS = {
+    "cells": cells_table,
+    "table_1_accuracy": table_1_accuracy,
+    "table_1_drop": table_1_drop,
+    "accuracy": accuracy,
+    "table_2": table_2,
+    "table_2_area": table_2_area,
+    "table_2_control": table_2_control,
+    "trade_off": trade_off,
+    "attacks": attacks_table,
+    "fooling_curves": fooling_curves,
+    "table_3": table_3,
+    "table_3_attacks": table_3_attacks,
+    "epsilon_ratio": ratios,
+    "epsilon_ratio_attacks": ratios_attacks,
+    "cost": cost_table,
+    "cost_picture": cost,
+    "figure_1": figure_1,
+    "figure_1_changes": figure_1_changes,
+    "splits": splits_table,
+    "claims": ledger,
+    "times": times_table,
+}
+NEEDS = {  # what a part cannot be made without
+    "attacks": ("table_2", "table_2_area", "table_2_control", "trade_off", "attacks", "fooling_curves", "table_3",
+                "table_3_attacks", "epsilon_ratio", "epsilon_ratio_attacks", "cost", "cost_picture"),
+    "examples": ("figure_1", "figure_1_changes"),
+    "leaks": ("splits",),
+}  # fmt: skip
+
+
+class Shelf:
+    """Makes parts, writes them into a folder and remembers what it wrote, for the index.
+
+    Parameters
+    ----------
+    found : the gathered rows.
+    folder : where tables and pictures go.
+    """
+
+    def __init__(self, found: Results, folder: str | Path):
+        self.found, self.folder, self.made = found, Path(folder), {}
+
+    def show(self, name: str):
+        """Make and write one part; gives what a notebook displays: a picture, or a table with its caption."""
+        from IPython.display import Markdown
+
+        part = self.add(name)
+        if part.figure is not None:
+            return part.figure
+        return Markdown(
+            f"{part.caption}\n\n{markdown(part.shown)}" if part.shown is not None else part.caption
+        )
+
+    def add(self, name: str) -> Part:
+        """Make and write one part, or say that nothing was run for it."""
+        if name not in PARTS:
+            raise ValueError(f"part {name!r} is none of {', '.join(PARTS)}")
+        lacking = [
+            what for what, names in NEEDS.items() if name in names and not len(getattr(self.found, what))
+        ]
+        if lacking:
+            part = Part(f"Nothing to show: this run has no {lacking[0]}.", pd.DataFrame())
+        else:
+            part = PARTS[name](self.found)
+            if part.frame.empty:
+                part = Part(
+                    "Nothing to show: no victim was run both before and after adversarial training.",
+                    part.frame,
+                )
+            else:
+                self._write(name, part)
+        self.made[name] = part
+        return part
+
+    def _write(self, name: str, part: Part) -> None:
+        if part.figure is not None:
+            figures.export(part.figure, part.frame, name, self.folder)
+            return
+        figures.write_csv(part.frame, self.folder / f"{name}.csv")
+        study.save(self.folder / f"{name}.md", f"{part.caption}\n\n{markdown(part.shown)}")
+        study.save(self.folder / f"{name}.tex", latex(part.shown, part.caption, name))
+
+    def index(self) -> Path:
+        """Write README.md: what there is, of what run, with caption, chapter, point and commit."""
+        found = self.found
+        commits = ", ".join(sorted({text[:10] or "no git" for text in found.cells["commit"]})) or "unknown"
+        axes = "; ".join(
+            f"{axis}s "
+            + ", ".join(f"{v}" if axis == "fold" else figures.label(v) for v in _sorted(found, axis))
+            for axis in POINT
+        )
+        sizes = ", ".join(
+            f"{figures.label(r.representation)} {r.rows} × {r.frames}" for r in found.sizes.itertuples()
+        )
+        lines = [f"# Tables and figures of {figures.label(found.dataset)}", ""]
+        lines += ["Written by chapter 6 (`make figures` draws them again from `rows/`).", ""]
+        lines += [
+            f"- Points: {axes}.",
+            f"- Images (rows × frames): {sizes}.",
+            f"- Commits of the cells: {commits}.",
+        ]
+        old, absent = found.stale(), found.missing()
+        lines += [
+            f"- Cells older than their code: {len(old)}; attacked victims missing from the grid: {len(absent)}.",
+            "",
+        ]
+        for name, part in self.made.items():
+            if part.frame.empty:
+                continue
+            endings = ("png", "pdf", "csv") if part.figure is not None else ("md", "tex", "csv")
+            links = ", ".join(f"[{ending}]({name}.{ending})" for ending in endings)
+            lines += [
+                f"## {name.replace('_', ' ')}",
+                "",
+                part.caption,
+                "",
+                f"Chapter 6, {found.dataset}, {links}.",
+                "",
+            ]
+            if part.figure is not None:
+                lines += [f"![{name}]({name}.png)", ""]
+        return study.save(self.folder / "README.md", "\n".join(lines))
+
+
+def _sorted(found: Results, axis: str) -> list[str]:
+    return found.folds if axis == "fold" else figures.in_order(found.axes(axis))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Draw every table and picture again from kept rows, without running a cell."""
+    parser = argparse.ArgumentParser(prog="python -m lib.report", description=main.__doc__)
+    parser.add_argument("rows", type=Path, help="the folder of rows that chapter 6 kept")
+    parser.add_argument("folder", type=Path, nargs="?", help="where to; the rows' parent folder if not given")
+    given = parser.parse_args(argv)
+    figures.use_style()
+    try:
+        shelf = Shelf(results.load(given.rows), given.folder or given.rows.parent)
+    except FileNotFoundError as error:
+        print(f"lib.report: {error}", file=sys.stderr)
+        return 1
+    for name in PARTS:
+        shelf.add(name)
+    print(shelf.index())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

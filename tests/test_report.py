@@ -1,0 +1,217 @@
+"""Tables, pictures and the ledger on made-up runs whose effects are known, of any part of a grid."""
+
+import hashlib
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import claims, figures, metrics, report, results, tables
+from tests import made_up
+
+
+@pytest.fixture(autouse=True)
+def _style():
+    figures.use_style()
+
+
+@pytest.fixture(scope="module")
+def found():
+    return made_up.grid()
+
+
+def value(frame: pd.DataFrame, **where) -> pd.Series:
+    """The one row of a tidy table with these values."""
+    rows = frame.loc[np.logical_and.reduce([frame[name] == wanted for name, wanted in where.items()])]
+    assert len(rows) == 1, rows
+    return rows.iloc[0]
+
+
+def test_table_1_has_accuracy_and_paired_drop(found):
+    frame = tables.recognition(found)
+    where = {"representation": "stft", "model": "alexnet"}
+    assert value(frame, measure="accuracy_percent", **where)["value"] == pytest.approx(80)
+    drop = value(frame, measure="accuracy_drop_percent", **where)
+    assert drop["value"] == pytest.approx(20)
+    assert drop["low"] < 20 < drop["high"]
+    assert drop["over"] == "20 clips"
+
+
+def test_table_2_counts_only_clips_fooled_within_the_scaled_budget(found):
+    budget = report.budgets(found)["stft"]
+    assert budget == pytest.approx(metrics.scaled_budget(3, (64, 128)))
+    frame = tables.fooling(found, report.budgets(found))
+    rows = found.attacks.query("representation == 'stft' and model == 'alexnet' and training == 'standard'")
+    six = rows[rows["attack"].isin(figures.ATTACKS)]
+    by_hand = 100 * np.mean([(part["l2"] <= budget).mean() for _, part in six.groupby("attack")])
+    where = {"representation": "stft", "model": "alexnet", "training": "standard"}
+    assert value(frame, measure="fooling_auc_percent", **where)["value"] == pytest.approx(by_hand)
+    worst = value(frame, measure="worst_percent", **where)["value"]
+    assert worst == pytest.approx(100 * (six.groupby("clip")["l2"].min() <= budget).mean())
+    assert worst >= by_hand
+
+
+def test_appended_representations_have_the_budget_of_plain_ones():
+    both = report.budgets(made_up.grid(representations=("dwt", "dwt_tonnetz")))
+    assert both["dwt"] == both["dwt_tonnetz"]
+
+
+def test_table_3_finds_the_ratio_of_every_attack_when_the_same_clips_are_attacked():
+    run = made_up.grid(accuracy=(0.8, 0.8), ratio=1.7)
+    frame = tables.ratios(run)
+    assert frame["value"].to_numpy() == pytest.approx(1.7)
+    assert (frame["bound"] == "=").all()
+    assert frame.loc[frame["attack"] == "all", "geometric"].to_numpy() == pytest.approx(1.7)
+
+
+def test_repeats_give_students_interval():
+    frame = tables.recognition(made_up.grid(folds=("1", "2", "2.1")))
+    assert (frame["over"] == "3 repeats").all()
+
+
+def test_papers_numbers_stand_beside_ours_only_on_its_data_sets():
+    assert tables.recognition(made_up.grid())["paper"].isna().all()
+    frame = tables.recognition(made_up.grid(dataset="esc50"))
+    row = value(frame, measure="accuracy_percent", representation="dwt", model="resnet18")
+    assert row["paper"] == 67.06
+    assert row["difference"] == pytest.approx(80 - 67.06)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {},
+        {"models": ("vgg16",)},
+        {"representations": ("dwt_tonnetz",)},
+        {"trainings": ("standard",)},
+        {"trainings": ("adversarial",)},
+        {"folds": ("1", "1.1")},
+        {"accuracy": (0.0, 0.0)},
+        {"accuracy": (0.05, 0.0)},
+        {"failing": 1.0},
+        {"dataset": "urbansound8k", "models": ("resnet56", "alexnet")},
+    ],
+    ids=str,
+)
+def test_any_part_of_a_grid_can_be_told(part, tmp_path):
+    run = made_up.grid(**part)
+    shelf = report.Shelf(run, tmp_path)
+    for name in report.PARTS:
+        assert shelf.show(name) is not None
+    assert "nan" not in "".join(path.read_text() for path in tmp_path.glob("*.md")).lower()
+    text = shelf.index().read_text()
+    for link in re.findall(r"\]\((\S+?)\)", text):
+        assert (tmp_path / link).is_file(), link
+
+
+def test_the_same_rows_give_the_same_bytes_also_after_keeping_them(tmp_path, found):
+    results.save(found, tmp_path / "rows")
+    for folder, run in (("a", found), ("b", results.load(tmp_path / "rows"))):
+        shelf = report.Shelf(run, tmp_path / folder)
+        for name in report.PARTS:
+            shelf.add(name)
+        shelf.index()
+    one = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (tmp_path / "a").iterdir()}
+    two = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (tmp_path / "b").iterdir()}
+    assert one == two
+    assert {"table_1_drop.tex", "claims.md", "figure_1.pdf", "fooling_curves.png", "README.md"} <= set(one)
+
+
+def test_latex_is_booktabs_with_nothing_left_to_escape(found):
+    part = report.table_2_control(found)
+    text = report.latex(part.shown, part.caption, "control")
+    assert text.count(r"\toprule") == text.count(r"\midrule") == text.count(r"\bottomrule") == 1
+    body = text.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
+    assert {line.count(" & ") for line in body} == {part.shown.shape[1] + 1}
+    assert text.isascii(), sorted({letter for letter in text if not letter.isascii()})
+
+
+def test_an_unknown_part_is_refused(found, tmp_path):
+    with pytest.raises(ValueError, match="'table_9' is none of cells"):
+        report.Shelf(found, tmp_path).add("table_9")
+
+
+# ------------------------------------------------------------------------------------------------- ledger
+
+
+def said(run, start: str) -> pd.Series:
+    """The one claim that begins so."""
+    frame = claims.ledger(
+        run, report.budgets(run), {"resnet56": 860000, "vgg16": 138000000, "resnet34": 21800000}
+    )
+    rows = frame[frame["claim"].str.startswith(start)]
+    assert len(rows) == 1, frame["claim"].tolist()
+    return rows.iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "verdict"), [(4.0, claims.HOLDS), (1.0, claims.OPEN), (0.25, claims.FAILS)]
+)
+def test_the_claim_on_perturbations_follows_the_effect(ratio, verdict):
+    run = made_up.grid(clips=60, accuracy=(0.8, 0.8), ratio=ratio)
+    assert said(run, "attacking every robust model takes a larger")["verdict"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "verdict"),
+    [((0.9, 0.5), claims.HOLDS), ((0.7, 0.7), claims.FAILS), ((0.5, 0.9), claims.FAILS)],
+)
+def test_the_claim_on_accuracy_follows_the_effect(accuracy, verdict):
+    run = made_up.grid(clips=60, accuracy=accuracy)
+    assert said(run, "adversarial training lowers the accuracy")["verdict"] == verdict
+
+
+def test_robustness_is_judged_against_the_undefended_control():
+    assert (
+        said(made_up.grid(clips=60, ratio=4.0), "adversarial training makes every")["verdict"] == claims.HOLDS
+    )
+    worse = made_up.grid(clips=60, ratio=0.25)
+    assert said(worse, "adversarial training makes every")["verdict"] == claims.FAILS
+
+
+def test_few_clips_and_absent_models_cannot_be_told():
+    few = made_up.grid(clips=8, ratio=4.0)
+    assert said(few, "adversarial training makes every")["verdict"] == claims.OPEN
+    assert said(few, "ResNet-56 on DWT | Tonnetz names more")["verdict"] == claims.OPEN
+    assert "missing" in said(few, "ResNet-56 on DWT | Tonnetz names more")["scope"]
+
+
+def test_failed_attacks_refute_that_everybody_can_be_fooled():
+    assert said(made_up.grid(clips=60), "without a limit on the budget")["verdict"] == claims.HOLDS
+    hard = made_up.grid(clips=60, failing=0.4)
+    assert said(hard, "without a limit on the budget")["verdict"] == claims.FAILS
+    assert said(hard, "attacking every robust model takes a larger")["verdict"] == claims.OPEN
+
+
+def test_a_refuted_part_refutes_all_and_an_open_one_leaves_it_open():
+    assert claims.every([claims.HOLDS, claims.HOLDS]) == claims.HOLDS
+    assert claims.every([claims.HOLDS, claims.OPEN]) == claims.OPEN
+    assert claims.every([claims.HOLDS, claims.OPEN, claims.FAILS]) == claims.FAILS
+    assert claims.every([]) == claims.OPEN
+
+
+def test_the_count_of_weights_is_a_count():
+    row = said(made_up.grid(), "ResNet-56 has 11.3 %")
+    assert row["verdict"] == claims.FAILS
+    assert row["ours"] == pytest.approx(-99.38, abs=0.01)
+
+
+def test_every_cell_of_the_papers_tables_is_in_the_ledger_on_its_data_sets():
+    run = made_up.grid(dataset="esc50")
+    frame = claims.ledger(run, report.budgets(run))
+    cells = frame[frame["where"].isin(["Table I", "Table II", "Table III"])]
+    assert len(cells) == 4 * 24
+    there = cells[cells["scope"] == "this cell"]
+    assert len(there) == 4 * 4
+    assert set(there["verdict"]) <= {claims.HOLDS, claims.FAILS}
+
+
+def test_the_papers_own_numbers_support_its_sentences():
+    """A slip of the pen in published.csv or in a claim would show here."""
+    run = made_up.grid()
+    assert said(run, "ResNet-56 has the highest accuracy")["paper"] == "7 of 8"
+    assert said(run, "ResNet-56 has the highest ε_r")["paper"] == "4 of 8"
+    assert said(run, "attacking every robust")["paper"] == "48 of 48"
+    assert said(run, "DWT | Tonnetz loses slightly")["paper"].startswith("+")
+    assert said(run, "DWT loses considerably")["paper"].count("+") == 2
