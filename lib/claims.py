@@ -60,7 +60,10 @@ def _few(measured: Estimate) -> bool:
 
 
 def ledger(
-    results: Results, budgets: Mapping[str, float], parameters: Mapping[str, int] | None = None
+    results: Results,
+    budgets: Mapping[str, float],
+    parameters: Mapping[str, int] | None = None,
+    made: Sequence[pd.DataFrame] = (),
 ) -> pd.DataFrame:
     """Every claim with ours, the paper's number, the difference, the interval and the verdict.
 
@@ -68,13 +71,17 @@ def ledger(
     ----------
     budgets : representation to the ℓ2 budget that is the paper's 3 at its image size.
     parameters : model to its number of weights, for the sentence on ResNet-56's size.
+    made : Tables I to III as `tables.recognition`, `tables.fooling` and `tables.ratios` give them, where they
+        were made before.
 
     Returns
     -------
     Columns ``COLUMNS``: sentences first, then cells, these only where the data set is the paper's. ``ours``
     has the sign under which the claim is "above"; ``paper`` is what its own tables say to the sentence.
     """
-    run = _Run(results, budgets)
+    if not made:
+        made = (tables.recognition(results), tables.fooling(results, budgets), tables.ratios(results))
+    run = _Run(results, budgets, made)
     rows = _sentences(run, parameters or {})
     return pd.DataFrame(rows + _cells(run), columns=COLUMNS)
 
@@ -82,14 +89,12 @@ def ledger(
 class _Run:
     """What the claims ask of: the tables, the panels behind them, and the paper's own numbers."""
 
-    def __init__(self, results: Results, budgets: Mapping[str, float]):
+    def __init__(self, results: Results, budgets: Mapping[str, float], made: Sequence[pd.DataFrame]):
         self.results, self.budgets = results, budgets
         self.right, self.norms = tables.right(results), tables.norms(results)
         self.within = tables.within(self.norms, budgets)
         self.ever = tables.succeeded(self.norms)
-        self.recognition = tables.recognition(results)
-        self.fooling = tables.fooling(results, budgets)
-        self.ratios = tables.ratios(results)
+        self.recognition, self.fooling, self.ratios = made
         self.original = tables.victims(results, "standard")
         self.robust = tables.victims(results, tables.ROBUST)
         self.pairs = [v for v in self.original if (*v[:2], tables.ROBUST) in self.robust]

@@ -384,6 +384,12 @@ def confusion(label_, predicted, names: Sequence[str], *, title: str = "") -> Fi
 # ----------------------------------------------------------------------------------------------- export
 
 
+_FORMATS = {
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
+}
+
+
 def export(figure: Figure, frame: pd.DataFrame, name: str, folder: str | Path) -> list[Path]:
     """Write a figure as PNG and PDF and what it shows as CSV, the same bytes each time.
 
@@ -396,19 +402,23 @@ def export(figure: Figure, frame: pd.DataFrame, name: str, folder: str | Path) -
     -------
     The three paths.
     """
+    # Lay out and measure once: both formats are then drawn on the same page, and neither does it again.
+    figure.draw_without_rendering()
+    engine = figure.get_layout_engine()
+    figure.set_layout_engine("none")
+    page = figure.get_tightbbox().padded(0.05)
     written = []
-    for ending, metadata in (
-        ("png", {"Software": None}),
-        ("pdf", {"CreationDate": None, "Producer": None, "Creator": None}),
-    ):
+    for ending, metadata in _FORMATS.items():
         path = Path(folder) / f"{name}.{ending}"
         with study.atomic(path) as part:
-            figure.savefig(part, format=ending, metadata=metadata)
+            figure.savefig(part, format=ending, metadata=metadata, bbox_inches=page)
         written.append(path)
+    figure.set_layout_engine(engine)
     return [*written, write_csv(frame, Path(folder) / f"{name}.csv")]
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> Path:
+    """Write a frame with six digits; its index goes along unless it only counts."""
     counts = isinstance(frame.index, pd.RangeIndex)
     with study.atomic(path) as part:
         frame.to_csv(part, index=not counts, float_format="%.6g", lineterminator="\n")

@@ -340,7 +340,9 @@ def times_table(found: Results) -> Part:
 
 
 def ledger(found: Results) -> Part:
-    frame = claims.ledger(found, budgets(found), weights())
+    frame = claims.ledger(
+        found, budgets(found), weights(), (_recognition(found), _fooling(found), _ratios(found))
+    )
     rows = frame.to_dict("records")
     shown = pd.DataFrame(
         {

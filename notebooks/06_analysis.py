@@ -214,12 +214,11 @@ print(f"{sum(1 for _ in where.iterdir())} files in {where}, told in {made.name}"
 
 # %%
 ledger = shelf.made["claims"].frame
-rows = shelf.made["table_2_control"].frame
 told = ledger["verdict"].value_counts()
 sizes = ", ".join(f"{size.rows} × {size.frames}" for size in found.sizes.drop_duplicates("rows").itertuples())
 said = [
     f"{len(found.clean.groupby(results.POINT))} victims of {figures.label(dataset)}, "
-    f"{len(found.folds)} repeats, images of {sizes} values; {len(found.missing())} attacked victims are missing",
+    f"{len(found.folds)} repeats, images of {sizes} values; {len(found.missing())} attacked ones are missing",
     *(f"{told.get(verdict, 0)} claims: *{verdict}*" for verdict in (claims.HOLDS, claims.FAILS, claims.OPEN)),
 ]
 said += [
