@@ -37,6 +37,9 @@ SMALLEST = {"googlenet": 32, "alexnet": 63, "resnet18": 32, "resnet34": 32, "res
 GREY = (0.449, 0.226)
 """Mean and deviation of grey ImageNet images: those of its three channels, averaged."""
 
+NORMALISED = ("googlenet", "resnet18", "resnet34", "resnet56")
+"""The victims with batch norm."""
+
 PRETRAINED = ("none", "published", "imagenet", "cifar10")
 
 
@@ -73,6 +76,7 @@ class Victim(nn.Module):
     def __init__(self, network: nn.Module, name: str, classes: int, size: tuple[int, int]) -> None:
         super().__init__()
         self.name, self.classes, self.size = name, classes, size
+        self.drawn = False  # from a seed, and not published weights
         mean, deviation = (0.5, 0.5) if name == "googlenet" else GREY  # GoogLeNet was trained on [-1, 1]
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("deviation", torch.tensor(deviation))
@@ -201,7 +205,27 @@ def build(
         missing = network.load_state_dict(kept, strict=False)
         if missing.unexpected_keys or set(missing.missing_keys) != {last + ".weight", last + ".bias"}:
             raise ValueError(f"{WEIGHTS[name].file} does not hold the layers of {TITLES[name]}: {missing}")
-    return Victim(network, name, classes, size)
+    victim = Victim(network, name, classes, size)
+    victim.drawn = pretrained == "none"
+    return victim
+
+
+def whiten(model: Victim, images: Any, rows: Sequence[int], *, most: int = 512) -> None:
+    """Give each frequency of the images that are learnt from mean 0 and deviation 1, inside the model.
+
+    For AlexNet and VGG-16, which have no batch norm: drawn from a seed they otherwise spend their first
+    epochs on what all spectrograms share. Others, and published weights, are left as they are.
+
+    Parameters
+    ----------
+    rows : of ``images``, the training part; ``most`` of them, evenly spaced, are read.
+    """
+    if model.name in NORMALISED or not model.drawn:
+        return
+    rows = np.array(rows)
+    x = images[rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]].to(model.mean)
+    model.mean = x.mean((0, 1, 3))[:, None]
+    model.deviation = x.std((0, 1, 3)).clamp_(min=0.02)[:, None]
 
 
 def check(name: str, classes: int, size: Sequence[int], pretrained: str = "none") -> tuple[int, int]:
@@ -297,6 +321,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Victim:
         raise ValueError(f"{path} is no victim of this study: {error}") from error
     network = outline(header["name"], header["classes"], channels=1)
     model = Victim(network, header["name"], header["classes"], tuple(header["size"]))
+    model.mean, model.deviation = tensors["mean"], tensors["deviation"]
     model.load_state_dict(tensors, assign=True)
     return to(model, device).eval()
 
@@ -350,11 +375,11 @@ def _last(network: nn.Module, kind: type) -> str:
 
 
 def _initialise(network: nn.Module, name: str) -> None:
-    """Draw the weights of the networks without batch norm, and GoogLeNet's, as He et al. (2015) do."""
+    """Draw the convolutions of the networks without batch norm, and GoogLeNet's, as He et al. (2015) do."""
     if name not in ("alexnet", "vgg16", "googlenet"):
         return
     for layer in network.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
+        if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

@@ -49,6 +49,9 @@ WRITING = 0.02  # the share of the time that may go into checkpoints
 DISK = 200e6  # bytes a second that a disk is believed to take before one has been measured
 
 
+PACE = {"alexnet": 0.3, "vgg16": 0.1}
+"""The share of the learning rate that a network without batch norm bears; 1 for the others."""
+
 LOOK = 32  # on a GPU, steps between two looks at the loss, each of which waits for the device
 
 NO_SETTINGS = ("model", "images", "split", "device", "checkpoint", "progress", "say")
@@ -93,6 +96,7 @@ def fit(
     images : a store or a tensor: ``images[rows]`` is a float32 batch (n, 1, rows, frames) in [0, 1].
     split : a row an image with columns row, label and part (train, validation, test).
     training : which loss is descended, one of ``TRAININGS``.
+    learning_rate : the peak of AdamW's; AlexNet and VGG-16 take a share of it (``PACE``).
     batch : images a step. When memory runs out a step is taken in halves, quarters, …, whose gradients
         are added; batch norm then sees the smaller parts.
     schedule : the learning rate over all steps: "constant"; "cosine" falls from its peak to 0; "onecycle"
@@ -144,6 +148,7 @@ def fit(
     run.best = run.best or _copy(model.state_dict())
 
     loss = functools.partial(_loss, smoothing=smoothing)
+    peak = learning_rate * PACE.get(model.name, 1.0)
     seen = max(2, round(share * len(rows["train"])))
     per_epoch = math.ceil(seen / batch)
     start = len(run.history)
@@ -165,7 +170,7 @@ def fit(
                 next(ticks, None)
                 y = torch.from_numpy(labels["train"][chosen]).to(device, torch.long)
                 x = _shifted(x, draw.integers(-_reach(x, shift), _reach(x, shift) + 1, len(x)))
-                rate = learning_rate * _height(schedule, (epoch * per_epoch + index) / (epochs * per_epoch))
+                rate = peak * _height(schedule, (epoch * per_epoch + index) / (epochs * per_epoch))
                 total += run.step(defence, x, y, loss, rate, say)
                 if (device.type == "cpu" or index % LOOK == 0) and not torch.isfinite(total[0]):
                     break

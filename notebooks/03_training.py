@@ -37,7 +37,7 @@ layers = "all"  # which layers learn; last keeps the published ones as they are
 epochs = 60  # passes over the training part; the paper names none
 patience = 20  # epochs without a better score before training stops early; 0 never does
 batch = 32  # images a step
-learning_rate = 0.0003  # peak, of AdamW
+learning_rate = 0.0003  # peak, of AdamW; AlexNet takes 0.3 of it, VGG-16 0.1
 schedule = "onecycle"  # of the learning rate, or: cosine, constant
 smoothing = 0.0  # share of a label that is spread over all classes
 shift = 0.0  # images are moved along time, circularly, by up to this share of their frames
@@ -123,10 +123,14 @@ print(f"{len(data.leaks(split))} recordings or clips stand on two sides")
 # One fit loop serves this chapter and chapter 5; there the loss differs. Here it is the cross-entropy
 # $J(\mathbf{x}, l, \mathbf{w})$ of an image, its label and the weights, descended by AdamW. The state that
 # does best on the validation part is kept. The tested part is not looked at before the end.
+#
+# AlexNet and VGG-16 have no batch norm. Drawn from a seed, they get the mean and deviation of each frequency
+# over the training images as their normalisation, and learn at a share of the others' rate.
 
 # %%
 start = {"pretrained": pretrained, "weights_folder": weights, "seed": seed}
 victim = models.build(model, len(names), images.size, **start)
+models.whiten(victim, images, split.loc[split["part"] == "train", "row"])
 recipe = {
     "epochs": epochs, "patience": patience, "batch": batch, "learning_rate": learning_rate,
     "schedule": schedule, "smoothing": smoothing, "shift": shift, "share": share, "layers": layers,
@@ -177,6 +181,7 @@ splits = {name: data.split(clips, number, name, seed=seed, copies=copies) for na
 told = []
 for name, other in even(splits, seed).items():
     learner = models.build(model, len(names), images.size, **start)
+    models.whiten(learner, images, other.loc[other["part"] == "train", "row"])
     fit(learner, images, other, **recipe, checkpoint=cell.path(f"{name}.safetensors"))
     rows = examine(learner, images, other, clips)
     accuracy = metrics.over_clips(rows["predicted"] == rows["label"])

@@ -40,7 +40,7 @@ layers = "all"  # which layers learn; last keeps the published ones as they are
 epochs = 60  # passes over the training part; the paper names none
 patience = 20  # epochs without a better score before training stops early; 0 never does
 batch = 32  # images a step
-learning_rate = 0.0003  # peak, of AdamW
+learning_rate = 0.0003  # peak, of AdamW; AlexNet takes 0.3 of it, VGG-16 0.1
 schedule = "onecycle"  # of the learning rate, or: cosine, constant
 smoothing = 0.0  # share of a label that is spread over all classes
 shift = 0.0  # images are moved along time, circularly, by up to this share of their frames
@@ -62,6 +62,7 @@ where = study.device(device)
 number, seed = study.fold_and_seed(fold)
 split = data.split(clips, number, protocol, seed=seed, copies=images.copies)
 victim = models.build(model, classes, images.size, pretrained=pretrained, weights_folder=weights, seed=seed)
+models.whiten(victim, images, split.loc[split["part"] == "train", "row"])
 print(
     f"{cell}: {(split['part'] == 'train').sum()} images of {images.size[0]} × {images.size[1]} to learn from"
 )

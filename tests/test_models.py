@@ -239,3 +239,19 @@ def test_predicting_halves_its_batch_when_memory_runs_out(monkeypatch):
 
     monkeypatch.setattr(victim, "forward", short)
     torch.testing.assert_close(models.predict(victim, images, batch=8), whole, **ROUNDING)
+
+
+def test_a_network_without_batch_norm_has_its_frequencies_whitened(tmp_path):
+    images = torch.rand(40, 1, 64, 64) * torch.linspace(0.2, 1, 64)[:, None]
+    victim = models.build("alexnet", 3, (64, 64))
+    models.whiten(victim, images, range(30))
+    seen = (images[:30] - victim.mean) / victim.deviation
+    torch.testing.assert_close(seen.mean((0, 1, 3)), torch.zeros(64), atol=1e-4, rtol=0)
+    torch.testing.assert_close(seen.std((0, 1, 3)), torch.ones(64), **ROUNDING)
+    models.save(victim.eval(), tmp_path / "model.safetensors")
+    back = models.load(tmp_path / "model.safetensors")
+    torch.testing.assert_close(back(images[:2]), victim(images[:2]), **ROUNDING)
+    for other in (models.build("resnet18", 3, (64, 64)), models.load(tmp_path / "model.safetensors")):
+        before = other.mean.clone()
+        models.whiten(other, images, range(30))
+        assert torch.equal(before, other.mean)
