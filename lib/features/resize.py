@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
+FEW = 4
+
 
 class Resize(nn.Module):
     """Values of a row or column of pixels at other, evenly spaced positions, without aliasing.
@@ -33,6 +35,11 @@ class Resize(nn.Module):
         weights, taps = weights[:, used], taps[:, used].clip(0, old - 1)
         self.dim, self.old = dim, old
         weights /= weights.sum(axis=1, keepdims=True)
+        # Few weights a pixel are gathered, many are a product with the matrix that they are part of.
+        matrix = np.zeros((len(positions), old) if weights.shape[1] > FEW else (0, 0))
+        if matrix.size:
+            np.add.at(matrix, (np.arange(len(positions))[:, None], taps), weights)
+        self.register_buffer("matrix", torch.from_numpy(matrix), persistent=False)
         self.register_buffer("taps", torch.from_numpy(taps.T.copy()), persistent=False)
         self.register_buffer("weights", torch.from_numpy(weights.T.copy()), persistent=False)
 
@@ -45,6 +52,9 @@ class Resize(nn.Module):
         """
         if pixels.shape[self.dim] != self.old:
             raise ValueError(f"resizes an axis of {self.old} pixels, given {pixels.shape[self.dim]}")
+        if self.matrix.numel():
+            matrix = self.matrix.to(pixels.dtype)
+            return matrix @ pixels if self.dim == -2 else pixels @ matrix.T
         weights = self.weights.to(pixels.dtype)
         if self.dim == -2:
             weights = weights[..., None]
