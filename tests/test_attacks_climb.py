@@ -1,0 +1,236 @@
+"""The climb: who is attacked, how far, what is believed, and what a kill costs."""
+
+import foolbox
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from lib import attacks, study
+from tests.test_attacks import CLASSES, FRAMES, ROWS, Curved, images, linear, named, starts_for, targets, wrap
+
+SMALL = {
+    "bim_steps": 10,
+    "bim_first": 0.002,
+    "bim_rungs": 8,
+    "bim_bisections": 3,
+    "jsma_thetas": [0.5, 1.0],
+    "jsma_steps": 60,
+    "deepfool_caps": [10, 20],
+    "cwa_cs": [1.0, 10.0],
+    "cwa_steps": [30, 60],
+    "pia_steps": 4,
+    "pia_samples": 8,
+    "pia_sigmas": [0.02],
+}
+
+
+def given(n=8, net=None):
+    net = net or Curved()
+    x = images(n)
+    label = named(net, x)
+    clips = [f"clip {k}" for k in range(n)]
+    target = targets(label)
+    return net, x, label, target, clips, starts_for(net, target)
+
+
+def ladders(**changed):
+    return attacks.ladders((ROWS, FRAMES), **(SMALL | changed))
+
+
+def test_a_row_is_what_the_victim_says_of_the_example():
+    net, x, label, target, clips, starts = given()
+    rows, examples = attacks.climb(wrap(net), x, label, target, clips, ladders(), starts=starts)
+    assert list(examples) == list(dict.fromkeys(rows["attack"])) == [*attacks.ALL, *attacks.CONTROLS]
+    for name, found in examples.items():
+        own = rows[rows["attack"] == name]
+        assert own["clip"].tolist() == clips
+        logits = net(found).detach()
+        assert own["after"].tolist() == logits.argmax(1).tolist()
+        np.testing.assert_allclose(own["confidence"], logits.softmax(1).amax(1), atol=1e-5)
+        change = (found - x).flatten(1).double()
+        np.testing.assert_allclose(own["l2"], change.norm(dim=1), atol=1e-6)
+        np.testing.assert_allclose(own["linf"], change.abs().amax(1), atol=1e-6)
+        np.testing.assert_allclose(own["rms"], own["l2"] / (ROWS * FRAMES) ** 0.5)
+        assert own["l0"].tolist() == (change != 0).sum(1).tolist()
+        assert own["reached"].tolist() == (logits.argmax(1) == target).tolist()
+        if name.startswith("BIM"):
+            sure = logits.softmax(1)[range(len(x)), target] >= 0.75
+            assert own["fooled"].tolist() == (sure & (logits.argmax(1) == target)).tolist()
+        assert (own["rung"] > 0).tolist() == own["fooled"].tolist()
+    white = rows[rows["attack"].isin(["BIM-a", "BIM-b", "DeepFool", "CWA"])]
+    assert white["fooled"].mean() > 0.5
+
+
+def test_only_clips_that_are_named_rightly_are_attacked():
+    net, x, label, target, clips, _ = given()
+    label = label.clone()
+    label[2] = (label[2] + 1) % CLASSES
+    rows, examples = attacks.climb(wrap(net), x, label, target, clips, ladders(only=["BIM-a"]))
+    assert rows["clip"].tolist() == clips[:2] + clips[3:]
+    assert len(examples["BIM-a"]) == 7
+    nobody, _ = attacks.climb(wrap(net), x, (label + 1) % CLASSES, target, clips, ladders(only=["BIM-a"]))
+    assert list(nobody.columns) == list(rows.columns)
+    assert len(nobody) <= 1
+
+
+def test_neither_order_nor_batch_matters():
+    net, x, label, target, clips, starts = given()
+    rows, _ = attacks.climb(wrap(net), x, label, target, clips, ladders(), starts=starts, until=1.0)
+    order = [5, 1, 7, 0, 2, 6, 3, 4]
+    again, _ = attacks.climb(
+        wrap(net), x[order], label[order], target[order], [clips[k] for k in order], ladders(),
+        starts=starts[order], until=1.0, batch=3,
+    )  # fmt: skip
+    keys, drop = ["attack", "clip"], ["seconds", "forwards", "backwards"]
+    pd.testing.assert_frame_equal(
+        rows.drop(columns=drop).sort_values(keys, ignore_index=True),
+        again.drop(columns=drop).sort_values(keys, ignore_index=True),
+        atol=1e-4,
+    )
+
+
+def test_bisection_finds_the_least_budget():
+    """On a linear victim the least confident ℓ2 change is known: BIM-b's comes close from above."""
+    net, x, clips = linear(classes=2), images(6), list("abcdef")
+    label = named(net, x)
+    target = 1 - label
+    made = ladders(only=["BIM-b"], bim_bisections=6, bim_steps=60, bim_step=0.02)
+    rows, _ = attacks.climb(wrap(net), x, label, target, clips, made, until=1.0)
+    w = (net.weight[0] - net.weight[1]).detach()
+    z = net(x).detach()
+    lead = (z[:, 0] - z[:, 1]).abs() + np.log(3)  # the target with probability 3/4
+    least = (lead / w.norm()).numpy()
+    assert rows["fooled"].all()
+    assert (rows["l2"] >= 0.999 * least).all()
+    assert (rows["l2"] <= 1.35 * least).all()  # a step of the sign is not a step of the gradient
+    coarse, _ = attacks.climb(
+        wrap(net), x, label, target, clips, ladders(only=["BIM-b"], bim_bisections=0, bim_steps=60)
+    )
+    assert coarse["l2"].mean() > rows["l2"].mean()
+
+
+class Lazy(foolbox.attacks.base.MinimizationAttack):
+    """Says it fools, and returns the clip as it came, or outside the bounds."""
+
+    distance = foolbox.distances.l2
+
+    def __init__(self, shift=0.0):
+        self.shift = shift
+
+    def run(self, model, inputs, criterion, *, early_stop=None, **kwargs):
+        return inputs + self.shift
+
+
+def test_an_attack_is_never_believed():
+    net, x, label, target, clips, _ = given()
+    liar = attacks.Ladder([attacks.Rung(Lazy(), 1.0), attacks.Rung(Lazy(), 2.0)], "target")
+    rows, _ = attacks.climb(wrap(net), x, label, target, clips, {"liar": liar})
+    assert not rows["fooled"].any()
+    assert (rows["l2"] == 0).all()
+    assert (rows["rung"] == 0).all()
+    assert (rows["budget"] == 2.0).all()
+    with pytest.raises(ValueError, match="outside"):
+        attacks.climb(
+            wrap(net),
+            x,
+            label,
+            target,
+            clips,
+            {"liar": attacks.Ladder([attacks.Rung(Lazy(2.0), 1.0)], "target")},
+        )
+
+
+class Half(foolbox.attacks.base.FixedEpsilonAttack):
+    """Fools the clips whose number is below ε, by handing out another's image."""
+
+    distance = foolbox.distances.l2
+
+    def __init__(self, table):
+        self._table = table
+
+    def run(self, model, inputs, criterion, *, epsilon, **kwargs):
+        out = inputs.clone()
+        for n, image in enumerate(inputs):
+            for number, (own, other) in enumerate(self._table):
+                if torch.equal(own, image) and number < epsilon:
+                    out[n] = other
+        return out
+
+
+def test_the_climb_ends_once_enough_are_fooled():
+    net, x, label, target, clips, starts = given(10)
+    table = list(zip(x, starts, strict=True))
+    rungs = [attacks.Rung(Half(table), float(k), epsilon=float(k)) for k in (5, 9, 10)]
+    for until, fooled in ((0.4, 5), (0.5, 9), (0.9, 10), (0.89, 9), (1.0, 10)):
+        rows, _ = attacks.climb(
+            wrap(net), x, label, target, clips, {"half": attacks.Ladder(rungs, "target")}, until=until
+        )
+        assert rows["fooled"].sum() == fooled
+    assert rows["rung"].tolist() == [1] * 5 + [2] * 4 + [3]
+
+
+def test_a_climb_that_was_cut_off_goes_on_and_ends_the_same(tmp_path):
+    net, x, label, target, clips, starts = given()
+    whole, seen = attacks.climb(wrap(net), x, label, target, clips, ladders(), starts=starts, batch=3)
+    pieces = attacks.Pieces(tmp_path / "pieces", study.save, study.load, version="a")
+    done = []
+
+    def cut(name, work, after):
+        if len(done) == after:
+            raise KeyboardInterrupt
+        done.append(name)
+        return pieces(name, work)
+
+    for after in (3, 7, 20):
+        done.clear()
+        with pytest.raises(KeyboardInterrupt):
+            attacks.climb(
+                wrap(net), x, label, target, clips, ladders(), starts=starts, batch=3,
+                keep=lambda name, work, after=after: cut(name, work, after),
+            )  # fmt: skip
+    kept = len(list((tmp_path / "pieces").iterdir()))
+    assert kept == 20
+    rows, examples = attacks.climb(
+        wrap(net), x, label, target, clips, ladders(), starts=starts, batch=3, keep=pieces
+    )
+    pd.testing.assert_frame_equal(rows.drop(columns="seconds"), whole.drop(columns="seconds"))
+    assert all(torch.equal(examples[name], seen[name]) for name in seen)
+    pieces.clear()
+    assert not (tmp_path / "pieces").exists()
+
+
+def test_a_piece_of_other_settings_is_not_taken(tmp_path):
+    net, x, label, target, clips, _ = given(3)
+    pieces = attacks.Pieces(tmp_path, study.save, study.load)
+    made = {"only": ["DeepFool"]}
+    attacks.climb(wrap(net), x, label, target, clips, ladders(**made), keep=pieces)
+    before = len(list(tmp_path.iterdir()))
+    attacks.climb(wrap(net), x, label, target, clips, ladders(**made), keep=pieces)
+    assert len(list(tmp_path.iterdir())) == before
+    attacks.climb(wrap(net), x, label, target, clips, ladders(**made, deepfool_overshoot=0.1), keep=pieces)
+    assert len(list(tmp_path.iterdir())) > before
+
+
+def test_a_victim_in_training_mode_is_refused():
+    net, x, label, target, clips, _ = given(4)
+    moody = nn.Sequential(net, nn.Dropout(0.5))
+    victim = wrap(moody)
+    moody.train()
+    label = named(moody.eval(), x)
+    moody.train()
+    with pytest.raises(ValueError, match="evaluation mode"):
+        attacks.climb(victim, x, label, target, clips, ladders(only=["FGSM"]))
+
+
+def test_bad_arguments_are_refused():
+    net, x, label, target, clips, _ = given(3)
+    with pytest.raises(ValueError, match="names"):
+        attacks.climb(wrap(net), x, label, target, clips[:2], ladders(only=["FGSM"]))
+    with pytest.raises(ValueError, match="same name"):
+        attacks.climb(wrap(net), x, label, target, ["a", "a", "b"], ladders(only=["FGSM"]))
+    with pytest.raises(ValueError, match="starting point"):
+        attacks.climb(wrap(net), x, label, target, clips, ladders(only=["PIA"]))
+    with pytest.raises(ValueError, match="no rung"):
+        attacks.climb(wrap(net), x, label, target, clips, {"none": attacks.Ladder([], "target")})
