@@ -29,5 +29,7 @@ def log_view(magnitudes: torch.Tensor, floor: float = -100.0) -> torch.Tensor:
     if not floor < 0:
         raise ValueError(f"floor = {floor} dB must be below 0 dB")
     peak = magnitudes.amax(dim=(-2, -1), keepdim=True).clamp(min=SILENT)
-    relative = (magnitudes / peak).clamp(min=10 ** (floor / 20))
-    return (torch.log10(relative) * (20 / -floor) + 1).clamp(0, 1)
+    relative, lowest = magnitudes / peak, 10 ** (floor / 20)
+    if relative.requires_grad:
+        return (torch.log10(relative.clamp(min=lowest)) * (20 / -floor) + 1).clamp(0, 1)
+    return relative.clamp_(min=lowest).log10_().mul_(20 / -floor).add_(1).clamp_(0, 1)

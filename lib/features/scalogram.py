@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.fft
 import torch
 from torch import nn
 
@@ -110,45 +111,66 @@ class Scalogram(nn.Module):
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         """Magnitudes, (…, bins, frames)."""
+        waveform = torch.as_tensor(waveform)
+        recorded = torch.is_grad_enabled() and waveform.requires_grad
+        if waveform.device.type == "cpu" and waveform.dtype != torch.float64 and not recorded:
+            return self._compiled(waveform)
         return magnitude(self._transform(waveform, phase=False))
 
     def transform(self, waveform: torch.Tensor) -> torch.Tensor:
         """W itself with its phase, complex (…, bins, frames)."""
         return self._transform(waveform, phase=True)
 
-    def _transform(self, waveform: torch.Tensor, phase: bool) -> torch.Tensor:
+    def _spectra(self, waveform: torch.Tensor) -> torch.Tensor:
+        """(clips, bins of the padded spectrum), from the lowest bin that any scale hears."""
         waveform = checks.waveform(waveform, 2, "the scalogram")
         samples = waveform.shape[-1]
         plan = self._plan(samples)
-        single = waveform.dtype != torch.float64
         clips = waveform.reshape(-1, samples)
-        spectrum = torch.fft.rfft(clips.float() if single else clips, plan.padded)
+        spectra = torch.fft.rfft(clips if clips.dtype == torch.float64 else clips.float(), plan.padded)
         # A column lies in the middle of its share of the clip, so the clip moves half a share to the left.
-        turn = torch.from_numpy(np.exp(1j * np.pi * np.arange(spectrum.shape[-1]) / plan.points))
-        spectrum = spectrum * turn.to(spectrum)
+        spectra = spectra * self._keep(("turn", samples, spectra.dtype, spectra.device), self._turn)
         if plan.mirrored:
-            spectrum = torch.cat([spectrum[:, 1 : plan.mirrored + 1].flip(1).conj(), spectrum], dim=1)
-        if single and spectrum.device.type == "cpu" and not spectrum.requires_grad:
-            folded, first = self._fold_compiled(spectrum, samples), plan.first
-        else:
-            folded, first = self._fold(spectrum, samples)
-        rows = torch.fft.ifft(folded, norm="forward")[..., : self.columns(samples)]
+            spectra = torch.cat(
+                [spectra[:, 1 : plan.mirrored + 1].flip(1).conj().resolve_conj(), spectra], dim=1
+            )
+        return spectra
+
+    def _turn(self, samples: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        plan = self._plan(samples)
+        turn = np.exp(1j * np.pi * np.arange(plan.padded // 2 + 1) / plan.points)
+        return torch.from_numpy(turn).to(device, dtype)
+
+    def _transform(self, waveform: torch.Tensor, phase: bool) -> torch.Tensor:
+        waveform = torch.as_tensor(waveform)
+        spectra = self._spectra(waveform)
+        folded, first = self._fold(spectra, waveform.shape[-1])
+        rows = torch.fft.ifft(folded, norm="forward")[..., : self.columns(waveform.shape[-1])]
         if phase:
-            turns = np.outer(first, np.arange(rows.shape[-1])) % plan.points / plan.points
+            points = folded.shape[-1]
+            turns = np.outer(first, np.arange(rows.shape[-1])) % points / points
             rows = rows * torch.from_numpy(np.exp(2j * np.pi * turns)).to(rows)
         return rows.reshape(*waveform.shape[:-1], *rows.shape[1:])
 
-    def _fold_compiled(self, spectrum: torch.Tensor, samples: int) -> torch.Tensor:
-        """Multiply and fold on the CPU; each row from the first bin that it hears."""
+    def _compiled(self, waveform: torch.Tensor) -> torch.Tensor:
+        """Magnitudes on the CPU, clip by clip in one piece of memory."""
         from lib.features import folding
 
+        spectra = self._spectra(waveform).numpy()
+        samples = waveform.shape[-1]
         plan = self._plan(samples)
         heard = plan.first + plan.mirrored
         gains = self._keep(("gains", samples), self._gains)
-        folded = np.empty((len(spectrum), self.bins, plan.points), np.complex64)
-        for clip, out in zip(spectrum.numpy(), folded, strict=True):
-            folding.fold(clip.real.copy(), clip.imag.copy(), gains, heard, plan.count, out)
-        return torch.from_numpy(folded)
+        room = self._keep(("room", samples), self._room)
+        found = np.empty((len(spectra), self.bins, self.columns(samples)), np.float32)
+        for clip, out in zip(spectra, found, strict=True):
+            folding.fold(clip.real.copy(), clip.imag.copy(), gains, heard, plan.count, room)
+            rows = scipy.fft.ifft(room, norm="forward", overwrite_x=True)
+            np.abs(rows[:, : out.shape[1]], out=out)
+        return torch.from_numpy(found).reshape(*waveform.shape[:-1], *found.shape[1:])
+
+    def _room(self, samples: int) -> np.ndarray:
+        return np.empty((self.bins, self._plan(samples).points), np.complex64)
 
     def _fold(self, spectrum: torch.Tensor, samples: int) -> tuple[torch.Tensor, np.ndarray]:
         """Multiply and fold on any device; rows of a block from its first bin, which is returned too."""
@@ -168,7 +190,7 @@ class Scalogram(nn.Module):
     def _keep(self, key: tuple, make: Callable) -> Any:
         """What ``make`` returns for the rest of ``key``, remembered for the lengths seen last."""
         if key not in self._kept:
-            if len(self._kept) >= 6:
+            if len(self._kept) >= 8:
                 self._kept.clear()
             self._kept[key] = make(*key[1:])
         return self._kept[key]

@@ -1,0 +1,199 @@
+"""What the representations cost beside their peers: ``python -m tests.bench.features``.
+
+Seconds of this process's CPU for a clip of 5 s, one thread, medians over at least 20 clips of ESC-10 (of
+STUDY_DATA, default ``../shared/data``) or toy sounds where it is absent; ours and the peers take turns on each clip.
+A peer that is not installed is left out and said so. The rows go to ``build/bench/features.json``.
+"""
+
+import argparse
+import importlib.util
+import os
+import platform
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pandas as pd
+import pywt
+import torch
+
+from lib import data, features, store, study
+
+DURATION, BINS, FRAMES = 5.0, 768, 1568
+SETTINGS = store.Settings(
+    BINS, FRAMES, DURATION, 44100, 2048, 512, 16000, 60.0, 2.0, 6 / (2 * np.pi), -100.0, (), "pitch"
+)  # fmt: skip
+REACH = {
+    ("scalogram", "ssqueezepy"): 50,
+    ("scalogram", "pywavelets"): 250,
+    ("tonnetz", "librosa"): 3,
+    ("four", "librosa + pywavelets"): 50,
+}
+PREPARE = 90.0  # s on two cores for ESC-10 × 5 at 64 × 128
+
+
+def clips(count: int) -> pd.DataFrame:
+    """Clips of ESC-10, evenly spread, or toy sounds."""
+    folder = os.environ.get("STUDY_DATA", "../shared/data")
+    dataset = "esc10" if (Path(folder) / "ESC-10").is_dir() else "demo"
+    frame = data.read(dataset, folder)
+    return frame.iloc[np.linspace(0, len(frame) - 1, count).astype(int)].reset_index(drop=True)
+
+
+def peers() -> dict[tuple[str, str], Callable]:
+    """What each peer does with waveforms at 44.1, 16 and 22.05 kHz."""
+    scalogram = features.Scalogram(SETTINGS.dwt_rate, bins=BINS, frames=FRAMES)
+
+    def stft(at44, at16, at22):
+        return np.abs(librosa.stft(at44, n_fft=2048, hop_length=512))
+
+    def cwt(at44, at16, at22):
+        return np.abs(pywt.cwt(at16, scalogram.scales, "cmor2.0-0.9549", method="fft")[0])
+
+    def tonnetz(at44, at16, at22):
+        return librosa.feature.tonnetz(y=at22, sr=22050)
+
+    found = {
+        ("scalogram", "pywavelets"): cwt,
+        ("stft", "librosa"): stft,
+        ("tonnetz", "librosa"): tonnetz,
+        ("four", "librosa + pywavelets"): lambda *at: (stft(*at), cwt(*at), tonnetz(*at)),
+    }
+    if importlib.util.find_spec("ssqueezepy"):
+        import ssqueezepy
+
+        scales = scalogram.scales.astype(np.float32)
+        found["scalogram", "ssqueezepy"] = lambda at44, at16, at22: np.abs(
+            ssqueezepy.cwt(at16, ("morlet", {"mu": 6.0}), scales=scales, padtype="zero", l1_norm=False)[0]
+        )
+    else:
+        print("ssqueezepy is not installed: left out (tests/bench/requirements.txt)")
+    return found
+
+
+def ours() -> dict[str, Callable]:
+    """What we do with the same waveforms; ``four`` are all images of the paper's size, in [0, 1]."""
+    scalogram = features.Scalogram(SETTINGS.dwt_rate, bins=BINS, frames=FRAMES)
+    stft = features.STFT(SETTINGS.stft_rate)
+    images = {base: SETTINGS.image(base) for base in store.BASES}
+
+    def four(at44, at16, at22):
+        heard = {"stft": at44, "dwt": at16, "tonnetz": at22}
+        made = {base: images[base](torch.from_numpy(heard[base])[None]) for base in images}
+        appended = [
+            features.append(made[base], made["tonnetz"], rows=round(store.TONNETZ_SHARE * BINS))
+            for base in ("stft", "dwt")
+        ]
+        return made["stft"], made["dwt"], *appended
+
+    return {
+        "scalogram": lambda at44, at16, at22: scalogram(torch.from_numpy(at16)),
+        "stft": lambda at44, at16, at22: stft(torch.from_numpy(at44)),
+        "tonnetz": lambda at44, at16, at22: features.tonnetz(at22),
+        "four": four,
+    }
+
+
+def seconds(call: Callable, sounds: tuple[np.ndarray, ...]) -> float:
+    begin = time.process_time()
+    call(*sounds)
+    return time.process_time() - begin
+
+
+def compare(frame: pd.DataFrame) -> list[dict]:
+    """A row a peer: medians over the clips, and the median of each clip's ratio."""
+    rows, mine, their = [], ours(), peers()
+    rates = (SETTINGS.stft_rate, SETTINGS.dwt_rate, features.TONNETZ_RATE)
+    sounds = [tuple(data.waveform(row, rate, DURATION) for rate in rates) for row in frame.to_dict("records")]
+    for (what, peer), call in their.items():
+        for warm in (mine[what], call):
+            warm(*sounds[0])
+        found = [(seconds(mine[what], sound), seconds(call, sound)) for sound in sounds]
+        us, them = (statistics.median(side) for side in zip(*found, strict=True))
+        ratio = statistics.median(b / a for a, b in found)
+        rows.append(
+            {"what": what, "peer": peer, "ours": round(us, 5), "theirs": round(them, 5)}
+            | {"ratio": round(ratio, 2), "unit": "s"}
+        )
+    return rows
+
+
+def errors(frame: pd.DataFrame) -> pd.Series:
+    """Of each clip, the scalogram's largest difference to its definition in float64, as a share of the peak,
+    over every 16th row and every 49th column.
+    """
+    scalogram = features.Scalogram(SETTINGS.dwt_rate, bins=BINS, frames=FRAMES)
+    found = []
+    for row in frame.to_dict("records"):
+        x = data.waveform(row, SETTINGS.dwt_rate, DURATION)
+        padded, rows, columns = 2 * len(x), slice(None, None, 16), slice(None, None, 49)
+        spectrum, f = np.fft.rfft(x.astype(np.float64), padded), np.fft.rfftfreq(padded)
+        s = scalogram.scales[rows, None]
+        bell = np.exp(-(np.pi**2) * 2 * (s * f - scalogram.centre) ** 2)
+        times = scalogram.times(len(x))[columns] * SETTINGS.dwt_rate
+        wanted = np.abs((np.sqrt(s) * bell * spectrum) @ np.exp(2j * np.pi * np.outer(f, times))) / padded
+        magnitudes = scalogram(torch.from_numpy(x)).numpy()
+        found.append(np.abs(magnitudes[rows, columns] - wanted).max() / magnitudes.max())
+    return pd.Series(found, index=frame["clip"])
+
+
+def prepare(workers: int) -> dict:
+    """Seconds that ESC-10, each clip with four shifted copies, takes at 64 × 128, all bases."""
+    frame = clips(400)
+    small = store.Settings(
+        64, 128, DURATION, 44100, 2048, 512, 16000, 60.0, 2.0, 6 / (2 * np.pi), -100.0, (0.75, 0.9, 1.15, 1.5), "pitch"
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.monotonic()
+        store.write(
+            folder, frame, "stft", small, waveform=data.waveform, augment=data.augment, workers=workers
+        )
+        taken = time.monotonic() - begin
+    return {"what": "prepare", "peer": "reach", "ours": round(taken, 1), "theirs": PREPARE} | {
+        "ratio": round(PREPARE / taken, 2),
+        "unit": "s",
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--clips", type=int, default=20)
+    parser.add_argument("--prepare", type=int, default=2, help="workers that prepare ESC-10; 0 leaves it out")
+    parser.add_argument("--out", default="build/bench/features.json")
+    settings = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # of the peers
+    frame = clips(settings.clips)
+    header = {
+        "versions": {name: module.__version__ for name, module in
+                     {"torch": torch, "numpy": np, "librosa": librosa, "pywavelets": pywt}.items()},
+        "python": platform.python_version(),
+        "threads": 1,
+        "clips": len(frame),
+        "seconds_a_clip": DURATION,
+        "size": [BINS, FRAMES],
+    }  # fmt: skip
+    rows = compare(frame)
+    error = errors(frame)
+    rows.append(
+        {"what": "error", "peer": "float64 definition", "ours": float(f"{error.max():.3g}"), "theirs": 2e-5}
+        | {"ratio": round(2e-5 / error.max(), 1), "unit": "of the peak"}
+    )
+    if settings.prepare:
+        rows.append(prepare(settings.prepare))
+    study.save(settings.out, [header, *rows])
+    print(pd.DataFrame(rows).to_string(index=False))
+    print(f"error of the scalogram: median {error.median():.1e}, largest {error.max():.1e} of the peak")
+    for row in rows:
+        wanted = REACH.get((row["what"], row["peer"]), 1 if row["what"] in ("prepare", "error") else 0)
+        if row["ratio"] < wanted:
+            print(f"below its reach: {row['what']} beside {row['peer']}, {row['ratio']} of {wanted}")
+
+
+if __name__ == "__main__":
+    main()
