@@ -24,7 +24,7 @@ from torch.nn.functional import cross_entropy
 from lib import attacks, data, models, store, study
 
 POINTS = ("esc10/dwt/resnet18/1/standard", "demo/dwt/resnet18/1/standard")
-STEPS, STEP, EPSILON = 40, 1 / 255, 1.0  # of BIM: cap, ζ, ‖δ‖₂
+STEPS, STEP, EPSILON = 40, 1 / 255, 6.0  # of BIM: cap, ζ, ‖δ‖₂
 SEARCHES, ADAM = 4, 100  # of CWA: values of c, steps for each
 LINEARISATIONS, CANDIDATES = 50, 10  # of DeepFool
 THETA, FEATURES = 1.0, 60  # of JSMA: displacement, most steps
