@@ -182,7 +182,7 @@ def test_ssqueezepy_agrees_under_its_convention():
     full = features.Scalogram(RATE, bins=12, hop=1 / RATE, fmin=200, fmax=3000, norm="l1")
     # Its Morlet is exp(-(sω - μ)²/2) of μ = 6, with scales in radians a sample, the clip padded by zeros;
     # its columns lie on samples, ours between them: compared where both are known, through the definition.
-    scales = full.scales
+    scales = full.scales[::-1].copy()  # ascending, as it wants them
     theirs, _ = cwt(
         sound.double().numpy(), ("morlet", {"mu": 6.0}), scales=scales, padtype="zero", l1_norm=True
     )

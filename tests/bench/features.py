@@ -1,11 +1,13 @@
 """What the representations cost beside their peers: ``python -m tests.bench.features``.
 
-Seconds of this process's CPU for a clip of 5 s, one thread, medians over at least 20 clips of ESC-10 (of
-STUDY_DATA, default ``../shared/data``) or toy sounds where it is absent; ours and the peers take turns on each clip.
+Seconds of this process's CPU for a clip of 5 s, one thread, medians over at least 20 clips of ESC-10 (in
+the folder that STUDY_DATA names, default ``../shared/data``) or toy sounds where it is absent; ours and the
+peers take turns on each clip.
 A peer that is not installed is left out and said so. The rows go to ``build/bench/features.json``.
 """
 
 import argparse
+import dataclasses
 import importlib.util
 import os
 import platform
@@ -67,7 +69,7 @@ def peers() -> dict[tuple[str, str], Callable]:
     if importlib.util.find_spec("ssqueezepy"):
         import ssqueezepy
 
-        scales = scalogram.scales.astype(np.float32)
+        scales = scalogram.scales[::-1].copy()  # it wants them ascending
         found["scalogram", "ssqueezepy"] = lambda at44, at16, at22: np.abs(
             ssqueezepy.cwt(at16, ("morlet", {"mu": 6.0}), scales=scales, padtype="zero", l1_norm=False)[0]
         )
@@ -145,9 +147,7 @@ def errors(frame: pd.DataFrame) -> pd.Series:
 def prepare(workers: int) -> dict:
     """Seconds that ESC-10, each clip with four shifted copies, takes at 64 × 128, all bases."""
     frame = clips(400)
-    small = store.Settings(
-        64, 128, DURATION, 44100, 2048, 512, 16000, 60.0, 2.0, 6 / (2 * np.pi), -100.0, (0.75, 0.9, 1.15, 1.5), "pitch"
-    )  # fmt: skip
+    small = dataclasses.replace(SETTINGS, bins=64, frames=128, factors=(0.75, 0.9, 1.15, 1.5))
     with tempfile.TemporaryDirectory() as folder:
         begin = time.monotonic()
         store.write(
