@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from lib import study
 
@@ -525,6 +526,18 @@ def trade_off(frame: pd.DataFrame, *, title: str = "") -> Figure:
     return figure
 
 
+def _log_axis(axis) -> None:
+    """A logarithmic axis with 1, 2, 5 of each decade as plain numbers, fewer where decades are many."""
+    axis.axes.set_xscale("log")
+    low, high = axis.get_view_interval()
+    decades = np.log10(high / low)
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 1.5 else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if value < 1e4 else f"{value:.0e}"))
+    axis.set_minor_formatter(NullFormatter())
+    if decades < 0.4:
+        axis.set_major_locator(MaxNLocator(4))
+
+
 def dots(
     frame: pd.DataFrame,
     *,
@@ -568,7 +581,7 @@ def dots(
         if line is not None:
             axes.axvline(line, color="#888888", linewidth=0.8, linestyle=":")
         if log:
-            axes.set_xscale("log")
+            _log_axis(axes.xaxis)
         axes.set_yticks(range(len(names)), [label(name) for name in names])
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_title(label(representation))
@@ -656,11 +669,13 @@ def costs(frame: pd.DataFrame, *, title: str = "") -> Figure:
                 row.original, y, MARKERS.get(row.attack), color=colour, markerfacecolor="white", markersize=5
             )
             axes.plot(row.robust, y, MARKERS.get(row.attack), color=colour, markersize=5)
-        axes.set_xscale("log")
+        _log_axis(axes.xaxis)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xlabel(f"{measure} a clip")
-    figure.suptitle(title or "hollow: original model, filled: adversarially trained", fontsize=9)
+    figure.suptitle(
+        title or "hollow: original model, filled: adversarially trained; means over clips", fontsize=9
+    )
     return figure
 
 

@@ -222,7 +222,7 @@ def percentile_interval(draws, level: float = 0.95) -> tuple[float, float]:
     draws = draws[~np.isnan(draws)]
     if not len(draws):
         return float("nan"), float("nan")
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")  # ∞ stays ∞
     return float(low), float(high)
 
 

@@ -99,15 +99,18 @@ def _interval(row: Mapping, digits: int, sign: bool = False) -> str:
     return f"{text} [{number(row['low'], digits, sign)}, {number(row['high'], digits, sign)}]"
 
 
+def _bounded(bound: str, text: str) -> str:
+    """A ratio with the side on which censored clips leave it open: before it, or ? after it."""
+    return {"=": text, "?": f"{text} ?"}.get(bound, f"{bound} {text}")
+
+
 def _beside(frame: pd.DataFrame, digits: int = 1, mark: str = "") -> pd.DataFrame:
     """Representation × model: ours with its interval, the paper's and the difference where there is one."""
     lines: dict[tuple[str, str], dict[str, str]] = {}
     for row in frame.to_dict("records"):
         name = figures.label(row["model"])
         base = figures.label(row["representation"])
-        lines.setdefault((base, "here"), {})[name] = str(row.get(mark) or "").replace("=", "") + _interval(
-            row, digits
-        )
+        lines.setdefault((base, "here"), {})[name] = _bounded(row.get(mark, "="), _interval(row, digits))
         if np.isfinite(row["paper"]):
             lines.setdefault((base, "paper"), {})[name] = number(row["paper"], digits)
             lines.setdefault((base, "difference"), {})[name] = number(row["difference"], digits, sign=True)
@@ -215,7 +218,8 @@ def table_2_control(found: Results) -> Part:
     body = [[cells.get(column, "–") for column in columns] for cells in lines.values()]
     caption = (
         "The control that the paper lacks: fooling within the same budget [%] of the original and the "
-        "robust model, as the average of the attacks, as the worst of them, and counting any wrong class as success. "
+        "robust model, as the average of the attacks, as the worst of them, and with any wrong class a "
+        "success. "
     )
     return Part(caption + _over(frame), frame, pd.DataFrame(body, columns=columns, index=index))
 
@@ -225,8 +229,8 @@ def table_3(found: Results) -> Part:
     frame = frame[frame["attack"] == "all"] if len(frame) else frame
     caption = (
         "Table III: ε_r of Eq. 15, the mean ‖δ‖₂ that fools the robust model over that which fools the "
-        "original, both averaged over attacks. Failed clips count as censored: ≥ means that the ratio is at least this, ≤ at "
-        "most, ? that clips of both are censored. "
+        "original, both averaged over attacks. Failed clips count as censored: ≥ means that the ratio is at "
+        "least this, ≤ at most, ? that clips of both are censored. "
     )
     return Part(caption + _over(frame), frame, _beside(frame, 2, "bound"))
 
@@ -237,14 +241,14 @@ def table_3_attacks(found: Results) -> Part:
     lines = {}
     for row in frame.to_dict("records"):
         key = (figures.label(row["representation"]), figures.label(row["model"]))
-        text = row["bound"].replace("=", "") + number(row["value"], 2)
+        text = _bounded(row["bound"], number(row["value"], 2))
         lines.setdefault(key, {})[row["attack"]] = text + ("" if row["comparable"] else " *")
     names = figures.in_order(frame["attack"]) if len(frame) else []
     index = pd.MultiIndex.from_tuples(list(lines), names=["representation", "model"]) if lines else None
     body = [[cells.get(name, "–") for name in names] for cells in lines.values()]
     caption = (
-        "ε_r of each attack; * where the attack does not pass a fooling rate of 0.9 on both models, so that the "
-        "paper's condition is not met. The CSV holds intervals, ratios of medians and of restricted means."
+        "ε_r of each attack; * where the attack does not pass a fooling rate of 0.9 on both models, so that "
+        "the paper's condition is not met. The CSV has intervals, ratios of medians and restricted means."
     )
     return Part(caption, frame, pd.DataFrame(body, columns=names, index=index))
 
@@ -388,8 +392,8 @@ def trade_off(found: Results) -> Part:
             frame[f"{short}{ending}"] = wide[column, measure] if present else np.nan
     frame = frame.dropna(subset=["accuracy", "fooling"]).reset_index()
     caption = (
-        "What robustness costs: accuracy on clean clips against the fooling rate within the paper's budget; an "
-        "arrow goes from each original model to its adversarially trained one. Better is right and down."
+        "What robustness costs: accuracy on clean clips against the fooling rate within the paper's budget; "
+        "an arrow goes from each original model to its adversarially trained one. Better is right and down."
     )
     title = figures.label(found.dataset)
     return _drawn(caption, frame, lambda rows: figures.trade_off(rows, title=title))
@@ -409,9 +413,9 @@ def _accuracies(found: Results) -> pd.DataFrame:
 def fooling_curves(found: Results) -> Part:
     curves = _curves(found)
     caption = (
-        "Fooling rate against ‖δ‖₂, whole curves: means over models and folds, the band from the least to the "
-        "most robust of them; the vertical line is the paper's ‖ε‖₂ = 3 at this image size, the dotted one a "
-        "fooling rate of 0.9."
+        "Fooling rate against ‖δ‖₂, whole curves: means over models and folds, the band from the least to "
+        "the most robust of them; the vertical line is the paper's ‖ε‖₂ = 3 at this image size, the dotted "
+        "one a fooling rate of 0.9."
     )
     return _drawn(caption, curves, lambda rows: figures.fooling_grid(rows, budgets(found)))
 
@@ -477,7 +481,9 @@ def accuracy(found: Results) -> Part:
         _recognition(found).query("measure == 'accuracy_percent'")[[*tables.PAIR, "training", "paper"]],
         how="left",
     )
-    caption = "Accuracy on clean clips, hollow before and filled after adversarial training; crosses are the paper's."
+    caption = (
+        "Accuracy on clean clips, hollow before and filled after adversarial training; crosses: the paper."
+    )
     return _drawn(caption, frame, lambda rows: figures.dots(rows, unit="accuracy [%]"))
 
 
@@ -554,12 +560,15 @@ PARTS = {
     "claims": ledger,
     "times": times_table,
 }
+_OF_ATTACKS = (
+    "table_2 table_2_area table_2_control trade_off attacks fooling_curves table_3 table_3_attacks "
+    "epsilon_ratio epsilon_ratio_attacks cost cost_picture"
+)
 NEEDS = {  # what a part cannot be made without
-    "attacks": ("table_2", "table_2_area", "table_2_control", "trade_off", "attacks", "fooling_curves", "table_3",
-                "table_3_attacks", "epsilon_ratio", "epsilon_ratio_attacks", "cost", "cost_picture"),
+    "attacks": tuple(_OF_ATTACKS.split()),
     "examples": ("figure_1", "figure_1_changes"),
     "leaks": ("splits",),
-}  # fmt: skip
+}
 
 
 class Shelf:
@@ -635,7 +644,7 @@ class Shelf:
         ]
         old, absent = found.stale(), found.missing()
         lines += [
-            f"- Cells older than their code: {len(old)}; attacked victims missing from the grid: {len(absent)}.",
+            f"- Cells older than their code: {len(old)}; victims of the grid not attacked: {len(absent)}.",
             "",
         ]
         for name, part in self.made.items():

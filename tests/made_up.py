@@ -74,7 +74,7 @@ def grid(
     sizes = [(name, height, 128, 64, bins, frames) for name, height in rows.items()]
     images = {
         name: {
-            shown: np.clip(draw.random((height, 128)) * 0.3 + 0.01 * i, 0, 1)
+            shown: np.clip(draw.random((height, 128)) * 0.3 + 0.01 * i, 0, 1).astype(np.float32)
             for i, shown in enumerate(("original", *figures.ATTACKS))
         }
         for name, height in rows.items()
