@@ -4,9 +4,10 @@
 # **What does a network see of a sound, if it is shown a picture of it?**
 #
 # The paper shows its networks four pictures of each sound (Sections III and IV): the short-time Fourier
-# transform, what it calls DWT, and each of them with the tonnetz appended. This chapter computes the
-# picture of this point of the grid for every clip and its pitch-shifted copies. You will see one clip in
-# all representations that this picture is made of, and how the copies differ from the original.
+# transform, what it calls DWT, and each of them with the tonnetz appended. This chapter computes them for
+# every clip and its pitch-shifted copies. You will see what each picture shows of a tone, a click, a chirp
+# and a real clip that the others do not, that "DWT" is a continuous transform, what is lost when a picture
+# is resized, and how the copies differ from the original.
 #
 # Reads `clips.parquet`; leaves the images in `store/`, one byte a value.
 
@@ -15,6 +16,8 @@ import librosa
 import numpy as np
 import pandas as pd
 import pywt
+import scipy.signal
+import soxr
 import torch
 from IPython.display import Markdown
 
@@ -39,18 +42,33 @@ centre = 0.9549  # C of the complex Morlet, 6 / 2π, Eq. 12
 floor = -100.0  # dB below the clip's peak that is black
 factors = [0.75, 0.9, 1.15, 1.5]  # of the pitch-shifted copies, Section VIII
 how = "pitch"  # or speed, which changes tempo too
+keep = "images"  # or waveforms, 16 bits a sample, whose images are computed batch by batch on the device
+together = True  # the other representations too, so that each clip is decoded and shifted once
 workers = 0  # processes; 0 is as many as the cell has threads
 
 # %%
 cell = study.Cell(build, dataset, representation)
 clips = data.clips(cell)
 settings = store.Settings(
-    bins, frames, duration, stft_rate, n_fft, hop, dwt_rate, fmin, bandwidth, centre, floor, factors, how
+    bins,
+    frames,
+    duration,
+    stft_rate,
+    n_fft,
+    hop,
+    dwt_rate,
+    fmin,
+    bandwidth,
+    centre,
+    floor,
+    factors,
+    how,
+    keep,
 )
 folder = cell.up(1).path("store")
 store.write(
-    folder, clips, representation, settings,
-    waveform=data.waveform, augment=data.augment, workers=workers, progress=study.progress,
+    folder, clips, representation, settings, waveform=data.waveform, augment=data.augment,
+    together=together, workers=workers, progress=study.progress,
 )  # fmt: skip
 images = store.open(folder, representation)
 print(f"{cell}: {len(clips)} clips × {images.copies}, {images.size[0]} × {images.size[1]}")
@@ -58,9 +76,10 @@ print(f"{cell}: {len(clips)} clips × {images.copies}, {images.size[0]} × {imag
 # %% [markdown]
 # ## Equal steps of frequency: the STFT
 #
-# A window $H$ of 2048 samples slides along the sound $a$; each step is a spectrum (Eqs. 9 and 10):
+# A window $H$ slides along the sound $a$; each step is a spectrum (Eqs. 9 and 10):
 #
-# $$\text{STFT}\{a[n]\}(m, \omega) = \sum_n a[n] H[n - m] e^{-j \omega n}$$
+# $$\text{STFT}\{a[n]\}(m, \omega) = \sum_n a[n] H[n - m] e^{-j \omega n}, \qquad
+#   SP_{STFT} = |\text{STFT}\{a[n]\}(m, \omega)|^2$$
 #
 # > **Paper.** Window 2048, hop 512, frames overlapped by 50 %.
 #
@@ -81,7 +100,10 @@ print(f"ours and librosa's differ by at most {difference:.1e} of the peak")
 # The paper's transform stretches one wavelet $\psi$ by a scale $s$ (Eqs. 11 and 12),
 #
 # $$\frac{1}{\sqrt{|s|}} \int a(t)\, \psi\Big(\frac{t - \tau}{s}\Big) dt, \qquad
-#   \psi(t) = \frac{1}{\sqrt{2\pi}} e^{-j \omega t} e^{-t^2 / 2}.$$
+#   \psi(t) = \frac{1}{\sqrt{2\pi}} e^{-j \omega t} e^{-t^2 / 2},$$
+#
+# and shows its magnitude (Eq. 13). Short wavelets hear high notes and when they begin; long ones hear low
+# notes and which they are.
 #
 # > **Paper.** This is called a discrete wavelet transform (DWT), computed on overlapping chunks.
 #
@@ -89,34 +111,103 @@ print(f"ours and librosa's differ by at most {difference:.1e} of the peak")
 # > label DWT in tables and say scalogram in prose. The whole clip is transformed at once, and only the
 # > columns that are kept are computed: they are exact samples of the full-rate transform.
 #
-# PyWavelets' `cwt` is the plain way. Its wavelet is a table, so it differs from the exact transform.
+# PyWavelets names the wavelet `cmorB-C`; its `cwt` is the plain way, with every sample of every scale. Its
+# wavelet is read from a table of $2^{precision}$ values. Expect the two to meet as the table grows, and a
+# rest where the wavelet is only a few samples long: there PyWavelets holds each sample for its duration.
 
 # %%
 short = data.waveform(clip, dwt_rate, duration)[: dwt_rate // 2]
-few = features.Scalogram(dwt_rate, bins=8, frames=len(short), fmin=200.0, bandwidth=bandwidth, centre=centre)
-ours = few(torch.from_numpy(short)).numpy()
-plain = pd.Series(
-    {
-        precision: np.abs(
-            np.abs(pywt.cwt(short, few.scales, f"cmor{bandwidth}-{centre}", precision=precision)[0]) - ours
-        ).max()
-        / ours.max()
-        for precision in (10, 14, 18)
-    },
-    name="largest difference / peak",
+few = features.Scalogram(
+    dwt_rate, bins=8, frames=len(short), fmin=2 * fmin, fmax=dwt_rate / 16, bandwidth=bandwidth, centre=centre
 )
-Markdown(plain.rename_axis("precision of pywt.cwt").to_frame().to_markdown(floatfmt=".1e"))
+ours = few(torch.from_numpy(short)).numpy()
+plain = {
+    precision: np.abs(pywt.cwt(short, few.scales, f"cmor{bandwidth}-{centre}", precision=precision)[0])
+    for precision in (10, 14, 18)
+}
+apart = pd.Series({precision: np.abs(each - ours).max() / ours.max() for precision, each in plain.items()})
+apart.rename_axis("precision of pywt.cwt").to_frame("largest difference / peak")
+
+# %% [markdown]
+# ## What each sees that the others don't
+#
+# Four sounds of which we know everything: a steady tone, clicks, a chirp that rises by equal ratios, and a
+# clip of this data set. Expect the tone thin in the STFT and wide in the scalogram, the clicks sharp in the
+# scalogram's upper rows and as wide as the window in the STFT, the chirp bent in one and straight in the
+# other; in the tonnetz a tone is six flat bands, and a click is noise.
+
+# %%
+t = np.arange(round(duration * stft_rate)) / stft_rate
+low, high = 4 * fmin, 0.4 * dwt_rate
+sounds = {
+    "tone": np.sin(2 * np.pi * 880.0 * t),
+    "clicks": (np.arange(t.size) % (stft_rate // 2) == stft_rate // 4).astype(float),
+    "chirp": scipy.signal.chirp(t, low, duration, high, method="logarithmic"),
+    clip["name"].replace("_", " "): sound,
+}
+pictures, axis = {base: {} for base in store.BASES}, {}
+for base, picture in pictures.items():
+    image = settings.image(base)
+    axis[base] = image.frequencies
+    for name, heard in sounds.items():
+        at = soxr.resample(heard.astype(np.float32), stft_rate, image.rate)
+        at = np.pad(at[: image.samples], (0, max(0, image.samples - len(at))))
+        picture[name] = image(torch.from_numpy(at)[None])[0]
+
+# %%
+figures.spectrograms(
+    {f"{name}, STFT": each for name, each in pictures["stft"].items()},
+    frequencies=axis["stft"],
+    times=images.times,
+)
+
+# %%
+figures.spectrograms(
+    {f"{name}, DWT": each for name, each in pictures["dwt"].items()},
+    frequencies=axis["dwt"],
+    times=images.times,
+)
+
+# %% [markdown]
+# ## What a resize loses
+#
+# The scalogram is computed at the image's size. The STFT is not: its rows are brought to the image's in dB,
+# each new value a mean weighted by a triangle, and its frames are interpolated. Brought back to its own
+# size, what is missing is what the resize has lost.
+
+# %%
+whole = features.log_view(features.STFT(stft_rate, n_fft=n_fft, hop=hop)(torch.from_numpy(sound)), floor)
+seen = pictures["stft"][list(sounds)[-1]]
+rows = (np.arange(whole.shape[0]) + 0.5) * bins / whole.shape[0] - 0.5
+columns = np.arange(whole.shape[1]) * hop / stft_rate / duration * frames - 0.5
+back = features.Resize(frames, columns, dim=-1)(features.Resize(bins, rows, dim=-2)(seen))
+lost = float((back - whole).square().mean().sqrt()) * -floor
+print(f"{whole.shape[0]} × {whole.shape[1]} to {bins} × {frames} and back: {lost:.1f} dB rms are lost")
+byte = -floor / store.STEPS / 12**0.5
+print(f"one byte a value loses {byte:.2f} dB rms")
 
 # %% [markdown]
 # ## Harmony: the tonnetz
 #
-# Twelve chroma values a frame, placed on circles of fifths, minor thirds and major thirds, make six numbers.
-# They are resized to 540 rows for 768 of spectrogram and appended above it. Expect wide flat bands that
-# change where the harmony does, and little that a spectrogram would not show of a noise.
+# Twelve chroma values a frame, placed on circles of fifths, minor thirds and major thirds, make six numbers
+# in $[-1, 1]$, shown as $[0, 1]$. They are repeated to 540 rows for 768 of spectrogram and appended above it.
+#
+# > **Here.** Chroma is normalised frame by frame, so near-silence would show the harmony of rounding noise:
+# > frames 80 dB below the loudest are zero.
+
+# %%
+figures.spectrograms(
+    {f"{name}, tonnetz": each for name, each in pictures["tonnetz"].items()}, times=images.times
+)
+
+# %% [markdown]
+# ## This representation, and its copies
+#
+# The clip as the networks get it at this point of the grid, and the copies that training adds.
 
 # %%
 shown = images[np.arange(images.copies)]
-names = ["original", *(f"pitch × {factor:g}" for factor in factors)]
+names = ["original", *(f"{how} × {factor:g}" for factor in factors)]
 figures.spectrograms(dict(zip(names, shown, strict=True)), frequencies=images.frequencies, times=images.times)
 
 # %%
@@ -128,12 +219,13 @@ said = [
     f"of the clip shown, {clip['name'].replace('_', ' ')}, {silent:.0%} of the values are at the floor",
     f"its copies differ from it by at most {np.abs(level - level[0]).max():.3f} in mean level",
     f"our STFT is librosa's to {difference:.1e} of the peak",
-    f"`pywt.cwt` comes within {plain.min():.1e} of our scalogram's peak",
+    f"`pywt.cwt` comes within {apart.min():.1e} of our scalogram's peak",
+    f"resizing the STFT loses {lost:.1f} dB rms, keeping bytes {byte:.2f} dB",
 ]
 checks = {
     "every value lies in [0, 1]": float(shown.min()) >= 0 and float(shown.max()) <= 1,
     "our STFT is librosa's": difference < 1e-5,
-    "a finer table brings PyWavelets closer": plain.is_monotonic_decreasing,
+    "a finer table brings PyWavelets closer": apart.is_monotonic_decreasing,
 }
 said += [f"**in doubt:** not true that {claim}" for claim, holds in checks.items() if not holds]
 Markdown("## Summary\n\n- " + "\n- ".join(said))
