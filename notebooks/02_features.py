@@ -132,9 +132,10 @@ apart.rename_axis("precision of pywt.cwt").to_frame("largest difference / peak")
 # ## What each sees that the others don't
 #
 # Four sounds of which we know everything: a steady tone, clicks, a chirp that rises by equal ratios, and a
-# clip of this data set. Expect the tone thin in the STFT and wide in the scalogram, the clicks sharp in the
-# scalogram's upper rows and as wide as the window in the STFT, the chirp bent in one and straight in the
-# other; in the tonnetz a tone is six flat bands, and a click is noise.
+# clip of this data set. Expect the tone thin in the STFT and wide in the scalogram, the chirp bent in one and
+# straight in the other, the clicks as wide as the window in the STFT. In the scalogram a click is a needle
+# that widens downwards; where it is narrower than the distance of two columns it may fall between them, for
+# columns are samples of time and not means. In the tonnetz a tone is six flat bands; clicks are no harmony.
 
 # %%
 t = np.arange(round(duration * stft_rate)) / stft_rate
@@ -162,6 +163,11 @@ figures.spectrograms(
 )
 
 # %%
+reach = 2e3 * bandwidth**0.5 * centre / np.array([axis["dwt"][-1], axis["dwt"][0]])
+print(
+    f"columns are {1e3 * duration / frames:.1f} ms apart; a click is {reach[0]:.1f} ms wide in the top row, "
+    f"{reach[1]:.0f} ms at the bottom"
+)
 figures.spectrograms(
     {f"{name}, DWT": each for name, each in pictures["dwt"].items()},
     frequencies=axis["dwt"],
