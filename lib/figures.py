@@ -707,3 +707,30 @@ def matrix(frame: pd.DataFrame, *, unit: str, title: str = "", x: str = "", y: s
     axes.grid(False)
     figure.colorbar(shown, ax=axes, shrink=0.8, label=unit)
     return figure
+
+
+def levels(frame: pd.DataFrame, *, title: str = "") -> Figure:
+    """Fooling rate against the signal-to-noise ratio that a change of the sound keeps, loud to the right.
+
+    Parameters
+    ----------
+    frame : columns representation, training, snr [dB], rate, low, high; colour says the representation, solid
+        and hollow the training.
+    """
+    figure, grid = _canvas(figsize=(5.6, 3.2))
+    axes = grid[0, 0]
+    for (representation, training), line in frame.groupby(["representation", "training"], sort=False):
+        colour = COLOURS[representation]
+        axes.plot(
+            line["snr"], line["rate"], label=f"{label(representation)}, {label(training)}", color=colour,
+            linestyle=DASHES[training], marker=MARKERS[representation],
+            markerfacecolor="white" if training == "standard" else colour,
+        )  # fmt: skip
+        axes.fill_between(line["snr"], line["low"], line["high"], color=colour, alpha=0.1, linewidth=0)
+    axes.invert_xaxis()
+    axes.set_ylim(-0.02, 1.04)
+    axes.set_xlabel("signal-to-noise ratio of the changed sound [dB]")
+    axes.set_ylabel("fooling rate of clips named rightly")
+    axes.set_title(title)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
