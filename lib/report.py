@@ -515,6 +515,9 @@ def figure_1_changes(found: Results) -> Part:
     return Part(caption, frame, figure=figures.gallery(changes, _axes(found), below=below, difference=True))
 
 
+_FACTS = ("clip", "name", "model", "fold", "training")
+
+
 def _gallery(found: Results) -> tuple[dict, dict, pd.DataFrame]:
     pictures, below, rows = {}, {}, []
     for representation in figures.in_order(found.examples):
@@ -529,8 +532,7 @@ def _gallery(found: Results) -> tuple[dict, dict, pd.DataFrame]:
             rows.append(
                 (representation, *found.about[representation].values(), name, norm, np.abs(change).max())
             )
-    about = list(next(iter(found.about.values()), {"clip": ""}))
-    return pictures, below, pd.DataFrame(rows, columns=["representation", *about, "attack", "l2", "linf"])
+    return pictures, below, pd.DataFrame(rows, columns=["representation", *_FACTS, "attack", "l2", "linf"])
 
 
 def _axes(found: Results) -> dict[str, tuple]:

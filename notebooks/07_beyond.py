@@ -133,7 +133,8 @@ for representation in plain:
             "clip": names, "representation": representation, "model": told, "training": point.training,
             "label": label, **named, "distance": distance.cpu(),
             "change": (wanted - image(wave)).detach().flatten(1).norm(dim=1).cpu(),
-            "snr": sound.snr(wave, back).cpu(), "segmental_snr": sound.segmental_snr(wave, back, image.rate).cpu(),
+            "snr": sound.snr(wave, back).cpu(),
+            "segmental_snr": sound.segmental_snr(wave, back, image.rate).cpu(),
         }))  # fmt: skip
 trip = pd.concat(trips, ignore_index=True)
 
