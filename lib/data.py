@@ -22,7 +22,7 @@ import pandas as pd
 import soundfile
 import soxr
 
-from lib import study, toy
+from lib import pitch, study, toy
 
 COLUMNS = (
     *("clip", "path", "label", "name", "fold", "source", "take"),
@@ -345,9 +345,7 @@ def augment(waveform: np.ndarray, rate: int, factor: float, how: str = "pitch") 
     if how == "speed":
         other = soxr.resample(waveform.astype(np.float32), factor, 1.0, quality="HQ")
     else:
-        import librosa
-
-        other = librosa.effects.pitch_shift(waveform, sr=rate, n_steps=12 * np.log2(factor))
+        other = pitch.shift(waveform, factor)
     out = np.zeros(waveform.size, np.float32)
     out[: min(out.size, other.size)] = other[: out.size]
     return out
