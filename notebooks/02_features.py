@@ -116,7 +116,9 @@ print(f"ours and librosa's differ by at most {difference:.1e} of the peak")
 # rest where the wavelet is only a few samples long: there PyWavelets holds each sample for its duration.
 
 # %%
-short = data.waveform(clip, dwt_rate, duration)[: dwt_rate // 2]
+resampled = data.waveform(clip, dwt_rate, duration)
+begin = min(np.abs(resampled).argmax(), resampled.size - dwt_rate // 2)
+short = resampled[begin : begin + dwt_rate // 2]  # half a second from the loudest moment
 few = features.Scalogram(
     dwt_rate, bins=8, frames=len(short), fmin=2 * fmin, fmax=dwt_rate / 16, bandwidth=bandwidth, centre=centre
 )

@@ -64,7 +64,6 @@ def peers() -> dict[tuple[str, str], Callable]:
         ("scalogram", "pywavelets"): cwt,
         ("stft", "librosa"): stft,
         ("tonnetz", "librosa"): tonnetz,
-        ("four", "librosa + pywavelets"): lambda *at: (stft(*at), cwt(*at), tonnetz(*at)),
     }
     if importlib.util.find_spec("ssqueezepy"):
         import ssqueezepy
@@ -108,18 +107,29 @@ def seconds(call: Callable, sounds: tuple[np.ndarray, ...]) -> float:
 
 
 def compare(frame: pd.DataFrame) -> list[dict]:
-    """A row a peer: medians over the clips, and the median of each clip's ratio."""
-    rows, mine, their = [], ours(), peers()
+    """A row a peer: medians over the clips, and the median of each clip's ratio.
+
+    The peers' four representations are their STFT, CWT and tonnetz, each once, without resize or append.
+    """
+    mine, their = ours(), peers()
     rates = (SETTINGS.stft_rate, SETTINGS.dwt_rate, features.TONNETZ_RATE)
-    sounds = [tuple(data.waveform(row, rate, DURATION) for rate in rates) for row in frame.to_dict("records")]
-    for (what, peer), call in their.items():
-        for warm in (mine[what], call):
-            warm(*sounds[0])
-        found = [(seconds(mine[what], sound), seconds(call, sound)) for sound in sounds]
-        us, them = (statistics.median(side) for side in zip(*found, strict=True))
+    taken = []
+    for number, row in enumerate([frame.iloc[0], *(row for _, row in frame.iterrows())]):
+        sounds = tuple(data.waveform(row, rate, DURATION) for rate in rates)
+        us = {what: seconds(call, sounds) for what, call in mine.items()}
+        them = {pair: seconds(call, sounds) for pair, call in their.items()}
+        parts = [("stft", "librosa"), ("scalogram", "pywavelets"), ("tonnetz", "librosa")]
+        them["four", "librosa + pywavelets"] = sum(them[pair] for pair in parts)
+        if number:  # the first warms up
+            taken.append((us, them))
+        print(f"\r{number}/{len(frame)}", end="" if number < len(frame) else "\n", flush=True)
+    rows = []
+    for what, peer in taken[0][1]:
+        found = [(us[what], them[what, peer]) for us, them in taken]
+        ours_, theirs = (statistics.median(side) for side in zip(*found, strict=True))
         ratio = statistics.median(b / a for a, b in found)
         rows.append(
-            {"what": what, "peer": peer, "ours": round(us, 5), "theirs": round(them, 5)}
+            {"what": what, "peer": peer, "ours": round(ours_, 5), "theirs": round(theirs, 5)}
             | {"ratio": round(ratio, 2), "unit": "s"}
         )
     return rows
