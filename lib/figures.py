@@ -100,8 +100,8 @@ def use_style() -> None:
     plt.rcdefaults()
     plt.rcParams.update(
         {
-            "figure.dpi": 100,
-            "savefig.dpi": 160,
+            "figure.dpi": 110,
+            "savefig.dpi": "figure",
             "savefig.bbox": "tight",
             "figure.facecolor": "white",
             "savefig.facecolor": "white",
@@ -612,7 +612,7 @@ def gallery(
         name for name in ATTACKS if name in columns
     ]
     figure, grid = _canvas(
-        len(rows), len(columns), figsize=(1.45 * len(columns) + 1.5, 1.75 * len(rows) + 0.3)
+        len(rows), len(columns), figsize=(1.45 * len(columns) + 1.5, 1.75 * len(rows) + 0.3), dpi=80
     )
     for i, representation in enumerate(rows):
         images = {name: _image(values) for name, values in pictures[representation].items()}

@@ -529,9 +529,8 @@ def _gallery(found: Results) -> tuple[dict, dict, pd.DataFrame]:
             change = pictures[representation][name] - pictures[representation]["original"]
             norm = float(np.sqrt((change**2).sum()))
             below[representation][name] = f"‖δ‖₂ = {norm:.3g}"
-            rows.append(
-                (representation, *found.about[representation].values(), name, norm, np.abs(change).max())
-            )
+            facts = [found.about[representation][fact] for fact in _FACTS]
+            rows.append((representation, *facts, name, norm, np.abs(change).max()))
     return pictures, below, pd.DataFrame(rows, columns=["representation", *_FACTS, "attack", "l2", "linf"])
 
 
@@ -587,11 +586,11 @@ class Shelf:
 
     def show(self, name: str):
         """Make and write one part; gives what a notebook displays: a picture, or a table with its caption."""
-        from IPython.display import Markdown
+        from IPython.display import Image, Markdown
 
         part = self.add(name)
         if part.figure is not None:
-            return part.figure
+            return Image(filename=str(self.folder / f"{name}.png"), embed=True)
         return Markdown(
             f"{part.caption}\n\n{markdown(part.shown)}" if part.shown is not None else part.caption
         )

@@ -50,6 +50,7 @@ catalogue = data.clips(cell)
 here = [point for point in results.points(build, dataset) if point.fold == fold]
 here = [point for point in here if point.path("model.safetensors").is_file()]
 plain = [name for name in ("stft", "dwt") if name in {point.representation for point in here}]
+here = [point for point in here if point.representation in plain]
 pool = figures.in_order(point.model for point in here)
 told = model if model in pool else pool[0]
 print(f"{len(here)} victims of fold {fold}; sounds are told of {figures.label(told)} on {', '.join(plain)}")
@@ -64,7 +65,7 @@ tested = data.split(catalogue, number).query("part == 'test'")
 chosen = data.choose(tested, clips, seed)
 label = torch.tensor(chosen["label"].to_numpy())
 names = catalogue.loc[chosen["position"], "clip"].to_list()
-stores = {name: store.open(cell.path("store"), name) for name in {point.representation for point in here}}
+stores = {name: store.open(cell.path("store"), name) for name in plain}
 x = {name: images[chosen["position"].to_numpy() * images.copies] for name, images in stores.items()}
 victims = {str(point): models.load(point.path("model.safetensors"), where) for point in here}
 
@@ -84,7 +85,8 @@ for point in study.progress(here, "examples"):
 #
 # Rows: the victim that an example was made against; columns: the victim that it is shown to. Only examples
 # that fooled their own victim count, on clips that the other names rightly. Expect the diagonal to be 1, and
-# robust models to be fooled less by what was made elsewhere. Each representation is a world of its own here.
+# robust models to be fooled less by what was made elsewhere. Each representation is a world of its own here;
+# those with tonnetz are left out, since below they could not be followed to a sound.
 
 # %%
 matrices = {}
@@ -95,7 +97,7 @@ for representation in figures.in_order(stores):
     matrices[representation] = sound.transfer(alias, x[representation], made, label)
 transfer = pd.concat(matrices, names=["representation"])
 cell.save("transfer.csv", transfer.reset_index())
-shown = plain[0] if plain else next(iter(matrices))
+shown = plain[0]
 matrix = figures.matrix(
     matrices[shown], unit="share fooled", title=figures.label(shown), y="made against", x="shown to"
 )
@@ -159,7 +161,8 @@ if dataset == "demo" and waves:
     clean, back, image = next(iter(waves.values()))
     i = int(trip["fooled"].to_numpy()[: len(clean)].argmax())
     change = back[i] - clean[i]
-    for heard in (clean[i], back[i], change * (clean[i].norm() / change.norm().clamp_min(1e-9))):
+    louder = change * (clean[i].norm() / change.norm().clamp_min(1e-9))
+    for heard in (clean[i], back[i], louder)[: 3 if change.any() else 2]:
         display(Audio(heard.numpy(), rate=int(image.rate)))
 
 # %% [markdown]
