@@ -1,0 +1,134 @@
+"""Pictures: told apart by anyone, the same bytes each time, units on their axes, and refusals."""
+
+import itertools
+
+import matplotlib.colors
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import figures
+
+NEAREST_GREY = 7.0  # of lightness 0 to 100, between two colours of a family
+NEAREST_COLOUR = 20.0  # CIELAB distance, also as seen by the colour-blind
+SEEN_BY = {  # linear RGB as seen in full dichromacy (Machado, Oliveira, Fernandes 2009)
+    "all": np.eye(3),
+    "deuteranopes": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+                     [-0.011820, 0.042940, 0.968881]],
+    "protanopes": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+                   [-0.003882, -0.048116, 1.051998]],
+    "tritanopes": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602],
+                   [0.004733, 0.691367, 0.303900]],
+}  # fmt: skip
+
+
+def lab(colour: str, seen) -> np.ndarray:
+    rgb = np.array(matplotlib.colors.to_rgb(colour))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    linear = np.clip(np.array(seen) @ linear, 0, 1)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = to_xyz @ linear / [0.9505, 1, 1.089]
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize("family", [figures.ATTACKS, figures.MODELS, figures.REPRESENTATIONS], ids=len)
+def test_colours_of_a_family_are_told_apart_in_grey_and_by_the_colour_blind(family):
+    for one, other in itertools.combinations(family, 2):
+        colours = [figures.COLOURS[name] for name in (one, other)]
+        grey = [lab(colour, np.eye(3))[0] for colour in colours]
+        assert abs(grey[0] - grey[1]) >= NEAREST_GREY, (one, other, grey)
+        for who, seen in SEEN_BY.items():
+            apart = np.linalg.norm(lab(colours[0], seen) - lab(colours[1], seen))
+            assert apart >= NEAREST_COLOUR, (one, other, who, apart)
+
+
+@pytest.mark.parametrize(
+    "family", [figures.ATTACKS, figures.MODELS, figures.REPRESENTATIONS, figures.TRAININGS]
+)
+def test_markers_and_dashes_repeat_what_colour_says(family):
+    for means in (figures.MARKERS, figures.DASHES, figures.COLOURS):
+        assert len({str(means[name]) for name in family}) == len(family)
+
+
+def test_names_are_in_the_papers_order_and_others_follow():
+    assert figures.in_order(["mine", "vgg16", "googlenet", "vgg16"]) == ["googlenet", "vgg16", "mine"]
+    assert figures.point("esc10/dwt/resnet18/1.3/standard") == "ESC-10, DWT, ResNet-18, fold 1.3, standard"
+
+
+def norms() -> pd.DataFrame:
+    return pd.DataFrame({"BIM-a": [0.1, 0.2, np.inf], "PIA": [0.5, np.inf, np.inf]})
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: figures.fooling_curves(norms(), budget=0.25),
+        lambda: figures.spectrograms(
+            {"a": np.eye(8)}, frequencies=np.linspace(0, 4000, 8), times=np.arange(8)
+        ),
+    ],
+)
+def test_a_picture_is_the_same_bytes_each_time(draw, tmp_path):
+    figures.use_style()
+    frame = pd.DataFrame({"x": [1 / 3]})
+    one = [path.read_bytes() for path in figures.export(draw(), frame, "picture", tmp_path / "a")]
+    two = [path.read_bytes() for path in figures.export(draw(), frame, "picture", tmp_path / "b")]
+    assert one == two
+    assert len(one) == 3
+    assert b"CreationDate" not in one[1]
+
+
+def test_fooling_curves_are_the_staircases_of_the_norms():
+    axes = figures.fooling_curves(norms()).axes[0]
+    heights = {line.get_label(): line.get_ydata().max() for line in axes.lines if line.get_label() in norms()}
+    assert heights == {"BIM-a": pytest.approx(2 / 3), "PIA": pytest.approx(1 / 3)}
+
+
+def test_rows_and_norms_draw_the_same_curve():
+    rows = pd.DataFrame({"clip": ["a", "b"], "attack": "BIM-a", "l2": [0.1, 0.3], "fooled": [True, False]})
+    drawn = figures.fooling_curves(rows).axes[0].lines[0].get_ydata()
+    wanted = figures.fooling_curves(pd.DataFrame({"BIM-a": [0.1, np.inf]})).axes[0].lines[0].get_ydata()
+    np.testing.assert_array_equal(drawn, wanted)
+
+
+def test_all_attacks_failed_still_gives_a_picture():
+    assert figures.fooling_curves(pd.DataFrame({"BIM-a": [np.inf, np.inf]}), budget=0.2).axes
+
+
+def test_spectrograms_name_hertz_seconds_and_tonnetz():
+    figure = figures.spectrograms(
+        {"a": np.zeros((1, 1, 12, 8))},
+        frequencies=[*np.geomspace(60, 4000, 8), *[np.nan] * 4],
+        times=np.arange(8.0),
+    )
+    axes = figure.axes[0]
+    assert axes.get_ylabel() == "frequency [Hz]"
+    assert axes.get_xlabel() == "time [s]"
+    assert axes.get_yticklabels()[-1].get_text() == "tonnetz"
+
+
+def test_a_1_khz_row_is_labelled_where_it_lies():
+    rows, names = figures._frequency_ticks(np.linspace(0, 2000, 21))
+    assert rows[names.index("1k")] == pytest.approx(10)
+
+
+def test_bad_images_are_refused():
+    with pytest.raises(ValueError, match=r"one image .* \(2, 8, 8\)"):
+        figures.spectrograms({"a": np.zeros((2, 8, 8))})
+    with pytest.raises(ValueError, match="no image"):
+        figures.spectrograms({})
+
+
+def test_confusion_counts_clips():
+    figure = figures.confusion([0, 0, 1], [0, 1, 1], ["cat", "dog"])
+    assert sorted(text.get_text() for text in figure.axes[0].texts) == ["1", "1", "1"]
+
+
+def test_history_splits_losses_from_accuracies():
+    frame = pd.DataFrame(
+        {"epoch": [1, 2], "train_loss": [2.0, 1.0], "validation_accuracy": [0.1, 0.5], "best": True}
+    )
+    left, right = figures.history(frame).axes
+    assert [line.get_label() for line in left.lines] == ["train loss"]
+    assert [line.get_label() for line in right.lines] == ["validation accuracy"]
