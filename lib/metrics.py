@@ -198,7 +198,7 @@ def perturbation_ratio(
         ).rename_axis("attack")
 
 
-def resampled_means(values, *, resamples: int = 2000, seed: int = 0) -> np.ndarray:
+def resampled_means(values, *, resamples: int = 1000, seed: int = 0) -> np.ndarray:
     """Column means of clips drawn with replacement, shape (resamples, columns).
 
     Clips are rows and drawn whole, so what is measured on one clip (several attacks, two victims) stays
@@ -226,7 +226,7 @@ def percentile_interval(draws, level: float = 0.95) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def over_clips(values, *, resamples: int = 2000, seed: int = 0) -> Estimate:
+def over_clips(values, *, resamples: int = 1000, seed: int = 0) -> Estimate:
     """Mean of a number per clip with its interval bootstrapped over clips."""
     values = np.asarray(values, dtype=float)
     values = values[~np.isnan(values)]
@@ -257,7 +257,7 @@ def estimate(
     panels: Sequence[pd.DataFrame],
     statistic: Callable[[pd.DataFrame], pd.Series],
     *,
-    resamples: int = 2000,
+    resamples: int = 1000,
     seed: int = 0,
 ) -> Estimate:
     """A number made of means over clips, and its interval: over repeats where there are two, else over clips.

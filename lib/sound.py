@@ -117,19 +117,21 @@ def attack(
     """
     radius = waveform.norm(dim=-1, keepdim=True) * 10 ** (-level / 20)
     changed = waveform.detach().clone()
-    done = torch.zeros(len(waveform), dtype=torch.bool, device=waveform.device)
+    active = torch.arange(len(waveform), device=waveform.device)
     for step in range(steps + 1):
-        moving = changed.detach().requires_grad_()
+        moving = changed[active].requires_grad_()
         logits = victim(image(moving)[:, None])
-        done |= logits.detach().argmax(1) != label
-        if step == steps or done.all():
+        still = logits.detach().argmax(1) == label[active]
+        if step == steps or not still.any():
             break
-        (gradient,) = torch.autograd.grad(cross_entropy(logits, label, reduction="sum"), moving)
-        size = radius * 0.2 * (1 - step / steps)
-        ahead = moving.detach() + size * gradient / gradient.norm(dim=-1, keepdim=True).clamp_min(1e-30)
-        change = ahead - waveform
-        change = change * (radius / change.norm(dim=-1, keepdim=True).clamp_min(1e-30)).clamp(max=1)
-        changed = (waveform + change).where(~done[:, None], changed)
+        loss = cross_entropy(logits[still], label[active][still], reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, moving)
+        active, gradient = active[still], gradient[still]
+        size = radius[active] * 0.2 * (1 - step / steps)
+        ahead = changed[active] + size * gradient / gradient.norm(dim=-1, keepdim=True).clamp_min(1e-30)
+        change = ahead - waveform[active]
+        shrink = (radius[active] / change.norm(dim=-1, keepdim=True).clamp_min(1e-30)).clamp(max=1)
+        changed[active] = waveform[active] + shrink * change
     return changed
 
 

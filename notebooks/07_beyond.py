@@ -148,7 +148,11 @@ by = trip.groupby(["representation", "training"], sort=False)
 summary = by[["right", "fooled", "kept"]].sum()
 fooled = trip[trip["fooled"]].groupby(["representation", "training"], sort=False)
 summary = summary.join(fooled[["snr", "segmental_snr", "change", "distance"]].median())
-display(Markdown(report.markdown(summary.map(lambda value: report.number(float(value), 2)))))
+shown_as = summary.copy()
+for column in shown_as:
+    digits = 0 if column in ("right", "fooled", "kept") else 2
+    shown_as[column] = [report.number(float(value), digits) for value in summary[column]]
+display(Markdown(report.markdown(shown_as)))
 print("clips named rightly, fooled as an image, still fooled as a sound; medians over fooled: SNR and")
 print("segmental SNR [dB], norm of the change wanted, and of what no sound could give")
 
