@@ -82,7 +82,7 @@ class STFTImage(Image):
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         """(n, bins, frames) in [0, 1]."""
         self.check(waveform)
-        return self.longer(self.lower(log_view(self.stft(waveform), self.floor))).clamp(0, 1)
+        return self.longer(self.lower(log_view(self.stft(waveform), self.floor))).clamp_(0, 1)
 
 
 class ScalogramImage(Image):
@@ -154,7 +154,6 @@ def append(image: torch.Tensor, six: torch.Tensor, *, rows: int, how: str = "fre
         raise ValueError(f"{image.shape[-1]} frames of spectrogram and {six.shape[-1]} of tonnetz differ")
     wanted = rows if how == "frequency" else image.shape[-2]
     nearest = torch.arange(wanted, device=six.device) * six.shape[-2] // wanted
-    repeated = six.index_select(-2, nearest)
     if how == "channel":
-        return torch.stack([image, repeated], dim=1)
-    return torch.cat([image, repeated], dim=-2)[:, None]
+        return torch.stack([image, six.index_select(-2, nearest)], dim=1)
+    return torch.cat([image, six.index_select(-2, nearest)], dim=-2)[:, None]

@@ -60,5 +60,5 @@ class Resize(nn.Module):
             weights = weights[..., None]
         resized = pixels.index_select(self.dim, self.taps[0]) * weights[0]
         for tap, weight in zip(self.taps[1:], weights[1:], strict=True):
-            resized = resized + pixels.index_select(self.dim, tap) * weight
+            resized.addcmul_(pixels.index_select(self.dim, tap), weight)
         return resized

@@ -1,8 +1,8 @@
 """What the representations cost beside their peers: ``python -m tests.bench.features``.
 
 Seconds of this process's CPU for a clip of 5 s, one thread, medians over at least 20 clips of ESC-10 (in
-the folder that STUDY_DATA names, default ``../shared/data``) or toy sounds where it is absent; ours and the
-peers take turns on each clip.
+the folder that STUDY_DATA names, default ``../shared/data``) or toy sounds where it is absent; ours and each
+peer go through all clips in turn.
 A peer that is not installed is left out and said so. The rows go to ``build/bench/features.json``.
 """
 
@@ -72,8 +72,9 @@ def peers() -> dict[tuple[str, str], Callable]:
         import ssqueezepy
 
         scales = scalogram.scales[::-1].copy()  # it wants them ascending
+        wavelet = ssqueezepy.Wavelet(("morlet", {"mu": 6.0}), dtype="float32")  # keeps its filters
         found["scalogram", "ssqueezepy"] = lambda at44, at16, at22: np.abs(
-            ssqueezepy.cwt(at16, ("morlet", {"mu": 6.0}), scales=scales, padtype="zero", l1_norm=False)[0]
+            ssqueezepy.cwt(at16, wavelet, scales=scales, padtype="zero", l1_norm=False)[0]
         )
     else:
         print("ssqueezepy is not installed: left out (tests/bench/requirements.txt)")
@@ -109,6 +110,11 @@ def seconds(call: Callable, sounds: tuple[np.ndarray, ...]) -> float:
     return time.process_time() - begin
 
 
+def over(call: Callable, sounds: list[tuple[np.ndarray, ...]]) -> list[float]:
+    """CPU seconds of each clip, after two that warm up."""
+    return [seconds(call, sound) for sound in [*sounds[:2], *sounds]][2:]
+
+
 def compare(frame: pd.DataFrame) -> list[dict]:
     """A row a peer: medians over the clips, and the median of each clip's ratio.
 
@@ -116,19 +122,15 @@ def compare(frame: pd.DataFrame) -> list[dict]:
     """
     mine, their = ours(), peers()
     rates = (SETTINGS.stft_rate, SETTINGS.dwt_rate, features.TONNETZ_RATE)
-    taken = []
-    for number, row in enumerate([frame.iloc[0], *(row for _, row in frame.iterrows())]):
-        sounds = tuple(data.waveform(row, rate, DURATION) for rate in rates)
-        us = {what: seconds(call, sounds) for what, call in mine.items()}
-        them = {pair: seconds(call, sounds) for pair, call in their.items()}
-        parts = [("stft", "librosa"), ("scalogram", "pywavelets"), ("tonnetz", "librosa")]
-        them["four", "librosa + pywavelets"] = sum(them[pair] for pair in parts)
-        if number:  # the first warms up
-            taken.append((us, them))
-        print(f"\r{number}/{len(frame)}", end="" if number < len(frame) else "\n", flush=True)
+    sounds = [tuple(data.waveform(row, rate, DURATION) for rate in rates) for _, row in frame.iterrows()]
+    # One after the other over all clips, as in use: a peer's arrays of gigabytes cool the caches.
+    us = {what: over(call, sounds) for what, call in mine.items()}
+    them = {pair: over(call, sounds) for pair, call in their.items()}
+    parts = [("stft", "librosa"), ("scalogram", "pywavelets"), ("tonnetz", "librosa")]
+    them["four", "librosa + pywavelets"] = np.sum([them[pair] for pair in parts], axis=0).tolist()
     rows = []
-    for what, peer in taken[0][1]:
-        found = [(us[what], them[what, peer]) for us, them in taken]
+    for what, peer in them:
+        found = list(zip(us[what], them[what, peer], strict=True))
         ours_, theirs = (statistics.median(side) for side in zip(*found, strict=True))
         ratio = statistics.median(b / a for a, b in found)
         rows.append(
