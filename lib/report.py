@@ -64,7 +64,11 @@ def latex(frame: pd.DataFrame, caption: str, name: str) -> str:
     """A frame of texts as a LaTeX table with booktabs' rules, its index first."""
 
     def escape(text: str) -> str:
-        return "".join(_LATEX.get(letter, letter) for letter in text)
+        mathematics = text.replace("ε_r", "\0")
+        whole = "".join(_LATEX.get(letter, letter) for letter in mathematics).replace(
+            "\0", r"$\varepsilon_r$"
+        )
+        return whole.replace("$$", "")  # two formulas that touch are one
 
     head, *body = [[escape(cell) for cell in line] for line in _texts(frame)]
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{escape(caption)}}}", rf"\label{{tab:{name}}}"]
@@ -309,6 +313,23 @@ def splits_table(found: Results) -> Part:
     return Part(caption, frame, pd.DataFrame(body, columns=columns, index=index))
 
 
+def defences_table(found: Results) -> Part:
+    frame = tables.defences(found, budgets(found))
+    names = {
+        "accuracy": "accuracy [%]",
+        "fooling": "fooled, mean of attacks [%]",
+        "worst": "fooled, worst case [%]",
+    }
+    lines: dict[tuple, dict[str, str]] = {}
+    for row in frame.to_dict("records"):
+        key = tuple(figures.label(row[axis]) for axis in ("representation", "model", "training"))
+        lines.setdefault(key, {})[row["measure"]] = _interval(row, 1)
+    body = [[cells.get(measure, "–") for measure in names] for cells in lines.values()]
+    index = pd.MultiIndex.from_tuples(list(lines), names=["representation", "model", "training"])
+    caption = "Every training that was run: what it keeps of accuracy, and what it withstands at the budget. "
+    return Part(caption + _over(frame), frame, pd.DataFrame(body, columns=list(names.values()), index=index))
+
+
 def cells_table(found: Results) -> Part:
     frame = found.cells
     lines = {}
@@ -547,6 +568,7 @@ PARTS = {
     "table_2_area": table_2_area,
     "table_2_control": table_2_control,
     "trade_off": trade_off,
+    "defences": defences_table,
     "attacks": attacks_table,
     "fooling_curves": fooling_curves,
     "table_3": table_3,

@@ -100,7 +100,7 @@ def gather(build: str, dataset: str, shown: str = "resnet56/1/standard") -> Resu
     seconds = []
     for cell in points(build, dataset):
         for name, file in LEFT.items():
-            if cell.path(file).is_file():
+            if finished(cell, name) and cell.path(file).is_file():
                 frame = _placed(cell, cell.load(file))
                 if name == "attacks":
                     seconds.append(
@@ -131,6 +131,13 @@ def points(build: str, dataset: str) -> Iterator[study.Cell]:
     root = study.Cell(build, dataset).folder
     for folder in sorted(root.glob("*/*/*/*/")):
         yield study.Cell(build, dataset, *folder.relative_to(root).parts)
+
+
+def finished(cell: study.Cell, name: str) -> bool:
+    """Whether the chapter that leaves these rows has ended here; those of one that still runs are not read."""
+    if name in ("attacks", "examples"):
+        return cell.path("04_attacks.ipynb").is_file()
+    return any(cell.path(f"{chapter}.ipynb").is_file() for chapter in VICTIMS)
 
 
 def _placed(cell: study.Cell, frame: pd.DataFrame) -> pd.DataFrame:
@@ -181,7 +188,8 @@ def read_examples(path: Path) -> tuple[dict[str, np.ndarray], dict[str, list[str
 
 def _examples(build: str, dataset: str, shown: str) -> tuple[dict, dict]:
     """One clip's images for each representation: of the wanted victim, and the same clip where it can be."""
-    there = [cell for cell in points(build, dataset) if cell.path("examples.safetensors").is_file()]
+    there = [cell for cell in points(build, dataset) if finished(cell, "examples")]
+    there = [cell for cell in there if cell.path("examples.safetensors").is_file()]
     victims = list(dict.fromkeys((cell.model, cell.fold, cell.training) for cell in there))
     wanted = tuple(shown.split("/"))
     if wanted not in victims and victims:

@@ -352,6 +352,26 @@ def by_attack(results: Results, budgets: Mapping[str, float]) -> pd.DataFrame:
     return pd.DataFrame(found, columns=columns)
 
 
+def defences(results: Results, budgets: Mapping[str, float]) -> pd.DataFrame:
+    """Accuracy, fooling within the budget and worst case of every training that was run [%], by victim."""
+    found = norms(results)
+    panels = {
+        "accuracy": right(results),
+        "fooling": within(found, budgets),
+        "worst": within(worst(found), budgets),
+    }
+    rows = []
+    for training in figures.in_order(results.clean["training"]):
+        for victim in victims(results, training):
+            for measure, panel in panels.items():
+                chosen = restrict(panel, [victim])
+                if chosen:
+                    measured = metrics.estimate(chosen, lambda m, v=victim: 100 * over_attacks(m, v))
+                    rows.append(dict(zip([*PAIR, "training"], victim, strict=True)) | {"measure": measure})
+                    rows[-1] |= measured._asdict()
+    return pd.DataFrame(rows)
+
+
 def leaks(results: Results) -> pd.DataFrame:
     """Accuracy under each way of splitting, where chapter 3 measured it, and its distance from official."""
     frame = results.leaks

@@ -115,6 +115,12 @@ shelf.show("table_2_control")
 shelf.show("trade_off")
 
 # %% [markdown]
+# Every training that was run, the paper's defence and those that came after it, at the same budget.
+
+# %%
+shelf.show("defences")
+
+# %% [markdown]
 # ## Whole curves
 #
 # A table reads a curve at one budget. A robust model moves the curve to the right; no model keeps it from

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -130,7 +131,27 @@ def test_latex_is_booktabs_with_nothing_left_to_escape(found):
     assert text.count(r"\toprule") == text.count(r"\midrule") == text.count(r"\bottomrule") == 1
     body = text.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
     assert {line.count(" & ") for line in body} == {part.shown.shape[1] + 1}
+    assert "$$" not in text
+    assert text.count("$") % 2 == 0
     assert text.isascii(), sorted({letter for letter in text if not letter.isascii()})
+
+
+def test_latex_keeps_a_symbol_and_its_index_together(found):
+    part = report.table_3(found)
+    assert r"$\varepsilon_r$ of Eq. 15" in report.latex(part.shown, part.caption, "three")
+    assert r"$\|\delta\|_2$" in report.latex(part.shown, part.caption, "three")
+
+
+def test_every_part_is_shown_once_by_chapter_6():
+    source = Path("notebooks/06_analysis.py").read_text()
+    assert sorted(re.findall(r'shelf\.show\("(\w+)"\)', source)) == sorted(report.PARTS)
+
+
+def test_all_trainings_are_compared():
+    run = made_up.grid(**ONE, trainings=("standard", "adversarial", "pgd"))
+    frame = tables.defences(run, report.budgets(run))
+    assert list(dict.fromkeys(frame["training"])) == ["standard", "adversarial", "pgd"]
+    assert value(frame, training="pgd", measure="accuracy")["value"] == pytest.approx(60)
 
 
 def test_an_unknown_part_is_refused(found, tmp_path):
