@@ -134,7 +134,7 @@ def points(build: str, dataset: str) -> Iterator[study.Cell]:
 
 
 def finished(cell: study.Cell, name: str) -> bool:
-    """Whether the chapter that leaves these rows has ended here; those of one that still runs are not read."""
+    """Whether the chapter that leaves these rows has ended here; those of a running one are not read."""
     if name in ("attacks", "examples"):
         return cell.path("04_attacks.ipynb").is_file()
     return any(cell.path(f"{chapter}.ipynb").is_file() for chapter in VICTIMS)

@@ -1,0 +1,96 @@
+"""What is gathered from a grid's folders: finished cells, whatever part of the grid they are."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from lib import results, study
+
+CLIPS = ["a", "b"]
+
+
+def leave(build, representation: str, model: str, training: str, *, done: bool = True, attacked: bool = True):
+    """The files of one victim as chapters 3 to 5 leave them."""
+    cell = study.Cell(str(build), "demo", representation, model, "1", training)
+    chapter = "03_training" if training == "standard" else "05_adversarial_training"
+    cell.save(
+        "clean.parquet",
+        pd.DataFrame({"clip": CLIPS, "label": [0, 1], "predicted": [0, 0], "confidence": 0.5}),
+    )
+    cell.save("history.csv", pd.DataFrame({"epoch": [1]}))
+    rows = {
+        "clip": ["a"],
+        "attack": "BIM-a",
+        "label": 0,
+        "after": 1,
+        "fooled": True,
+        "l2": 0.1,
+        "seconds": 2.0,
+    }
+    images = {name: torch.rand(2, 1, 4, 5) for name in ("original", "BIM-a")}
+    ended = [chapter] + ["04_attacks"] * done * attacked
+    if attacked:
+        cell.save("attacks.parquet", pd.DataFrame(rows))
+        about = {"clips": json.dumps(["b", "a"]), "names": json.dumps(["dog", "cat"])}
+        cell.save("examples.safetensors", (images, about))
+    for name in ended:
+        cell.path(f"{name}.ipynb").write_text("{}")
+        receipt = {"commit": "c", "dirty": False, "device": "cpu", "data": "", "sources": {}}
+        cell.save(f"{name}.receipt.json", receipt | dict.fromkeys(results.TIMES, 1.0))
+    return images
+
+
+def test_rows_know_their_point_and_keep_seconds_apart(tmp_path):
+    leave(tmp_path, "dwt", "alexnet", "standard")
+    leave(tmp_path, "dwt", "alexnet", "adversarial")
+    found = results.gather(str(tmp_path), "demo")
+    assert set(found.clean["training"]) == {"standard", "adversarial"}
+    assert len(found.clean) == 4
+    assert found.folds == ["1"]
+    assert "seconds" not in found.attacks
+    assert found.times.loc[found.times["attack"] == "BIM-a", "seconds"].tolist() == [2.0, 2.0]
+    assert not set(results.TIMES) & set(found.cells)
+
+
+def test_a_cell_that_still_runs_is_not_read_and_is_missing(tmp_path):
+    leave(tmp_path, "dwt", "alexnet", "standard")
+    leave(tmp_path, "dwt", "resnet18", "standard", done=False)
+    found = results.gather(str(tmp_path), "demo")
+    assert set(found.attacks["model"]) == {"alexnet"}
+    assert set(found.clean["model"]) == {"alexnet", "resnet18"}
+    assert found.missing() == ["dwt/resnet18/1/standard/04_attacks"]
+
+
+def test_a_grid_without_attacks_is_told_too(tmp_path):
+    leave(tmp_path, "dwt", "alexnet", "standard", attacked=False)
+    found = results.gather(str(tmp_path), "demo")
+    assert found.attacks.empty
+    assert found.examples == {}
+
+
+def test_examples_are_of_the_wanted_victim_or_of_the_nearest(tmp_path):
+    images = leave(tmp_path, "dwt", "alexnet", "standard")
+    leave(tmp_path, "dwt", "alexnet", "adversarial")
+    found = results.gather(str(tmp_path), "demo", "resnet56/1/standard")
+    assert found.about["dwt"] == {
+        "clip": "b", "name": "dog", "model": "alexnet", "fold": "1", "training": "standard",
+    }  # fmt: skip
+    np.testing.assert_array_equal(found.examples["dwt"]["BIM-a"], images["BIM-a"][0, 0])
+
+
+def test_what_is_kept_is_read_back(tmp_path):
+    leave(tmp_path, "dwt", "alexnet", "standard")
+    found = results.gather(str(tmp_path), "demo")
+    again = results.load(results.save(found, tmp_path / "rows"))
+    for name in results.FRAMES:
+        pd.testing.assert_frame_equal(getattr(again, name), getattr(found, name))
+    assert again.dataset == "demo"
+    assert again.about == found.about
+
+
+def test_an_empty_grid_is_refused_with_its_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="demo: no victim is there yet"):
+        results.gather(str(tmp_path), "demo")
