@@ -148,14 +148,14 @@ def _image(values) -> np.ndarray:
     return values.reshape(values.shape[-2:])
 
 
-def _frequency_ticks(frequencies: np.ndarray) -> tuple[list[float], list[str]]:
-    """Rows at which round frequencies lie, and their names in Hz or kHz."""
+def _frequency_ticks(frequencies: np.ndarray, apart: float) -> tuple[list[float], list[str]]:
+    """Rows at which round frequencies lie, at least ``apart`` rows, and their names in Hz or kHz."""
     steps = np.outer([1, 2, 5], 10.0 ** np.arange(1, 5)).ravel(order="F")
     inside = [f for f in steps if frequencies[0] <= f <= frequencies[-1]]
     rows = np.interp(inside, frequencies, np.arange(len(frequencies)))
     kept, last = [], -np.inf
     for f, row in zip(inside, rows, strict=True):
-        if row - last >= len(frequencies) / 9:
+        if row - last >= apart:
             kept.append((float(row), f"{f / 1000:g}k" if f >= 1000 else f"{f:g}"))
             last = row
     return [row for row, _ in kept], [text for _, text in kept]
@@ -167,7 +167,7 @@ def _dress_image(axes, shape, frequencies, times, *, first: bool, last: bool) ->
     if frequencies is not None and len(frequencies):
         known = np.asarray(frequencies, dtype=float)
         known = known[np.isfinite(known)][:rows]
-        ticks, names = _frequency_ticks(known)
+        ticks, names = _frequency_ticks(known, rows / 9)
         if len(known) < rows:
             axes.axhline(len(known) - 0.5, color="white", linewidth=0.8)
             ticks, names = [*ticks, (len(known) + rows - 1) / 2], [*names, "tonnetz"]

@@ -105,7 +105,7 @@ def _interval(row: Mapping, digits: int, sign: bool = False) -> str:
 
 def _bounded(bound: str, text: str) -> str:
     """A ratio with the side on which censored clips leave it open: before it, or ? after it."""
-    return {"=": text, "?": f"{text} ?"}.get(bound, f"{bound} {text}")
+    return text if text == "–" else {"=": text, "?": f"{text} ?"}.get(bound, f"{bound} {text}")
 
 
 def _beside(frame: pd.DataFrame, digits: int = 1, mark: str = "") -> pd.DataFrame:
@@ -246,7 +246,7 @@ def table_3_attacks(found: Results) -> Part:
     for row in frame.to_dict("records"):
         key = (figures.label(row["representation"]), figures.label(row["model"]))
         text = _bounded(row["bound"], number(row["value"], 2))
-        lines.setdefault(key, {})[row["attack"]] = text + ("" if row["comparable"] else " *")
+        lines.setdefault(key, {})[row["attack"]] = text + ("" if row["comparable"] or text == "–" else " *")
     names = figures.in_order(frame["attack"]) if len(frame) else []
     index = pd.MultiIndex.from_tuples(list(lines), names=["representation", "model"]) if lines else None
     body = [[cells.get(name, "–") for name in names] for cells in lines.values()]
@@ -670,8 +670,9 @@ class Shelf:
             f"- Cells older than their code: {len(old)}; victims of the grid not attacked: {len(absent)}.",
             "",
         ]
-        for name, part in self.made.items():
-            if part.frame.empty:
+        for name in PARTS:  # in one order, whichever the parts were made in
+            part = self.made.get(name)
+            if part is None or part.frame.empty:
                 continue
             endings = ("png", "pdf", "csv") if part.figure is not None else ("md", "tex", "csv")
             links = ", ".join(f"[{ending}]({name}.{ending})" for ending in endings)

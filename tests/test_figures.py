@@ -109,7 +109,7 @@ def test_spectrograms_name_hertz_seconds_and_tonnetz():
 
 
 def test_a_1_khz_row_is_labelled_where_it_lies():
-    rows, names = figures._frequency_ticks(np.linspace(0, 2000, 21))
+    rows, names = figures._frequency_ticks(np.linspace(0, 2000, 21), 2)
     assert rows[names.index("1k")] == pytest.approx(10)
 
 
