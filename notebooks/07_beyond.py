@@ -51,6 +51,8 @@ here = [point for point in results.points(build, dataset) if point.fold == fold]
 here = [point for point in here if point.path("model.safetensors").is_file()]
 plain = [name for name in ("stft", "dwt") if name in {point.representation for point in here}]
 here = [point for point in here if point.representation in plain]
+if not here:
+    raise ValueError(f"{cell}: no victim of fold {fold} looks at STFT or DWT alone, which this chapter needs")
 pool = figures.in_order(point.model for point in here)
 told = model if model in pool else pool[0]
 print(f"{len(here)} victims of fold {fold}; sounds are told of {figures.label(told)} on {', '.join(plain)}")
@@ -205,12 +207,13 @@ curves
 # by a sound whose scalogram was made adversarial? Diagonal: the round trip itself.
 
 # %%
-across = pd.DataFrame(index=plain, columns=plain, dtype=float).rename_axis("made in")
-for source in plain:
+both = list(dict.fromkeys(trip["representation"]))
+across = pd.DataFrame(index=both, columns=both, dtype=float).rename_axis("made in")
+for source in both:
     point = next(p for p in here if (p.representation, p.model) == (source, told))
     _, back, image = waves[str(point)]
     fooled = trip.query("representation == @source and training == @point.training")["fooled"].to_numpy()
-    for other in plain:
+    for other in [name for name in both if str(point.at(representation=name)) in victims]:
         view = stores[other].settings.image(other).to(where)
         heard = [sound.resample(wave.numpy(), image.rate, view.rate, view.samples) for wave in back]
         seen = view(torch.tensor(np.stack(heard)).to(where))[:, None]
