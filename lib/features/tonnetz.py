@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 import torch
 
 from lib.features import checks
@@ -111,7 +112,19 @@ def _filters(rate: int, tuning: float) -> tuple[int, int, Any, np.ndarray]:
     basis = basis * supports[:, None] / window
     # numpy in single precision, as librosa has it: which values count as negligible must not differ.
     spectra = np.fft.fft(basis, axis=1)[:, : window // 2 + 1]
-    return halvings, window, librosa.util.sparsify_rows(spectra, quantile=0.01, dtype=np.complex64), lengths
+    return halvings, window, scipy.sparse.csr_matrix(_largest(spectra)), lengths
+
+
+def _largest(spectra: np.ndarray, negligible: float = 0.01) -> np.ndarray:
+    """Each row without the smallest values that make up a hundredth of its sum, complex64
+    (``librosa.util.sparsify_rows``, all rows at once).
+    """
+    size = np.abs(spectra)
+    ascending = np.sort(size, axis=1)
+    shares = np.cumsum(ascending / size.sum(axis=1, keepdims=True), axis=1)
+    first = np.argmin(shares < negligible, axis=1)
+    kept = size >= np.take_along_axis(ascending, first[:, None], axis=1)
+    return np.where(kept, spectra, 0).astype(np.complex64)
 
 
 @functools.lru_cache(maxsize=1)
