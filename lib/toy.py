@@ -25,9 +25,9 @@ TAKES = 2  # clips of a recording
 _SAMPLES = round(RATE * SECONDS)
 _TIME = np.arange(_SAMPLES) / RATE  # s
 _SEED = 1947  # of the whole set; another number is another set
-_EVENT_SHARE = 0.5  # of the recordings hear another class behind their own
-_EVENT_LEVEL = (-16.0, -3.0)  # dB of that event relative to the foreground
-_NOISE_LEVEL = (-30.0, -3.0)  # dB of the place's noise relative to the foreground
+_EVENT_SHARE = 0.3  # of the recordings hear another class behind their own
+_EVENT_LEVEL = (-20.0, -8.0)  # dB of that event relative to the foreground
+_NOISE_LEVEL = (-35.0, -12.0)  # dB of the place's noise relative to the foreground
 
 # Formants of five vowels of an adult, Hz (Peterson and Barney, 1952: ee, ah, aw, oo, er).
 _VOWELS = ((270, 2290, 3010), (730, 1090, 2440), (570, 840, 2410), (300, 870, 2240), (490, 1350, 1690))
