@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 PAPER_SIZE = (768, 1568)  # bins, frames of a plain representation in the paper
 THRESHOLD = 0.9  # the fooling rate that an attack is given budget to pass (section VI)
@@ -247,7 +247,7 @@ def over_repeats(values) -> Estimate:
         return Estimate(float("nan"), float("nan"), float("nan"), "0 repeats")
     if n == 1:
         return Estimate(float(values[0]), float("nan"), float("nan"), "1 repeat")
-    half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n))
+    half = float(stdtrit(n - 1, 0.975) * values.std(ddof=1) / np.sqrt(n))
     return Estimate(
         float(values.mean()), float(values.mean()) - half, float(values.mean()) + half, f"{n} repeats"
     )
