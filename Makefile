@@ -59,23 +59,29 @@ sources   = $(inputs)/$(basename $(@F)).py $(inputs)/$(call axis,1)/$(basename $
 data      = $(BUILD)/$(call axis,1)/01_data.ipynb
 features  = $(BUILD)/$(call axis,1)/$(call axis,2)/02_features.ipynb
 victim    = $(BUILD)/$*/$(if $(filter standard,$(call axis,5)),03_training,05_adversarial_training).ipynb
+control   = $(BUILD)/$(*D)/standard/03_training.ipynb
 victims   = $(foreach r,$(REPRESENTATIONS),$(foreach m,$(call models,$1),$(foreach f,$(call folds,$1),\
               $(foreach t,$(TRAININGS),$(BUILD)/$1/$r/$m/$f/$t))))
 attacked  = $(addsuffix /04_attacks.ipynb,$(call victims,$1))
-analysis  = $(BUILD)/$1/06_analysis.ipynb
+told      = $(BUILD)/$1/06_analysis.ipynb $(BUILD)/$1/07_beyond.ipynb
 cells     = $(foreach d,$(DATASETS),$(BUILD)/$d/01_data.ipynb $(REPRESENTATIONS:%=$(BUILD)/$d/%/02_features.ipynb) \
               $(foreach v,$(call victims,$d),$v/$(if $(filter %/standard,$v),03_training,05_adversarial_training).ipynb \
-              $v/04_attacks.ipynb) $(call analysis,$d))
+              $v/04_attacks.ipynb) $(call told,$d))
 
-# N cells at once (make -jN) share the cores.
-cores   := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
+# The demo is made for two cores and runs two cells at once, unless -jN says otherwise.
+ifeq ($(DATASETS)$(filter -j%,$(MAKEFLAGS)),demo)
+MAKEFLAGS += -j2
+endif
+
+# N cells at once (make -jN) share the cores. Huge pages halve the time of networks whose gradients are large.
+cores   := $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu)
 jobs     = $(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),1)
 threads  = $(or $(THREADS),$(shell n=$$(($(cores) / $(jobs))); echo $$((n > 0 ? n : 1))))
 point    = $(foreach i,1 2 3 4 5,$(if $(call axis,$i),-p $(word $i,$(axes)) $(call axis,$i)))
 
 # A launcher may lose a node and yet exit 0: afterwards the target must be newer than what called for it.
 define run
-@OMP_NUM_THREADS=$(threads) $(LAUNCH) $(python) -m lib.execute notebooks/$(basename $(@F)).py $@ \
+@OMP_NUM_THREADS=$(threads) THP_MEM_ALLOC_ENABLE=1 $(LAUNCH) $(python) -m lib.execute notebooks/$(basename $(@F)).py $@ \
   --timeout $(TIMEOUT) -f $(inputs)/$(call axis,1)/$(basename $(@F)).yaml -p build $(BUILD) $(point) $1
 @for f in $@ $?; do [ -e $@ ] && ! [ $$f -nt $@ ] || \
   { echo "FAILED $(basename $@): its runner ended without an error, yet the notebook is not there" >&2; exit 1; }; done
@@ -90,16 +96,18 @@ $(BUILD)/%/02_features.ipynb: $$(sources) $$(data) | $(ready)
 	$(run)
 $(BUILD)/%/03_training.ipynb: $$(sources) $$(features) | $(ready)
 	$(run)
-$(BUILD)/%/05_adversarial_training.ipynb: $$(sources) $$(features) | $(ready)
+$(BUILD)/%/05_adversarial_training.ipynb: $$(sources) $$(features) $$(control) | $(ready)
 	$(run)
 $(BUILD)/%/04_attacks.ipynb: $$(sources) $$(victim) | $(ready)
 	$(run)
 $(BUILD)/%/06_analysis.ipynb: $$(sources) $$(call attacked,$$*) | $(ready)
 	$(run)
+$(BUILD)/%/07_beyond.ipynb: $$(sources) $$(call attacked,$$*) | $(ready)
+	$(run)
 
 # -------------------------------------------------------------------------------------------------- verbs
 .DEFAULT_GOAL := help
-.PHONY: help setup all data status lint test test-all lab clean
+.PHONY: help setup all data figures status lint test test-all lab clean
 
 help: ## print this
 	@echo "make VERB [DATASETS='demo esc10 esc50 urbansound8k'] [REPRESENTATIONS='$(REPRESENTATIONS)']"
@@ -110,10 +118,15 @@ help: ## print this
 setup: $(ready) ## install the packages of environment.yml, once
 
 all: $(cells) ## the whole study at every point of the grid (default: the demo)
-	@for d in $(DATASETS); do echo "$$d: read $(BUILD)/$$d/06_analysis.ipynb; tables and figures lie in $(BUILD)/$$d/figures:"; \
-	  ls $(BUILD)/$$d/figures | sed 's/^/  /' ; done
+	@for d in $(DATASETS); do echo "$$d: read $(BUILD)/$$d/06_analysis.ipynb and 07_beyond.ipynb; tables and figures:"; \
+	  ls $(BUILD)/$$d/figures/* | sed 's/^/  /' ; done
 
 data: $(foreach d,$(DATASETS),$(BUILD)/$d/01_data.ipynb) ## chapter 1: fetch, check and list the recordings
+
+figures: $(ready) ## draw tables and figures again, from the rows that chapter 6 kept
+	@for d in $(DATASETS); do rows=; for f in $(BUILD)/$$d/figures figures/$$d; do [ ! -d $$f/rows ] || \
+	  { rows=$$f/rows; $(python) -m lib.report $$rows || exit; }; done; [ "$$rows" ] || \
+	  { echo "figures: chapter 6 has left no rows of $$d in $(BUILD)/$$d/figures or figures/$$d" >&2; exit 1; }; done
 
 status: $(ready) ## what is finished, to do, failed, or older than its code
 	@mkdir -p $(BUILD)$(file >$(BUILD)/.inputs/cells,$(cells))

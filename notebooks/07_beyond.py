@@ -30,8 +30,8 @@ figures.use_style()
 # %% tags=["parameters"]
 build = "build"  # where the executed grid lies
 dataset = "esc50"
-model = "resnet56"  # whose images go back to sounds; where it was not run, the first that was
-fold = "1"  # whose tested clips and victims are used
+heard = "resnet56"  # the model whose images go back to sounds; where it was not run, the first that was
+fold = ""  # whose tested clips and victims are used; empty: the first that was run
 device = "auto"  # cpu, cuda, or whichever is there
 clips = 20  # tested clips, stratified
 bim_steps = 40  # gradient steps of the BIM that makes the examples
@@ -47,14 +47,15 @@ cell = study.Cell(build, dataset)
 where = study.device(device)
 pictures = Path(folder or cell.path("figures"))
 catalogue = data.clips(cell)
-here = [point for point in results.points(build, dataset) if point.fold == fold]
-here = [point for point in here if point.path("model.safetensors").is_file()]
+here = [point for point in results.points(build, dataset) if point.path("model.safetensors").is_file()]
+fold = fold or min(point.fold for point in here)
+here = [point for point in here if point.fold == fold]
 plain = [name for name in ("stft", "dwt") if name in {point.representation for point in here}]
 here = [point for point in here if point.representation in plain]
 if not here:
     raise ValueError(f"{cell}: no victim of fold {fold} looks at STFT or DWT alone, which this chapter needs")
 pool = figures.in_order(point.model for point in here)
-told = model if model in pool else pool[0]
+told = heard if heard in pool else pool[0]
 print(f"{len(here)} victims of fold {fold}; sounds are told of {figures.label(told)} on {', '.join(plain)}")
 
 # %% [markdown]
