@@ -63,6 +63,7 @@ CHAPTERS = {
     "04_attacks": 5,
     "05_adversarial_training": 5,
     "06_analysis": 1,
+    "07_beyond": 1,
 }
 
 
@@ -95,13 +96,10 @@ class Tiny:
         return ["make", f"PYTHON={sys.executable}", *grid, *words]
 
     def make(self, *words: str) -> subprocess.CompletedProcess:
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))
-        }
         return subprocess.run(
             self.command(*words),
             cwd=self.folder,
-            env=environment,
+            env=outside(),
             capture_output=True,
             text=True,
             check=False,
