@@ -118,8 +118,9 @@ help: ## print this
 setup: $(ready) ## install the packages of environment.yml, once
 
 all: $(cells) ## the whole study at every point of the grid (default: the demo)
-	@for d in $(DATASETS); do echo "$$d: read $(BUILD)/$$d/06_analysis.ipynb and 07_beyond.ipynb; tables and figures:"; \
-	  ls $(BUILD)/$$d/figures/* | sed 's/^/  /' ; done
+	@for d in $(DATASETS); do f=$(BUILD)/$$d/figures; ls $$f/*.md $$f/*.png | sed 's/^/  /'; \
+	  echo "$$d: read $(BUILD)/$$d/06_analysis.ipynb, then 07_beyond.ipynb; tables (also CSV and LaTeX) and"; \
+	  echo "  figures (also PDF and CSV) lie above, told in $$f/README.md"; done
 
 data: $(foreach d,$(DATASETS),$(BUILD)/$d/01_data.ipynb) ## chapter 1: fetch, check and list the recordings
 

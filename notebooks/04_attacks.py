@@ -39,7 +39,8 @@ until = 0.9  # fooling rate beyond which nobody climbs on (Section VI)
 batch = 16  # clips attacked at once
 bim_step = 0.00392  # ζ of Eq. 1: one grey level, 1/255, our reading of the paper's 1
 bim_steps = 100  # most steps of BIM at one budget
-bim_rungs = 12  # RMS budgets, doubling from 0.0015/16, reading 9
+bim_first = 0.00009375  # RMS of the first budget, 0.0015/16, reading 9
+bim_rungs = 12  # budgets, each twice the one before
 bim_bisections = 4  # between the last failing and the first fooling budget
 jsma_thetas = [0.19608, 0.39216, 0.58824, 0.78431, 0.98039]  # displacements, 50 to 250 of 255, Section VI
 jsma_steps = 1000  # most features changed, Section VI
@@ -90,7 +91,8 @@ target = attacks.wrong_labels(label, catalogue["label"].nunique(), seed, chosen[
 
 # %%
 settings = {
-    "bim_step": bim_step, "bim_steps": bim_steps, "bim_rungs": bim_rungs, "bim_bisections": bim_bisections,
+    "bim_step": bim_step, "bim_steps": bim_steps, "bim_first": bim_first, "bim_rungs": bim_rungs,
+    "bim_bisections": bim_bisections,
     "jsma_thetas": jsma_thetas, "jsma_steps": jsma_steps, "deepfool_caps": deepfool_caps,
     "cwa_cs": cwa_cs, "cwa_steps": cwa_steps,
     "pia_steps": pia_steps, "pia_samples": pia_samples, "pia_queries": pia_queries,

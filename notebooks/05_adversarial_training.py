@@ -51,6 +51,7 @@ steps = 7  # gradient steps of PGD and TRADES
 beta = 6.0  # of TRADES, weight of agreement
 pgd_clips = 0  # validation clips that PGD tries after every epoch; 0 tries all
 pgd_steps = 10  # gradient steps of that PGD
+tried_clips = 0  # tested clips that PGD tries in the end; 0 tries all
 device = "auto"  # cpu, cuda, or whichever is there
 
 # %%
@@ -178,10 +179,10 @@ print(f"drop: {100 * drop.value:.1f} points over {drop.over}, {100 * drop.low:.1
 # %%
 plain = (images.settings.bins, images.settings.frames)
 epsilon = metrics.scaled_budget(published.BUDGET, plain)
-tested = split[split["part"] == "test"]
+tested = data.choose(split[split["part"] == "test"], tried_clips, seed)
 victims = {training: victim}
 victims |= {"standard": models.load(control.path("model.safetensors"), where)} if len(before) else {}
-robust = pd.DataFrame({"clip": clean["clip"]})
+robust = pd.DataFrame({"clip": clips["clip"].iloc[tested["position"]].to_numpy()})
 for name, other in victims.items():
     robust[name] = pgd_right(
         other, images, tested["row"], tested["label"], budget=epsilon, steps=pgd_steps, norm="l2", seed=seed
