@@ -142,9 +142,14 @@ def folder(dataset: str, data: str) -> Path:
             return root / name
     wanted = " or ".join(str(root / name) for name in DATASETS[dataset].folders)
     raise FileNotFoundError(
-        f"{dataset}: no folder {wanted}; fetch it with 'make data DATASETS={dataset}' or name the folder "
-        "that holds it with DATA="
+        f"{dataset}: no folder {wanted}; 'make data DATASETS={dataset}' fetches it, DATA= names the folder "
+        "that holds it"
     )
+
+
+def present(dataset: str, data: str) -> bool:
+    """Whether a known data set's folder lies under ``data``."""
+    return any((Path(data) / name).is_dir() for name in DATASETS[dataset].folders)
 
 
 def clips(cell: study.Cell) -> pd.DataFrame:

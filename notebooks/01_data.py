@@ -14,20 +14,23 @@
 import pandas as pd
 from IPython.display import Audio, Markdown, display
 
-from lib import data, figures, study
+from lib import data, download, figures, study
 
 figures.use_style()
 
 # %% tags=["parameters"]
 build = "build"  # where the executed grid lies
 dataset = "esc50"
-data_folder = "data"  # where data sets lie
+data_folder = "data"  # where data sets lie, and where they are put if they are not there
+mirror = ""  # an address under which the archive lies too; empty: the original one
 shortest = 0.02  # s; a clip below it is left out
 unusable = 0.01  # share of clips that may be left out; above it the chapter stops
 workers = 0  # threads; 0 is one a core
 
 # %%
 cell = study.Cell(build, dataset)
+if dataset in download.SOURCES and not data.present(dataset, data_folder):
+    download.fetch(download.SOURCES[dataset], data_folder, mirror=mirror)
 manifest = data.manifest(dataset, data_folder, shortest=shortest, unusable=unusable, workers=workers)
 cell.save("clips.parquet", manifest)
 clips = data.clips(cell)

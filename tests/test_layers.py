@@ -19,6 +19,7 @@ BELOW = {
     "guard": set(),
     "attacks": set(),
     "pitch": set(),
+    "download": {"study"},
     "data": {"pitch", "study", "toy"},
     "store": {"features", "study"},
     "models": {"study"},

@@ -1,0 +1,358 @@
+"""Fetching from a server that breaks off, lies, stalls and alters, and archives that must not be unpacked."""
+
+import hashlib
+import http.server
+import io
+import tarfile
+import threading
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from lib import download
+
+TABLE = "meta/esc50.csv"
+
+
+def packed(files=None, kind="zip", root="ESC-50-1234"):
+    """An archive of small files below one folder."""
+    files = {TABLE: b"filename,fold\n", "audio/a.wav": bytes(range(256)) * 400} if files is None else files
+    out = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(out, "w") as archive:
+            for name, content in files.items():
+                archive.writestr(f"{root}/{name}", content)
+    else:
+        with tarfile.open(fileobj=out, mode="w:gz") as archive:
+            for name, content in files.items():
+                member = tarfile.TarInfo(f"{root}/{name}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    return out.getvalue()
+
+
+class Server:
+    """A server on the loopback address that serves ``content`` as ``behave`` says; counts its connections."""
+
+    def __init__(self, content, behave=None):
+        self.content, self.asked, test = content, [], self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                test.asked.append(self.headers.get("Range"))
+                (behave or whole)(self, test, len(test.asked))
+
+            def log_message(self, *words):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *error):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def answer(handler, content, *, cut=None, length=None, ranges=True):
+    """Serve ``content`` from where it is asked, ``cut`` off after so many bytes of it."""
+    asked = handler.headers.get("Range") if ranges else None
+    begin = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
+    if begin >= len(content):
+        handler.send_response(416)
+        handler.send_header("Content-Range", f"bytes */{len(content)}")
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+        return
+    rest = content[begin:]
+    handler.send_response(206 if asked else 200)
+    if asked:
+        handler.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
+    handler.send_header("Content-Length", str(length or len(rest)))
+    handler.end_headers()
+    handler.wfile.write(rest[:cut])
+    handler.wfile.flush()
+    handler.close_connection = True
+
+
+def whole(handler, test, number):
+    answer(handler, test.content)
+
+
+def source(content, **changes):
+    known = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    given = {"url": "http://127.0.0.1:9/gone.zip", "archive": "ESC-50.zip", "digest": known}
+    return download.Source(**given | {"folder": "ESC-50", "table": TABLE} | changes)
+
+
+def fetch(content, behave, folder, *, known=None, **settings):
+    with Server(content, behave) as server:
+        options = {"mirror": server.url, "pause": 0.01, "timeout": 5.0, "say": lambda line: None}
+        try:
+            return server, download.fetch(known or source(content), folder, **options | settings)
+        except Exception as error:
+            error.asked = server.asked
+            raise
+
+
+def left(folder):
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_data_set_is_fetched_and_only_it_stays(tmp_path, kind):
+    _, folder = fetch(packed(kind=kind), whole, tmp_path / "data")
+    assert left(tmp_path / "data") == ["ESC-50"]
+    assert (folder / TABLE).read_text() == "filename,fold\n"
+    assert (folder / "audio/a.wav").stat().st_size == 102400
+
+
+def test_what_is_there_is_not_fetched_again(tmp_path):
+    (tmp_path / "ESC-50").mkdir()
+    server, folder = fetch(packed(), whole, tmp_path)
+    assert folder == tmp_path / "ESC-50"
+    assert server.asked == []
+
+
+def test_a_connection_that_drops_at_every_tenth_goes_on_where_it_was(tmp_path):
+    content = packed()
+
+    def drops(handler, test, number):
+        answer(handler, content, cut=len(content) // 10 + 1)
+
+    server, folder = fetch(content, drops, tmp_path)
+    assert (folder / TABLE).is_file()
+    begins = [0, *(int(asked[6:-1]) for asked in server.asked[1:])]
+    assert begins == [n * (len(content) // 10 + 1) for n in range(10)]
+
+
+def test_a_server_without_ranges_is_asked_from_the_beginning(tmp_path):
+    content = packed()
+
+    def forgets(handler, test, number):
+        answer(handler, content, cut=len(content) // 2 if number == 1 else None, ranges=False)
+
+    server, folder = fetch(content, forgets, tmp_path)
+    assert (folder / "audio/a.wav").stat().st_size == 102400
+    assert len(server.asked) == 2
+
+
+def test_a_stall_is_a_broken_connection(tmp_path):
+    content = packed()
+
+    def stalls(handler, test, number):
+        if number == 1:
+            handler.send_response(200)
+            handler.send_header("Content-Length", str(len(content)))
+            handler.end_headers()
+            handler.wfile.write(content[:1000])
+            handler.wfile.flush()
+            time.sleep(1.0)
+        else:
+            answer(handler, content)
+
+    server, folder = fetch(content, stalls, tmp_path, timeout=0.2)
+    assert (folder / TABLE).is_file()
+    assert server.asked == [None, "bytes=1000-"]
+
+
+def test_a_length_too_long_is_not_believed(tmp_path):
+    content = packed()
+
+    def boasts(handler, test, number):
+        answer(handler, content, length=len(content) + 500 if number == 1 else None)
+
+    server, folder = fetch(content, boasts, tmp_path)
+    assert (folder / TABLE).is_file()
+    assert server.asked[1] == f"bytes={len(content)}-"
+
+
+@pytest.mark.parametrize("files", [False, True], ids=["archive hash", "files decide"])
+def test_a_length_too_short_is_found_out(tmp_path, files):
+    content = packed()
+
+    def cuts(handler, test, number):
+        answer(handler, content, length=len(content) - 500, cut=len(content) - 500)
+
+    with pytest.raises(download.Damaged, match=r"hash is .*, not sha256:"):
+        fetch(content, cuts, tmp_path, known=source(content, files=listed(tmp_path) if files else None))
+    assert left(tmp_path / ".") == (["listed.csv"] if files else [])
+
+
+def listed(folder, content=bytes(range(256)) * 400):
+    path = Path(folder) / "listed.csv"
+    path.write_text(f"path,md5\naudio/a.wav,{hashlib.md5(content).hexdigest()}\n")
+    return path
+
+
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
+def test_an_altered_byte_is_found_out_before_unpacking(tmp_path, place):
+    content = packed()
+
+    def alters(handler, test, number):
+        wrong = bytearray(content)
+        wrong[int(place * len(content))] ^= 1
+        answer(handler, bytes(wrong))
+
+    with pytest.raises(download.Damaged, match="hash"):
+        fetch(content, alters, tmp_path)
+    assert left(tmp_path) == []
+
+
+def test_another_archive_of_the_same_files_is_taken(tmp_path):
+    content = packed(kind="zip", root="ESC-50-packed-anew")
+    known = source(content, digest="sha256:" + "0" * 64, files=listed(tmp_path))
+    _, folder = fetch(content, whole, tmp_path, known=known)
+    assert (folder / "audio/a.wav").is_file()
+
+
+def test_another_archive_of_other_files_is_not(tmp_path):
+    content = packed({TABLE: b"filename\n", "audio/a.wav": b"another sound"})
+    known = source(content, digest="sha256:" + "0" * 64, files=listed(tmp_path))
+    with pytest.raises(download.Damaged, match=r"audio/a\.wav is not the file"):
+        fetch(content, whole, tmp_path, known=known)
+    assert left(tmp_path) == ["listed.csv"]
+
+
+def test_the_files_of_esc50_are_known():
+    rows = download.ESC50_FILES.read_text().splitlines()
+    assert rows[0] == "path,md5"
+    assert len(rows) == 1 + 2000 + 1
+    assert all(len(row.partition(",")[2]) == 32 for row in rows[1:])
+
+
+def test_without_network_one_sentence_says_what_to_do(tmp_path):
+    known = source(b"", url="http://127.0.0.1:9/ESC-50.zip")
+    with pytest.raises(download.Unreachable) as caught:
+        download.fetch(known, tmp_path, pause=0.01, say=lambda line: None)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert "http://127.0.0.1:9/ESC-50.zip by hand" in said
+    assert str(tmp_path / "ESC-50" / TABLE) in said
+    assert "refused" in said
+
+
+def test_a_server_that_says_no_is_not_asked_again(tmp_path):
+    def gone(handler, test, number):
+        handler.send_error(404)
+
+    with pytest.raises(download.Unreachable, match="404") as caught:
+        fetch(packed(), gone, tmp_path)
+    assert len(caught.value.asked) == 1
+
+
+def test_what_has_come_stays_for_the_next_try(tmp_path):
+    content = packed()
+
+    def dies(handler, test, number):
+        answer(handler, content, cut=5000 if number == 1 else 0)
+
+    with pytest.raises(download.Unreachable, match="goes on where this one ended"):
+        fetch(content, dies, tmp_path, attempts=2)
+    assert (tmp_path / "ESC-50.zip.part").stat().st_size == 5000
+    server, _ = fetch(content, whole, tmp_path)
+    assert server.asked == ["bytes=5000-"]
+
+
+def test_more_than_the_server_has_is_thrown_away(tmp_path):
+    content = packed()
+    (tmp_path / "ESC-50.zip.part").write_bytes(content + b"of another archive")
+    _, folder = fetch(content, whole, tmp_path)
+    assert (folder / TABLE).is_file()
+
+
+def test_an_archive_put_there_by_hand_is_taken(tmp_path):
+    content = packed()
+    (tmp_path / "ESC-50.zip").write_bytes(content)
+    server, folder = fetch(content, whole, tmp_path)
+    assert (folder / TABLE).is_file()
+    assert server.asked == []
+
+
+def test_a_wrong_archive_put_there_by_hand_is_named_and_kept(tmp_path):
+    (tmp_path / "ESC-50.zip").write_bytes(b"half of it")
+    with pytest.raises(download.Damaged, match=r"ESC-50\.zip is no sha256"):
+        fetch(packed(), whole, tmp_path)
+    assert (tmp_path / "ESC-50.zip").read_bytes() == b"half of it"
+
+
+@pytest.mark.parametrize(
+    "name", ["../out", "/etc/out", "a/../../../out", "..\\out", "C:/out"], ids=lambda name: repr(name)
+)
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_member_that_climbs_out_is_refused(tmp_path, name, kind):
+    out = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(out, "w") as archive:
+            archive.writestr(zipfile.ZipInfo(name), b"x")
+    else:
+        with tarfile.open(fileobj=out, mode="w:gz") as archive:
+            archive.addfile(tarfile.TarInfo(name))
+    with pytest.raises(download.Damaged, match="climbs out"):
+        fetch(out.getvalue(), whole, tmp_path / "data")
+    assert left(tmp_path / "data") == []
+    assert left(tmp_path) == ["data"]
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+def test_links_and_devices_are_refused(tmp_path, kind):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        member = tarfile.TarInfo("ESC-50/audio")
+        member.type, member.linkname = kind, "/etc"
+        archive.addfile(member)
+    with pytest.raises(download.Damaged, match="link or a device"):
+        fetch(out.getvalue(), whole, tmp_path)
+    assert left(tmp_path) == []
+
+
+def test_a_link_in_a_zip_is_refused(tmp_path):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        member = zipfile.ZipInfo("ESC-50/audio")
+        member.external_attr = 0o120777 << 16
+        archive.writestr(member, "/etc")
+    with pytest.raises(download.Damaged, match="link or a device"):
+        fetch(out.getvalue(), whole, tmp_path)
+
+
+def test_an_oversized_member_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "LARGEST", 1000)
+    with pytest.raises(download.Damaged, match=r"a\.wav has 102400 bytes, more than any recording"):
+        fetch(packed(), whole, tmp_path)
+    assert left(tmp_path) == []
+
+
+def test_an_archive_of_something_else_is_refused(tmp_path):
+    with pytest.raises(download.Damaged, match=r"holds no meta/esc50\.csv"):
+        fetch(packed({"README.md": b"hello"}), whole, tmp_path)
+    assert left(tmp_path) == []
+
+
+def test_what_a_killed_unpacking_left_is_removed(tmp_path):
+    (tmp_path / ".ESC-50.4711.unpacking" / "audio").mkdir(parents=True)
+    fetch(packed(), whole, tmp_path)
+    assert left(tmp_path) == ["ESC-50"]
+
+
+def test_of_two_at_once_one_fetches(tmp_path):
+    content, folders = packed(), []
+    with Server(content) as server:
+        known = source(content)
+
+        def one():
+            folders.append(download.fetch(known, tmp_path, mirror=server.url, say=lambda line: None))
+
+        both = [threading.Thread(target=one) for _ in range(2)]
+        for thread in both:
+            thread.start()
+        for thread in both:
+            thread.join()
+        assert len(server.asked) == 1
+    assert folders == [tmp_path / "ESC-50"] * 2
