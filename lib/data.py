@@ -23,10 +23,11 @@ import soundfile
 import soxr
 
 from lib import pitch, study, toy
+from lib.fingerprint import fingerprint
 
 COLUMNS = (
     *("clip", "path", "label", "name", "fold", "source", "take"),
-    *("rate", "channels", "frames", "peak", "rms", "clipped", "sha256", "problem"),
+    *("rate", "channels", "frames", "peak", "rms", "clipped", "fingerprint", "sha256", "problem"),
 )
 PARTS = ("train", "validation", "test")
 PROTOCOLS = ("official", "paper", "random", "copies")
@@ -71,8 +72,8 @@ def manifest(
     -------
     A row a clip in the CSV's order: clip (text id), path (absolute; empty for toy sounds), label
     0 … classes − 1, name, fold, source (recording), take, rate in Hz, channels, frames, peak and rms of
-    the mono mix in full scale, clipped (share of its samples at the rails), sha256 of the file, and
-    problem, empty where the clip can be used.
+    the mono mix in full scale, clipped (share of its samples at the rails), its fingerprint, sha256 of
+    the file, and problem, empty where the clip can be used.
 
     Raises
     ------
@@ -155,9 +156,12 @@ def present(dataset: str, data: str) -> bool:
 def clips(cell: study.Cell) -> pd.DataFrame:
     """The usable clips that chapter 1 left at this point's data set, numbered from 0.
 
-    The number is the clip's position in stores and splits.
+    The number is the clip's position in stores and splits. The manifest's hash goes into the receipt of
+    the cell that reads it.
     """
-    frame = study.load(cell.up(1).path("clips.parquet"))
+    path = cell.up(1).path("clips.parquet")
+    frame = study.load(path)
+    study.note("data", _sha256(str(path)))
     return frame[frame["problem"] == ""].reset_index(drop=True)
 
 
@@ -374,7 +378,7 @@ class _Listener:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         facts = {"rate": 0, "channels": 0, "frames": 0, "peak": 0.0, "rms": 0.0, "clipped": 0.0}
-        facts |= {"sha256": "", "problem": ""}
+        facts |= {"fingerprint": [], "sha256": "", "problem": ""}
         try:
             if row["path"]:
                 facts["sha256"] = _sha256(row["path"])
@@ -391,6 +395,7 @@ class _Listener:
         facts["peak"] = float(np.abs(mono).max())
         facts["rms"] = float(np.sqrt(np.mean(mono.astype(np.float64) ** 2)))
         facts["clipped"] = float(np.mean(np.abs(samples) >= _RAIL))
+        facts["fingerprint"] = fingerprint(mono, facts["rate"]).tolist()
         if np.ptp(mono) == 0:
             facts["problem"] = f"silent: every sample is {mono[0]:g}"
         elif len(mono) < self.shortest * facts["rate"]:

@@ -345,6 +345,28 @@ def history(frame: pd.DataFrame, *, x: str = "epoch", title: str = "") -> Figure
     return figure
 
 
+def distributions(frame: pd.DataFrame, units: Mapping[str, str], *, title: str = "") -> Figure:
+    """How each column is distributed over the classes: a box from quartile to quartile, whiskers to the ends.
+
+    Parameters
+    ----------
+    frame : with ``name``, the class, and the columns of ``units``.
+    units : column to what stands at its axis, with the unit.
+    """
+    names = sorted(frame["name"].unique())
+    figure, grid = _canvas(columns=len(units), figsize=(2.4 * len(units) + 1.2, 0.9 + 0.17 * len(names)))
+    for axes, (column, text) in zip(grid[0], units.items(), strict=True):
+        values = [frame.loc[frame["name"] == name, column] for name in names]
+        axes.boxplot(
+            values, orientation="horizontal", whis=(0, 100), widths=0.6, medianprops={"color": "black"}
+        )
+        axes.set_xlabel(text)
+        axes.set_yticks(range(1, len(names) + 1), names if axes is grid[0, 0] else [""] * len(names))
+        axes.invert_yaxis()
+    figure.suptitle(title, fontsize=9)
+    return figure
+
+
 def confusion(label_, predicted, names: Sequence[str], *, title: str = "") -> Figure:
     """How often each class is named as each, in clips; the diagonal is right.
 

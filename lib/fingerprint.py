@@ -1,0 +1,67 @@
+"""Near-duplicates: clips that sound the same although nothing says that they are.
+
+A fingerprint is what stays of a clip when time, level and phase are forgotten: the mean and the spread
+over time of the power in a few bands. Two copies of one sound, cut elsewhere, louder, or coded again,
+lie within a fraction of a decibel; two recordings of the same kind of thing several apart.
+"""
+
+import numpy as np
+import pandas as pd
+from scipy.spatial.distance import cdist
+
+BANDS = 16
+_EDGES = np.geomspace(80.0, 3600.0, BANDS + 1)  # Hz, within what the slowest recordings hold
+_WINDOW = 0.064  # s
+_RANGE = 80.0  # dB below the loudest band that are told apart
+_BLOCK = 1024  # clips compared with all others at once
+
+
+def fingerprint(samples: np.ndarray, rate: int) -> np.ndarray:
+    """Mean and deviation over time of the band powers in dB, of a mono clip (samples,) at ``rate`` Hz.
+
+    Returns
+    -------
+    float32 (2 · BANDS,), the means relative to their own mean, so that level plays no part.
+    """
+    window = round(_WINDOW * rate)
+    hop = window // 2
+    padded = np.pad(np.asarray(samples, np.float64), (0, max(0, window - len(samples))))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop] * np.hanning(window)
+    power = np.abs(np.fft.rfft(frames, axis=1)) ** 2
+    places = np.clip(np.round(_EDGES * window / rate).astype(int), 1, power.shape[1] - 1)
+    total = np.concatenate([np.zeros((len(power), 1)), power.cumsum(axis=1)], axis=1)
+    bands = np.diff(total[:, places], axis=1)
+    floor = max(bands.max(), np.finfo(float).tiny) * 10 ** (-_RANGE / 10)
+    decibels = 10 * np.log10(np.maximum(bands, floor))
+    means = decibels.mean(axis=0)
+    return np.concatenate([means - means.mean(), decibels.std(axis=0)]).astype(np.float32)
+
+
+def near_duplicates(clips: pd.DataFrame, within: float = 0.5) -> pd.DataFrame:
+    """Pairs of clips in different folds whose fingerprints lie within so many dB (root mean square).
+
+    Parameters
+    ----------
+    clips : with clip, fold, name, source, sha256 and fingerprint.
+
+    Returns
+    -------
+    A row a pair, the closest first: clip, fold, name, other, other_fold, other_name, distance in dB,
+    same_source, same_file.
+    """
+    marks = np.stack(clips["fingerprint"].to_list()).astype(np.float64) if len(clips) else np.zeros((0, 1))
+    fold, pairs = clips["fold"].to_numpy(), []
+    for begin in range(0, len(clips), _BLOCK):
+        distance = cdist(marks[begin : begin + _BLOCK], marks) / np.sqrt(marks.shape[1])
+        for i, j in zip(*np.nonzero(distance <= within), strict=True):
+            if begin + i < j and fold[begin + i] != fold[j]:
+                pairs.append((begin + i, j, distance[i, j]))
+    one, other = (clips.iloc[[pair[side] for pair in pairs]].reset_index(drop=True) for side in (0, 1))
+    found = pd.DataFrame({
+        "clip": one["clip"], "fold": one["fold"], "name": one["name"],
+        "other": other["clip"], "other_fold": other["fold"], "other_name": other["name"],
+        "distance": [pair[2] for pair in pairs],
+        "same_source": one["source"] == other["source"],
+        "same_file": one["sha256"] == other["sha256"],
+    })  # fmt: skip
+    return found.sort_values("distance", ignore_index=True)
