@@ -107,7 +107,7 @@ $(BUILD)/%/07_beyond.ipynb: $$(sources) $$(call attacked,$$*) | $(ready)
 
 # -------------------------------------------------------------------------------------------------- verbs
 .DEFAULT_GOAL := help
-.PHONY: help setup all data figures status lint test test-all lab clean
+.PHONY: help setup all data figures status plan verify lint test test-all lab clean
 
 help: ## print this
 	@echo "make VERB [DATASETS='demo esc10 esc50 urbansound8k'] [REPRESENTATIONS='$(REPRESENTATIONS)']"
@@ -130,8 +130,15 @@ figures: $(ready) ## draw tables and figures again, from the rows that chapter 6
 	  { echo "figures: chapter 6 has left no rows of $$d in $(BUILD)/$$d/figures or figures/$$d" >&2; exit 1; }; done
 
 status: $(ready) ## what is finished, to do, failed, or older than its code
-	@mkdir -p $(BUILD)$(file >$(BUILD)/.inputs/cells,$(cells))
-	@$(python) -m lib.receipts --build $(BUILD) --cells $(BUILD)/.inputs/cells
+	@mkdir -p $(inputs)$(file >$(inputs)/cells,$(cells))
+	@$(python) -m lib.receipts --build $(BUILD) --cells $(inputs)/cells
+
+plan: $(ready) ## what a grid will take, told from finished cells: hours, disk, memory
+	@mkdir -p $(inputs)$(file >$(inputs)/cells,$(cells))
+	@$(python) -m lib.plan --build $(BUILD) --params $(PARAMS) --cells $(inputs)/cells
+
+verify: $(ready) ## run a random tenth of the finished cells again: do they come out the same?
+	@OMP_NUM_THREADS=$(threads) $(python) -m lib.verify --build $(BUILD)
 
 lint: $(ready) ## ruff
 	@$(python) -m ruff check lib tests notebooks && $(python) -m ruff format --check lib tests notebooks

@@ -34,6 +34,8 @@ BELOW = {
     "training": {"attacks", "defences", "metrics", "models", "study"},
     "receipts": {"study"},
     "execute": {"study", "receipts"},
+    "plan": {"execute", "models", "receipts", "store", "study"},
+    "verify": {"receipts", "study"},
 }
 
 
