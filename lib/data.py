@@ -161,7 +161,7 @@ def clips(cell: study.Cell) -> pd.DataFrame:
     """
     path = cell.up(1).path("clips.parquet")
     frame = study.load(path)
-    study.note("data", _sha256(str(path)))
+    study.note("data", study.digest(str(path)))
     return frame[frame["problem"] == ""].reset_index(drop=True)
 
 
@@ -381,7 +381,7 @@ class _Listener:
         facts |= {"fingerprint": [], "sha256": "", "problem": ""}
         try:
             if row["path"]:
-                facts["sha256"] = _sha256(row["path"])
+                facts["sha256"] = study.digest(row["path"])
                 samples, facts["rate"] = decode(row["path"])
             else:
                 samples, facts["rate"] = toy.sound(row["clip"])[:, None], toy.RATE
@@ -401,11 +401,6 @@ class _Listener:
         elif len(mono) < self.shortest * facts["rate"]:
             facts["problem"] = f"{len(mono) / facts['rate']:.3g} s, shorter than {self.shortest:g} s"
         return facts
-
-
-def _sha256(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _ahead(call: Callable, items: Iterable, workers: int) -> Iterator:

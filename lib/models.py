@@ -7,7 +7,6 @@ does to its input first, it does inside. Chapter 3 explains them; chapters 4 and
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 import urllib.error
@@ -284,8 +283,7 @@ def published(name: str, weights_folder: str | Path = "weights") -> dict[str, to
 
 
 def _same(path: Path, weights: Weights, origin: str) -> None:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = study.digest(path)
     if not found.startswith(weights.sha256):
         raise ValueError(f"{origin} is not the published file: SHA-256 {found}, not {weights.sha256}…")
 
@@ -340,7 +338,7 @@ def predict(
     """Logits of stored images in evaluation mode and float32: (n, classes), on the CPU.
 
     ``images`` is a store or a tensor; ``rows`` says which of them, all by default. The batch is halved
-    when memory runs out. The model's mode is left as it was.
+    when memory runs out, which the cell's receipt tells. The model's mode is left as it was.
     """
     rows = np.arange(len(images)) if rows is None else np.array(rows)
     device = next(model.parameters()).device
@@ -357,6 +355,7 @@ def predict(
                     if batch == 1:
                         raise
                     batch //= 2
+                    study.note("batch halved to", str(batch))
                     continue
                 start += batch
     finally:

@@ -29,6 +29,7 @@ _FOLD = re.compile(r"(\d+)(?:\.(\d+))?")
 
 PROGRESS = "STUDY_PROGRESS"  # environment variable: the file that lib.execute shows on the terminal
 NOTES = "STUDY_NOTES"  # environment variable: the file of what a kernel adds to its cell's receipt
+CELLS = "STUDY_CELLS"  # environment variable: how many cells share one GPU
 _PROGRESS_EVERY = 0.5  # s between two lines of one loop
 
 
@@ -106,12 +107,15 @@ def fold_and_seed(fold: str) -> tuple[int, int]:
 
 def seed_of(*words: object) -> int:
     """A seed below 2**63 that depends on the words only: the same on every machine and run."""
-    digest = hashlib.sha256("\x1f".join(map(str, words)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+    drawn = hashlib.sha256("\x1f".join(map(str, words)).encode()).digest()
+    return int.from_bytes(drawn[:8], "big") >> 1
 
 
 def device(name: str = "auto") -> torch.device:
     """The device of that name; ``auto`` is CUDA where there is one, else the CPU.
+
+    Where make runs several cells at once on one GPU, each may take its part of the memory and no more, so
+    that a cell which needs too much halves its own batch instead of failing its neighbours.
 
     Raises
     ------
@@ -129,8 +133,17 @@ def device(name: str = "auto") -> torch.device:
         raise ValueError(f"device = {name!r} is none of auto, cpu, cuda, cuda:N")
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device = {name!r}, but {torch.cuda.device_count()} CUDA devices are there")
+    cells = int(os.environ.get(CELLS, "1"))
+    if found.type == "cuda" and cells > 1:
+        torch.cuda.set_per_process_memory_fraction(1 / cells, found)
     note("device", torch.cuda.get_device_name(found) if found.type == "cuda" else "cpu")
     return found
+
+
+def digest(path: str | os.PathLike) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

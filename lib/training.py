@@ -32,6 +32,7 @@ TRAININGS = tuple(defences.DEFENCES)
 """The ``training`` axis: standard (chapter 3), adversarial, fgsm_rs, pgd, trades (chapter 5)."""
 
 SCHEDULES = ("constant", "cosine", "onecycle")
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 HISTORY = (
     "epoch",
@@ -77,6 +78,7 @@ def fit(
     shift: float = 0.0,
     share: float = 1.0,
     layers: str = "all",
+    precision: str = "auto",
     budget: float = 2 / 255,
     alpha: float = 0.0,
     steps: int = 7,
@@ -107,6 +109,8 @@ def fit(
     share : of the training images that an epoch sees, drawn anew for each; with copies of a clip an epoch
         may then cost what the originals alone would.
     layers : "all" or "last", the layers that are trained.
+    precision : of the passes that are learnt from: "float32"; "bfloat16", where weights, losses and their
+        sums stay float32; "auto", bfloat16 on a GPU that has it. Validation is in float32 always.
     budget, alpha, steps, beta : of the defences; see ``defences.Settings``.
     pgd_clips : validation clips whose accuracy under PGD is taken after every epoch; 0 takes all, −1 none.
     pgd_steps : gradient steps of that PGD, within ``budget`` (ℓ∞).
@@ -241,7 +245,7 @@ class _Run:
             total = torch.zeros(2, dtype=torch.float64, device=x.device)
             try:
                 for part, label in zip(x.chunk(self.parts), y.chunk(self.parts), strict=True):
-                    with _mixed(x.device):
+                    with _mixed(x.device, self.settings["precision"]):
                         value, logits = defence(self.model, part, label, loss, numbers)
                     (value * (len(part) / len(x))).backward()
                     right = (logits.detach().argmax(1) == label).sum()
@@ -342,6 +346,8 @@ def _check(model: models.Victim, images: Any, split: pd.DataFrame, settings: Map
         raise ValueError(f"training = {training!r} is none of {', '.join(TRAININGS)}")
     if settings["schedule"] not in SCHEDULES:
         raise ValueError(f"schedule = {settings['schedule']!r} is none of {', '.join(SCHEDULES)}")
+    if settings["precision"] not in PRECISIONS:
+        raise ValueError(f"precision = {settings['precision']!r} is none of {', '.join(PRECISIONS)}")
     if settings["layers"] not in ("all", "last"):
         raise ValueError(f"layers = {settings['layers']!r} is neither all nor last")
     ranges = {
@@ -427,24 +433,32 @@ def _shifted(x: torch.Tensor, frames: np.ndarray) -> torch.Tensor:
 
 
 def _ahead(images: Any, rows: list[np.ndarray], device: torch.device) -> Iterator[torch.Tensor]:
-    """The batches on the device; on a GPU the next one is read while this one is learnt from."""
+    """The batches on the device; on a GPU the next is read, into pinned memory, while one is learnt from."""
     if device.type == "cpu":
         for chosen in rows:
             yield images[chosen].to(device)
         return
+
+    def read(chosen: np.ndarray) -> torch.Tensor:
+        x = images[chosen]
+        return x.pin_memory() if x.device.type == "cpu" else x
+
     with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(images.__getitem__, rows[0])
+        coming = reader.submit(read, rows[0])
         for following in [*rows[1:], None]:
             x = coming.result()
             if following is not None:
-                coming = reader.submit(images.__getitem__, following)
+                coming = reader.submit(read, following)
             yield x.to(device, non_blocking=True)
 
 
-def _mixed(device: torch.device) -> contextlib.AbstractContextManager:
-    """Mixed precision where the device has bfloat16; it needs no scaling of the loss."""
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return torch.autocast("cuda", torch.bfloat16)
+def _mixed(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """The precision of a pass; bfloat16 has the range of float32, so the loss needs no scaling."""
+    if precision == "auto":
+        native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bfloat16" if native else "float32"
+    if precision == "bfloat16":
+        return torch.autocast(device.type, torch.bfloat16)
     return contextlib.nullcontext()
 
 
@@ -489,19 +503,30 @@ def pgd_right(
     """Which images are still named rightly under PGD: as they are, and at its end. Shape (n,), bool.
 
     The victim is met in evaluation mode and float32; an image's random start depends on ``seed`` and its
-    row only.
+    row only. The batch is halved when memory runs out.
     """
     rows, labels = np.array(rows), np.array(labels)
-    device, found = next(model.parameters()).device, []
-    with defences.frozen(model):
-        for chosen in np.array_split(np.arange(len(rows)), math.ceil(len(rows) / batch) or 1):
-            x, y = images[rows[chosen]].to(device), torch.from_numpy(labels[chosen]).to(device, torch.long)
-            seeds = [seed * 1_000_003 + int(row) for row in rows[chosen]]
+    device = next(model.parameters()).device
+
+    def withstood(chosen: np.ndarray) -> np.ndarray:
+        x, y = images[rows[chosen]].to(device), torch.from_numpy(labels[chosen]).to(device, torch.long)
+        seeds = [seed * 1_000_003 + int(row) for row in rows[chosen]]
+        try:
             crafted = defences.measure(model, x, y, budget=budget, steps=steps, norm=norm, seeds=seeds)
-            with torch.no_grad():
-                right = [model(z).argmax(1) == y for z in (x, crafted)]
-            found.append((right[0] & right[1]).cpu().numpy())
-    return np.concatenate(found)
+        except torch.OutOfMemoryError:
+            if len(chosen) == 1:
+                raise
+            crafted = None
+        if crafted is None:
+            study.note("batch halved to", str(-(-len(chosen) // 2)))
+            return np.concatenate([withstood(half) for half in np.array_split(chosen, 2)])
+        with torch.no_grad():
+            right = [model(z).argmax(1) == y for z in (x, crafted)]
+        return (right[0] & right[1]).cpu().numpy()
+
+    parts = np.array_split(np.arange(len(rows)), math.ceil(len(rows) / batch) or 1)
+    with defences.frozen(model):
+        return np.concatenate([withstood(chosen) for chosen in parts])
 
 
 def examine(

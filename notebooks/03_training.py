@@ -34,6 +34,7 @@ protocol = "official"  # or paper: the random 70/30 split of Section V
 pretrained = "published"  # weights of ImageNet (resnet56: of CIFAR-10), as in Section V; none draws them
 weights = "weights"  # folder of published weights; what is missing is downloaded into it
 layers = "all"  # which layers learn; last keeps the published ones as they are
+precision = "auto"  # of the passes: float32, bfloat16, or auto, the latter on a GPU that has it
 epochs = 60  # passes over the training part; the paper names none
 patience = 20  # epochs without a better score before training stops early; 0 never does
 batch = 32  # images a step
@@ -134,7 +135,7 @@ models.whiten(victim, images, split.loc[split["part"] == "train", "row"])
 recipe = {
     "epochs": epochs, "patience": patience, "batch": batch, "learning_rate": learning_rate,
     "schedule": schedule, "smoothing": smoothing, "shift": shift, "share": share, "layers": layers,
-    "pgd_clips": -1, "seed": seed, "device": where,
+    "precision": precision, "pgd_clips": -1, "seed": seed, "device": where,
 }  # fmt: skip
 checkpoint = cell.path("checkpoint.safetensors")
 history = fit(victim, images, split, **recipe, checkpoint=checkpoint, say=print)

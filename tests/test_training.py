@@ -291,7 +291,7 @@ def test_the_parts_of_a_step_add_up_to_the_step(images):
     def gradients(parts):
         model = tiny().eval()
         run = training._Run(model, {"weight_decay": 0.0, "learning_rate": 0.0, "budget": 0.01, "alpha": 0.0,
-                                    "steps": 1, "beta": 1.0}, {})  # fmt: skip
+                                    "steps": 1, "beta": 1.0, "precision": "auto"}, {})  # fmt: skip
         run.parts = parts
         total = run.step(defences.standard, images[:8], labels, plain, 0.0, print)
         return total, [weight.grad.clone() for weight in model.parameters()]
