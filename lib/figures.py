@@ -267,9 +267,9 @@ def fooling_curves(
         figure, grid = _canvas(figsize=(5.6, 3.4))
         axes = grid[0, 0]
     finite = norms.replace(np.inf, np.nan)
-    positive = finite.where(finite > 0)
-    low, high = positive.min(axis=None), positive.max(axis=None)
-    low, high = (low / 2, high * 1.5) if np.isfinite(low) else (0.01, 10.0)
+    positive = finite.where(finite > 0).to_numpy()
+    positive = positive[np.isfinite(positive)]
+    low, high = (positive.min() / 2, positive.max() * 1.5) if len(positive) else (0.01, 10.0)
     if budget:
         low, high = min(low, budget / 2), max(high, budget * 2)
     for attack in in_order(norms.columns):

@@ -121,10 +121,12 @@ def climb(
     *,
     until: float = 0.9,
     batch: int = 16,
+    memory: float = 0.0,
     starts: torch.Tensor | None = None,
     keep: Callable[[str, Callable[[], Tensors]], Tensors] | None = None,
     show: Sequence[str] | None = None,
     progress: Callable[..., Iterable] = lambda iterable, what, total=None: iterable,
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
     """Attack every clip that the victim names rightly, up each ladder until enough are fooled.
 
@@ -136,13 +138,15 @@ def climb(
     clips : n names; those of the rows.
     ladders : name to ladder, as :func:`lib.attacks.ladders` makes them, or your own.
     until : the share of clips fooled beyond which nobody climbs on; 1 lets everyone climb to the end.
-    batch : the most clips attacked at once.
+    batch : the most clips attacked at once; halved for good when memory runs out.
+    memory : GiB that a batch may take, by :func:`footprint`; 0 sets no limit.
     starts : (n, 1, rows, frames) where an attack that needs one starts, a clip of the target's class
         each (see :func:`lib.attacks.starting_points`); all NaN where there is none.
     keep : called as ``keep(name, work)`` for each piece of work; gives what ``work()`` gives, from
         where it lay if it was done before (:class:`Pieces`).
     show : the clips whose examples are returned; all of them where it is not given.
     progress : ``progress(iterable, what, total)`` goes through the clips of an attack as they settle.
+    say : takes a line when a batch had to be made smaller. Which clips share a batch changes no result.
 
     Returns
     -------
@@ -160,6 +164,8 @@ def climb(
         raise ValueError(f"{len(x)} clips, {len(label)} labels, {len(target)} targets, {len(clips)} names")
     if len(set(clips)) != len(clips):
         raise ValueError("two clips have the same name")
+    if memory and len(x):
+        batch = min(batch, max(1, int(memory * 2**30 / footprint(victim, x[:1].to(device)))))
     before = torch.cat([_logits(victim, part.to(device)) for part in x.split(batch)]).argmax(1).cpu()
     _check_still(victim, x[:batch].to(device))
     places = torch.nonzero(before == label)[:, 0]
@@ -167,7 +173,7 @@ def climb(
     shown = [n for n, clip in enumerate(attacked) if show is None or clip in set(show)]
     tables, examples = [], {}
     for name, ladder in ladders.items():
-        one = _Climb(victim, name, ladder, x, label, target, starts, places, batch, keep, device)
+        one = _Climb(victim, name, ladder, x, label, target, starts, places, batch, keep, say, device)
         for _ in progress(one.settle(until), name, len(places)):
             pass
         rows = one.rows()
@@ -182,10 +188,10 @@ def climb(
 class _Climb:
     """One attack's way up: the least example so far, what it cost, and where each clip stands."""
 
-    def __init__(self, victim, name, ladder, x, label, target, starts, places, batch, keep, device):
+    def __init__(self, victim, name, ladder, x, label, target, starts, places, batch, keep, say, device):
         if not ladder.rungs:
             raise ValueError(f"the ladder of {name} has no rung")
-        self.victim, self.name, self.ladder, self.device = victim, name, ladder, device
+        self.victim, self.name, self.ladder, self.say, self.device = victim, name, ladder, say, device
         self.x, self.label, self.target = x[places], label[places], target[places]
         self.starts = starts[places] if starts is not None else None
         self.batch, self.keep = batch, keep or (lambda name, work: work())
@@ -229,7 +235,10 @@ class _Climb:
             yield from places.tolist()
 
     def _parts(self, places: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return places.split(self.batch) if len(places) else ()
+        """The places a batch at a time; the batch may shrink on the way."""
+        while len(places):
+            yield places[: self.batch]
+            places = places[len(places[: self.batch]) :]
 
     def _attempt(self, number: int, rung: Rung, places: torch.Tensor, epsilon: torch.Tensor) -> torch.Tensor:
         """Run one rung on the clips at ``places``, measure, and keep what is better."""
@@ -266,7 +275,20 @@ class _Climb:
         return held
 
     def _work(self, rung: Rung, places: torch.Tensor, epsilon: torch.Tensor) -> Tensors:
-        """The attack itself: examples and costs of the clips at ``places``."""
+        """Examples and costs of the clips at ``places``; in halves where memory is too short for all."""
+        try:
+            return self._attack(rung, places, epsilon)
+        except torch.OutOfMemoryError:
+            if len(places) == 1:
+                raise
+        self.batch = -(-len(places) // 2)
+        self.say(f"{self.name}: memory ran out, {self.batch} clips are attacked at once from here on")
+        halves = zip(places.split(self.batch), epsilon.split(self.batch), strict=True)
+        made = [self._work(rung, *half) for half in halves]
+        return {name: torch.cat([half[name] for half in made]) for name in made[0]}
+
+    def _attack(self, rung: Rung, places: torch.Tensor, epsilon: torch.Tensor) -> Tensors:
+        """The attack itself, on all of these clips at once."""
         x = self.x[places].to(self.device)
         criterion = self.ladder.criterion(
             self.label[places].to(self.device), self.target[places].to(self.device)
@@ -307,6 +329,28 @@ class _Climb:
                 "seconds": self.seconds.numpy(),
             }
         )
+
+
+_OVERHEAD = 1.5  # of a backward pass over what it keeps: the gradients on their way back
+_COPIES = 12  # images that an attack holds beside its example: moments, the nearest so far, steps
+
+
+def footprint(victim: foolbox.Model, x: torch.Tensor) -> float:
+    """Bytes that attacking one clip takes, (1, …): what the victim keeps for a backward pass, and images.
+
+    The weights are not counted; they are there once, whatever the batch.
+    """
+    kept: dict[int, int] = {}
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        if not isinstance(tensor, torch.nn.Parameter):
+            kept[tensor.data_ptr()] = tensor.nbytes
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        answer = victim(x.detach().requires_grad_())
+    del answer
+    return _OVERHEAD * sum(kept.values()) + _COPIES * x.nbytes
 
 
 def rms_rungs(

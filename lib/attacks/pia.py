@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import foolbox
+import numpy as np
 import torch
 from foolbox.attacks.base import MinimizationAttack
 
@@ -265,7 +266,8 @@ class _Walk:
 
 
 def starting_points(
-    x: torch.Tensor,
+    images: Any,
+    rows: Sequence[int],
     named: torch.Tensor,
     target: torch.Tensor,
     clips: Sequence[str],
@@ -276,16 +278,19 @@ def starting_points(
 
     Parameters
     ----------
-    x : (m, …) clips that the adversary has.
+    images : a store or a tensor, ``images[rows]`` is (m, …): the clips that the adversary has.
+    rows : m of them; only those that are drawn are read.
     named : (m,) the class that the victim gives each, for those it names rightly; −1 for the others.
     target, clips : n targets, and the names of the clips they are for.
     """
-    found = torch.full((len(target), *x.shape[1:]), torch.nan)
+    rows = np.asarray(rows)
+    found = torch.full((len(target), *images[rows[:1]].shape[1:]), torch.nan)
     for n, (wanted, clip) in enumerate(zip(target.tolist(), clips, strict=True)):
-        there = torch.nonzero(named == wanted)[:, 0]
+        there = torch.nonzero(named == wanted)[:, 0].numpy()
         if len(there):
             digest = hashlib.sha256(f"start/{seed}/{clip}".encode()).digest()
-            found[n] = x[there[int.from_bytes(digest[:8], "big") % len(there)]]
+            drawn = there[int.from_bytes(digest[:8], "big") % len(there)]
+            found[n] = images[rows[drawn : drawn + 1]][0]
     return found
 
 

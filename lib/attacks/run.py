@@ -58,11 +58,20 @@ class Run:
     def forward(self, x: torch.Tensor, active: torch.Tensor, cost: str = "forwards") -> torch.Tensor:
         """(k, classes) logits of ``x``, the images of the clips at ``active``, in full precision."""
         with torch.autocast(x.device.type, enabled=False):
-            logits = self.model(x)
+            logits = self._pass(x)
         if not torch.isfinite(logits).all():
             raise ValueError("the victim's logits are not finite")
         self.counts.add(cost, active)
         return logits
+
+    def _pass(self, x: torch.Tensor) -> torch.Tensor:
+        """The victim's answer; in halves where memory is too short for a pass that keeps no graph."""
+        try:
+            return self.model(x)
+        except torch.OutOfMemoryError:
+            if len(x) == 1 or x.requires_grad:
+                raise
+        return torch.cat([self._pass(half) for half in x.chunk(2)])
 
     def gradient(
         self, value: torch.Tensor, x: torch.Tensor, active: torch.Tensor, again: bool = False
