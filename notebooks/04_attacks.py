@@ -3,25 +3,27 @@
 #
 # **How small a change to a spectrogram makes a trained classifier name another sound?**
 #
-# The paper meets every victim with six attacks (Section VI). This chapter runs them against one: the
-# model that chapter 3 or 5 left at this point of the grid. You will see what an attack changes, how
-# its success grows with its budget, and how to tell a robust victim from a broken attack.
+# The paper meets every victim with six attacks (Sections II and VI). This chapter runs them against one:
+# the model that chapter 3 or 5 left at this point of the grid. You will see the equation of each attack and
+# how we read it, what an attack changes, how its success grows with its budget, and how to tell a robust
+# victim from a broken attack.
 #
 # *Threat model.* The adversary knows the weights (PIA: only the outputs) and changes the spectrogram,
 # not the waveform. Nothing here says how it would sound.
 #
 # Reads `clips.parquet`, the store of images, `model.safetensors` and `clean.parquet`; leaves
-# `attacks.parquet`, a row a clip and attack, and `examples.safetensors`, the images of one clip.
+# `attacks.parquet`, a row a clip and attack, and `examples.safetensors`, the images of a few clips.
 
 # %%
 import json
 
 import foolbox
+import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown
 
-from lib import attacks, data, figures, metrics, models, store, study
+from lib import attacks, data, figures, metrics, models, published, store, study
 from lib.attacks import doubts
 
 figures.use_style()
@@ -36,7 +38,8 @@ training = "standard"  # whose victim: standard (chapter 3) or a defence (chapte
 device = "auto"  # cpu, cuda, or whichever is there
 clips = 100  # drawn from the tested clips, stratified; 0 is all of them
 until = 0.9  # fooling rate beyond which nobody climbs on (Section VI)
-batch = 16  # clips attacked at once
+batch = 16  # most clips attacked at once
+memory = 8.0  # GiB that they may take; fewer are attacked at once where images are large
 bim_step = 0.00392  # ζ of Eq. 1: one grey level, 1/255, our reading of the paper's 1
 bim_steps = 100  # most steps of BIM at one budget
 bim_first = 0.00009375  # RMS of the first budget, 0.0015/16, reading 9
@@ -57,37 +60,146 @@ seed = 0
 # %%
 cell = study.Cell(build, dataset, representation, model, fold, training)
 where = study.device(device)
-victim = foolbox.PyTorchModel(models.load(cell.path("model.safetensors"), where), bounds=(0, 1), device=where)
+weights = cell.path("model.safetensors")
+victim = foolbox.PyTorchModel(models.load(weights, where), bounds=(0, 1), device=where)
 catalogue = data.clips(cell)
 images = store.open(cell.up(1).path("store"), representation)
+
+# %% [markdown]
+# ## Who is attacked, and towards what
+#
+# > **Paper.** Batches of 500 and 100 clips that span the data set; targets are drawn at random.
+#
+# > **Here.** `clips` of the tested ones, stratified and seeded, the same for every victim and attack; those
+# > that the victim names rightly are attacked, for a clip that is already misnamed needs no attack. A clip's
+# > target is drawn uniformly from its wrong classes, by the clip's name: every attack and every victim is
+# > asked for the same mistake.
 
 # %%
 tested = cell.load("clean.parquet").merge(catalogue.reset_index(names="position")[["clip", "position"]])
 chosen = data.choose(tested, clips, seed)
-copies = len(images) // len(catalogue)
-x = images[chosen["position"].to_numpy() * copies]
+place = tested["position"].to_numpy() * images.copies
+x = images[chosen["position"].to_numpy() * images.copies]
 label = torch.tensor(chosen["label"].to_numpy())
 target = attacks.wrong_labels(label, catalogue["label"].nunique(), seed, chosen["clip"])
+right = chosen[chosen["predicted"] == chosen["label"]]
+print(f"{cell}: {len(right)} of {len(chosen)} clips are named rightly")
 
 # %% [markdown]
-# ## Six attacks, one budget after another
+# ## BIM: many small steps
+#
+# The basic iterative method climbs the loss $J$ of the label in signed steps $\zeta$, or descends that of a
+# target, and comes back into the ball around the clip after each (Eq. 1):
+#
+# $$\mathbf{x}'_{n+1} = \operatorname{clip}\left\{\mathbf{x}'_n + \zeta \operatorname{sgn}
+#   \left(\nabla_{\mathbf{x}} J[\mathbf{x}'_n, l(\mathbf{x})]\right)\right\}$$
+#
+# BIM-a leaves a clip at its first example, BIM-b spends every step on it. FGSM is one step as long as the
+# ball is wide.
+#
+# > **Paper.** $\epsilon \geq 0.0015$, confidence $\geq 75\,\%$, $\zeta = 1$, measured in $\ell_2$.
+#
+# > **Here.** The Foolbox of that time measured this $\epsilon$ as RMS: the root of the mean square change of
+# > a value. So budgets are RMS radii that double from `bim_first`; the gap between the last that failed and
+# > the first that fooled is then halved `bim_bisections` times, clip by clip. $\zeta = 1$ is read as one grey
+# > level, 1/255 (`bim_step` says what is used here). An example counts when the target has probability 0.75.
 
+# %%
+one = right.index[:1]
+at = [list(chosen.index).index(n) for n in one]
+budget = metrics.scaled_budget(published.BUDGET, (images.settings.bins, images.settings.frames))
+goal = attacks.Confident(target[at].to(where))
+bim = {early: attacks.BIM(step=bim_step, steps=bim_steps, stop_at_first=early) for early in (True, False)}
+pair = {"clean": x[at]}
+pair |= {name: bim[early].run(victim, x[at].to(where), goal, epsilon=budget).cpu()
+         for name, early in (("BIM-a", True), ("BIM-b", False)) if at}  # fmt: skip
+told = {name: victim(image.to(where)).softmax(1)[0, target[at]].item() for name, image in pair.items() if at}
+for name, probability in told.items():
+    print(f"{name}: the target has probability {probability:.2f}, "
+          f"‖δ‖₂ = {(pair[name] - x[at]).norm():.3g} of {budget:.3g}")  # fmt: skip
+
+# %% [markdown]
+# ## JSMA: one value at a time
 #
-# | attack | equation | what climbs |
-# |---|---|---|
-# | BIM-a, BIM-b | 1 | the radius of the ball, RMS |
-# | JSMA | 2, 3 | the displacement of one value |
-# | DeepFool | 4 | the number of linearisations |
-# | CWA | 5 to 7 | c and the steps |
-# | PIA | (Ilyas et al.) | one walk, towards a smaller ball |
+# Which value of the image raises the target's logit and lowers all others? The Jacobian knows (Eq. 3), and
+# the saliency map of Eq. 2 ranks them:
 #
-# > **Paper.** Budgets are allocated until "AUC > 0.9"; targets are drawn at random.
+# $$J_{i,j} = \frac{\partial f_j(\mathbf{x})}{\partial \mathbf{x}_i}, \qquad
+#   S(\mathbf{x}, l')[i] = |J_{i,l'}| \Big(\sum_{j \neq l'} J_{i,j}\Big),$$
 #
-# > **Here.** Clips not yet fooled climb on until more than `until` of all clips named rightly are fooled.
-# > *Fooled* is the attack's own criterion, the target (for BIM with probability 0.75), for DeepFool any wrong
-# > class, measured again on the returned example. Targets are uniform over the wrong classes, seeded by clip.
+# zero where the signs are not the wanted ones. The most salient value is moved by $\theta$, again and again.
 #
-# FGSM (one step) and noise of the same norms are the controls.
+# > **Paper.** At most 1000 iterations, a scaling of $[0, 250]$, displacement 50.
+#
+# > **Here.** $\theta$ climbs through 50, 100, …, 250 of 255. As printed, Eq. 2 is Papernot's map for values
+# > that are *lowered*; its mirror, for values that are raised, is the default. $f$ are the logits: on
+# > probabilities, which sum to one, the sum in Eq. 2 would be $-J_{i,l'}$, and the map would say nothing new.
+# > Two gradients do for any number of classes: of $f_{l'}$, and of $\sum_j f_j$. Values at their bound are
+# > left out.
+#
+# ## DeepFool: the nearest boundary
+#
+# If the victim were linear, the shortest way over its boundary would be (Eq. 4)
+#
+# $$\epsilon = -f(\mathbf{x})\, \mathbf{w} / \|\mathbf{w}\|_2^2.$$
+#
+# DeepFool pretends so, takes the nearest of the boundaries to the other classes, and repeats until the class
+# has changed, whichever it then is.
+#
+# > **Paper.** 100 to 600 iterations; "$\ell_2$ or $\ell_\infty$, we use the latter in accordance with BIM",
+# > whose measure is $\ell_2$.
+#
+# > **Here.** $\ell_2$, by that accordance; caps on the linearisations climb.
+#
+# ## CWA: what is the least that fools?
+#
+# Carlini and Wagner minimise the change and a loss on the logits $Z$ together (Eqs. 5 and 6),
+#
+# $$\min \|\mathbf{x}' - \mathbf{x}\|_2^2 + c\, \mathcal{L}(\mathbf{x}'), \qquad
+#   \mathcal{L}(\mathbf{x}') =
+#   \max\Big\{\max_{i \neq l'} Z(\mathbf{x}')_i - Z(\mathbf{x}')_{l'},\; -\kappa\Big\},$$
+#
+# by Adam over $\rho$ with $\mathbf{x}' = \tfrac{1}{2}(\tanh \rho + 1)$, which cannot leave $[0, 1]$ (Eq. 7).
+#
+# > **Paper.** $c \in \{1, 3, 5, 7\}$, 25 to 1500 iterations. Eq. 8 gives the change found as
+# > $\tfrac{1}{2} \tanh(\rho + 1) - \mathbf{x}$, with $\rho$ an arctangent.
+#
+# > **Here.** $c$ and iterations are paired and climb together; $\kappa = 0$. Eq. 8 has a bracket in the wrong
+# > place, $\tfrac{1}{2}(\tanh \rho + 1) - \mathbf{x}$, and $\rho$ begins at the *hyperbolic* arctangent of
+# > $2\mathbf{x} - 1$, as Eq. 7 wants it.
+#
+# ## PIA: a black box
+#
+# Here only the outputs are known. The attack begins at another clip, one that *is* the target, and walks
+# towards $\mathbf{x}$ without losing the target: an $\ell_\infty$ ball around $\mathbf{x}$ shrinks, and the
+# probability of the target is climbed along a gradient guessed from pairs of probes (NES):
+#
+# $$\hat{g} = \frac{1}{2 n \sigma} \sum_{k=1}^{n} u_k \big[\log p(\mathbf{x}' + \sigma u_k) -
+#   \log p(\mathbf{x}' - \sigma u_k)\big], \qquad u_k \sim \mathcal{N}(0, 1).$$
+#
+# > **Paper.** $\epsilon \geq 0.001$, at most 500 iterations, decay 0.001, learning rate in $[0.001, 0.6]$.
+#
+# > **Here.** As Ilyas et al. have it (the paper's [15]): the victim tells the probability of its first class
+# > only, a pair that loses sight of the target is dropped, the ball shrinks by 0.001, twice as much while
+# > that succeeds and half as much when it fails. Every probe and every look is counted as a query.
+#
+# ## Six attacks, one budget after another
+#
+# | attack | goal | what climbs | measures |
+# |---|---|---|---|
+# | BIM-a, BIM-b | the target, with probability 0.75 | the radius of the ball, RMS | $\ell_2$ |
+# | JSMA | the target | the displacement of one value | $\ell_0$ |
+# | DeepFool | any wrong class | the number of linearisations | $\ell_2$ |
+# | CWA | the target | $c$ and the steps | $\ell_2$ |
+# | PIA | the target | nothing: one walk, towards a smaller ball | $\ell_\infty$ |
+#
+# FGSM, one step, and noise of the same norms are the controls.
+#
+# > **Paper.** Budgets are allocated until "AUC > 0.9".
+#
+# > **Here.** Clips not yet fooled climb on until more than `until` of all clips attacked are fooled, or the
+# > ladder ends. *Fooled* is the goal in the table, measured again on the returned example and never taken
+# > from the attack. All norms below are $\ell_2$ over the whole image, so that attacks can be compared.
 
 # %%
 settings = {
@@ -99,17 +211,16 @@ settings = {
 }  # fmt: skip
 ladders = attacks.ladders(images.size, seed=seed, **settings)
 named = torch.tensor(tested["label"].where(tested["predicted"] == tested["label"], -1).to_numpy())
-others = images[tested["position"].to_numpy() * copies]
-starts = attacks.starting_points(others, named, target, list(chosen["clip"]), seed=seed)
+starts = attacks.starting_points(images, place, named, target, list(chosen["clip"]), seed=seed)
 
 # %%
-right = chosen[chosen["predicted"] == chosen["label"]]
 wanted = right[right["clip"].isin(catalogue.loc[catalogue["name"] == shown_class, "clip"])]
-shown = list(pd.concat([wanted, right])["clip"][:1])
-pieces = attacks.Pieces(cell.path("04_attacks.pieces"), study.save, study.load)
+shown = list(dict.fromkeys(pd.concat([wanted, right])["clip"]))[:5]
+pieces = attacks.Pieces(cell.path("04_attacks.pieces"), study.save, study.load, study.digest(weights))
 rows, examples = attacks.climb(
     victim, x, label, target, list(chosen["clip"]), ladders,
-    until=until, batch=batch, starts=starts, keep=pieces, show=shown, progress=study.progress,
+    until=until, batch=batch, memory=memory, starts=starts, keep=pieces, show=shown,
+    progress=study.progress, say=print,
 )  # fmt: skip
 cell.save("attacks.parquet", rows)
 pieces.clear()
@@ -119,7 +230,6 @@ pieces.clear()
 # that see the weights should lead PIA, every one of them noise, and the curves should reach 1 in the end.
 
 # %%
-budget = metrics.scaled_budget(3.0, (images.settings.bins, images.settings.frames))
 figures.fooling_curves(rows, budget=budget, title=figures.point(str(cell)))
 
 # %% [markdown]
@@ -127,14 +237,14 @@ figures.fooling_curves(rows, budget=budget, title=figures.point(str(cell)))
 # those that were fooled.
 
 # %%
-norms = metrics.least_norms(rows)
-summary = rows.groupby("attack", sort=False)[["fooled", "reached"]].mean()
-summary["AUC within ε"] = metrics.auc(rows, budget)
+norms = metrics.least_norms(rows).reindex(columns=list(ladders))
+summary = rows.groupby("attack", sort=False)[["fooled", "reached"]].mean().reindex(list(ladders))
+summary["AUC within ε"] = metrics.shortfall(norms, budget).mean()
 summary["median ‖δ‖₂"] = norms.replace(float("inf"), float("nan")).median()
 summary[["forwards", "backwards", "queries"]] = rows.groupby("attack", sort=False)[
     ["forwards", "backwards", "queries"]
 ].mean()
-Markdown(summary.to_markdown(floatfmt=".3g"))
+Markdown(summary.rename_axis("attack").to_markdown(floatfmt=".3g"))
 
 # %% [markdown]
 # ## One clip under six attacks
@@ -142,16 +252,26 @@ Markdown(summary.to_markdown(floatfmt=".3g"))
 # The first picture is the clip, the others the least perturbed example that each attack found of it.
 
 # %%
-place = list(chosen["clip"]).index(shown[0])
-drawn = {"original": x[place]} | {
-    name: images_[0] for name, images_ in examples.items() if name in attacks.ALL
-}
-who = catalogue.loc[catalogue["clip"] == shown[0], "name"].iloc[0]
-cell.save("examples.safetensors", (drawn, {"clips": json.dumps(shown), "names": json.dumps([who])}))
-below = {
-    name: f"‖δ‖₂ = {(image - x[place]).norm():.2g}" for name, image in drawn.items() if name != "original"
-}
-figures.spectrograms(drawn, frequencies=images.frequencies, times=images.times, below=below)
+spots = [list(chosen["clip"]).index(clip) for clip in shown]
+kept = {"original": x[spots]} | {name: each for name, each in examples.items() if name in attacks.ALL}
+names = catalogue.set_index("clip")["name"]
+about = {"clips": json.dumps(shown), "names": json.dumps([names[clip] for clip in shown])}
+cell.save("examples.safetensors", (kept, about))
+drawn = {name: each[0] for name, each in kept.items() if len(each)} or {"nothing was attacked": x[0]}
+sizes = {name: f"‖δ‖₂ = {(image - drawn['original']).norm():.2g}"
+         for name, image in drawn.items() if name in attacks.ALL}  # fmt: skip
+figures.spectrograms(drawn, frequencies=images.frequencies, times=images.times, below=sizes)
+
+# %% [markdown]
+# And what was changed, on a scale around zero that all six share: JSMA a few values by much, the others
+# nearly all by little.
+
+# %%
+changes = {name: image - drawn["original"] for name, image in drawn.items() if name in attacks.ALL}
+figures.spectrograms(
+    changes or drawn, frequencies=images.frequencies, times=images.times, below=sizes, columns=3,
+    difference=True,
+)  # fmt: skip
 
 # %% [markdown]
 # ## Doubts
@@ -162,28 +282,23 @@ figures.spectrograms(drawn, frequencies=images.frequencies, times=images.times, 
 # fall to every clip, or the attack is broken.
 
 # %%
-few = right.index[:doubted]
-mine = [list(chosen.index).index(n) for n in few]
+mine = [list(chosen.index).index(n) for n in right.index[:doubted]]
+some, towards = x[mine].to(where), target[mine].to(where)
 staircase = foolbox.PyTorchModel(doubts.Masked(victim).eval(), bounds=(0, 1), device=where)
-honest = doubts.gradients(victim, x[mine].to(where), target[mine].to(where))
-hidden = doubts.gradients(staircase, x[mine].to(where), target[mine].to(where))
-plane = doubts.Breakable(x[0].numel(), len(set(label.tolist())) + 1, seed).eval()
+honest, hidden = (doubts.gradients(each, some, towards) for each in (victim, staircase))
+plane = doubts.Breakable(x[0].numel(), catalogue["label"].nunique(), seed).eval()
 weak = foolbox.PyTorchModel(plane, bounds=(0, 1), device=where)
-named_so = weak(x[mine].to(where)).argmax(1)
-_, _, fallen = attacks.BIM(step=bim_step, steps=100)(weak, x[mine].to(where), named_so, epsilons=50.0)
+fallen = doubts.reached(weak, attacks.BIM(step=bim_step, steps=100), some, towards, [50.0])
 
 # %% [markdown]
 # Second, do more budget and more steps do what they should? The same clips, at once: BIM-b at a half, one and
 # two times the median norm that it needed, and at that norm with twice the steps.
 
 # %%
-least = norms["BIM-b"].replace(float("inf"), float("nan")).median()
-least = least if least == least else budget
-goal = attacks.Confident(target[mine].to(where))
+median = float(np.nan_to_num(summary.loc["BIM-b", "median ‖δ‖₂"], nan=budget))
 steps = [attacks.BIM(step=bim_step, steps=n, stop_at_first=False) for n in (bim_steps, 2 * bim_steps)]
-_, _, grown = steps[0](victim, x[mine].to(where), goal, epsilons=[least / 2, least, 2 * least])
-_, _, longer = steps[1](victim, x[mine].to(where), goal, epsilons=least)
-grown, longer = grown.float().mean(1).tolist(), longer.float().mean().item()
+grown = doubts.reached(victim, steps[0], some, towards, [median / 2, median, 2 * median]).mean().tolist()
+longer = doubts.reached(victim, steps[1], some, towards, [median]).mean().tolist()
 print(f"BIM-b at half, one and two medians: {grown}; with twice the steps: {longer}")
 
 # %% [markdown]
@@ -193,11 +308,12 @@ print(f"BIM-b at half, one and two medians: {grown}; with twice the steps: {long
 last = metrics.succeeded(norms)
 white = last.drop(["PIA", "FGSM", "noise"])
 checks = {
+    "there was a clip to attack": len(right) > 0,
     "a larger budget never fools fewer": grown == sorted(grown),
-    "twice the steps change little": abs(longer - grown[1]) <= 0.25,
+    "twice the steps change little": abs(longer[0] - grown[1]) <= 0.25,
     "the gradients keep their promise": not honest["masked"].mean() > 0.1,
     "a masked gradient is flagged": bool(hidden["masked"].all()),
-    "a victim made to break is broken": bool(fallen.all()),
+    "a victim made to break is broken": bool(fallen.all(axis=None)),
     "seeing the weights fools more than nine in ten": bool((white > until).all()),
     "many steps beat one": last["BIM-b"] >= last["FGSM"],
     "seeing the weights beats asking": white.max() >= last["PIA"],
@@ -205,8 +321,8 @@ checks = {
     "every example lies in [0, 1]": all(bool(((e >= 0) & (e <= 1)).all()) for e in examples.values()),
 }
 said = [f"{len(right)} of {len(chosen)} clips are named rightly, and were attacked"]
-said += [f"{name} fools {value:.0%}, half of those within ‖δ‖₂ = {summary.loc[name, 'median ‖δ‖₂']:.2g}"
-         for name, value in last.items()]  # fmt: skip
+medians = {name: f", half of those within ‖δ‖₂ = {norm:.2g}" for name, norm in summary["median ‖δ‖₂"].items()}
+said += [f"{name} fools {value:.0%}{medians[name] if value > 0 else ''}" for name, value in last.items()]
 said += [f"the paper's ‖ε‖₂ = 3 is {budget:.2g} at this size"]
 said += [f"**in doubt:** not true that {claim}" for claim, holds in checks.items() if not holds]
 Markdown("## Summary\n\n- " + "\n- ".join(said))
