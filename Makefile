@@ -73,7 +73,7 @@ ifeq ($(DATASETS)$(filter -j%,$(MAKEFLAGS)),demo)
 MAKEFLAGS += -j2
 endif
 
-# N cells at once (make -jN) share the cores. Huge pages halve the time of networks whose gradients are large.
+# N cells at once (make -jN) share the cores and the GPU, unless a launcher places each by itself. Huge pages halve the time of networks whose gradients are large.
 cores   := $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu)
 jobs     = $(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),1)
 threads  = $(or $(THREADS),$(shell n=$$(($(cores) / $(jobs))); echo $$((n > 0 ? n : 1))))
@@ -81,7 +81,8 @@ point    = $(foreach i,1 2 3 4 5,$(if $(call axis,$i),-p $(word $i,$(axes)) $(ca
 
 # A launcher may lose a node and yet exit 0: afterwards the target must be newer than what called for it.
 define run
-@OMP_NUM_THREADS=$(threads) THP_MEM_ALLOC_ENABLE=1 $(LAUNCH) $(python) -m lib.execute notebooks/$(basename $(@F)).py $@ \
+@OMP_NUM_THREADS=$(threads) STUDY_CELLS=$(if $(LAUNCH),1,$(jobs)) THP_MEM_ALLOC_ENABLE=1 \
+  $(LAUNCH) $(python) -m lib.execute notebooks/$(basename $(@F)).py $@ \
   --timeout $(TIMEOUT) -f $(inputs)/$(call axis,1)/$(basename $(@F)).yaml -p build $(BUILD) $(point) $1
 @for f in $@ $?; do [ -e $@ ] && ! [ $$f -nt $@ ] || \
   { echo "FAILED $(basename $@): its runner ended without an error, yet the notebook is not there" >&2; exit 1; }; done

@@ -109,6 +109,11 @@ def test_cells_at_once_share_the_cores(tiny, words, threads):
     assert f'"threads": "{threads}"' in (tiny.folder / "build/tiny/01_data.json").read_text()
 
 
+def test_cells_at_once_share_a_gpu_unless_a_launcher_places_them(tiny):
+    assert "STUDY_CELLS=3 " in tiny.make("-n", "data", "-j3").stdout
+    assert "STUDY_CELLS=1 " in tiny.make("-n", "data", "-j3", "LAUNCH=srun").stdout
+
+
 def test_status_names_what_is_to_do_and_what_is_older_than_its_code(tiny):
     assert tiny.make("data").returncode == 0
     done = tiny.make("status")

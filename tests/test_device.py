@@ -1,0 +1,168 @@
+"""What only a GPU does, tested without one: its name and share, precision, reading ahead, short memory."""
+
+import numpy as np
+import pytest
+import torch
+
+from lib import attacks, models, study, training
+from lib.attacks import ladder
+from tests.test_attacks import Curved, wrap
+from tests.test_attacks_climb import given, ladders
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A GPU as far as torch tells of one; gives the shares of memory that were asked for."""
+    shares = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"a fake {device}")
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda share, device: shares.append((share, device))
+    )
+    return shares
+
+
+def test_the_device_is_the_gpu_where_there_is_one(gpu, tmp_path, monkeypatch):
+    monkeypatch.setenv(study.NOTES, str(tmp_path / "notes"))
+    assert study.device() == torch.device("cuda")
+    assert study.device("cuda:1") == torch.device("cuda:1")
+    assert study.notes(tmp_path / "notes") == {"device": "a fake cuda:1"}
+    assert study.device("cpu") == torch.device("cpu")
+    with pytest.raises(ValueError, match=r"'cuda:2', but 2 CUDA devices are there"):
+        study.device("cuda:2")
+
+
+def test_cells_that_share_a_gpu_share_its_memory(gpu, monkeypatch):
+    study.device()
+    assert gpu == []
+    monkeypatch.setenv(study.CELLS, "4")
+    study.device("cpu")
+    assert gpu == []
+    study.device("cuda:1")
+    assert gpu == [(0.25, torch.device("cuda:1"))]
+
+
+@pytest.mark.parametrize(("native", "wanted"), [(True, "autocast"), (False, "nullcontext")])
+def test_auto_is_bfloat16_on_a_gpu_that_has_it(native, wanted, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert type(training._mixed(torch.device("cuda"), "auto")).__name__ == wanted
+    assert type(training._mixed(torch.device("cuda"), "float32")).__name__ == "nullcontext"
+    assert type(training._mixed(torch.device("cpu"), "auto")).__name__ == "nullcontext"
+
+
+def test_in_bfloat16_weights_and_losses_stay_float32():
+    victim = models.build("resnet56", 3, (16, 16)).train()
+    with training._mixed(torch.device("cpu"), "bfloat16"):
+        logits = victim(torch.rand(4, 1, 16, 16))
+        loss = training._loss(logits, torch.tensor([0, 1, 2, 0]), 0.0)
+    assert logits.dtype == torch.bfloat16
+    assert loss.dtype == torch.float32
+    loss.backward()
+    assert {weight.grad.dtype for weight in victim.parameters()} == {torch.float32}
+
+
+def test_batches_are_read_ahead_into_pinned_memory_in_order(monkeypatch):
+    read, pinned = [], []
+
+    class Store:
+        def __getitem__(self, rows):
+            read.append(list(rows))
+            return torch.full((len(rows), 1, 2, 2), float(rows[0]))
+
+    def pin(x):
+        pinned.append(x[0, 0, 0, 0].item())
+        return x
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    rows = [np.array([0, 1]), np.array([2, 3]), np.array([4])]
+    ahead = training._ahead(Store(), rows, torch.device("meta"))
+    shapes = [tuple(next(ahead).shape)]
+    assert read[:1] == [[0, 1]]
+    shapes += [tuple(x.shape) for x in ahead]
+    assert shapes == [(2, 1, 2, 2), (2, 1, 2, 2), (1, 1, 2, 2)]
+    assert read == [[0, 1], [2, 3], [4]]
+    assert pinned == [0.0, 2.0, 4.0]
+
+
+# ---------------------------------------------------------------------------------------------- short memory
+
+
+class Short(Curved):
+    """A victim whose passes with a graph bear two images, those without one three."""
+
+    def forward(self, x):
+        if len(x) > (2 if x.requires_grad else 3):
+            raise torch.OutOfMemoryError("a fake")
+        return super().forward(x)
+
+
+def test_attacks_halve_their_batch_and_come_out_the_same():
+    net, x, label, target, clips, starts = given()
+    short = Short()
+    short.load_state_dict(net.state_dict())
+    chosen = ladders(only=["BIM-a", "JSMA", "PIA"])
+    whole, one = attacks.climb(wrap(net), x, label, target, clips, chosen, starts=starts, batch=3)
+    said = []
+    rows, other = attacks.climb(
+        wrap(short), x, label, target, clips, chosen, starts=starts, batch=3, say=said.append
+    )
+    assert said[0] == "BIM-a: memory ran out, 2 clips are attacked at once from here on"
+    assert rows["fooled"].tolist() == whole["fooled"].tolist()
+    np.testing.assert_allclose(rows["l2"], whole["l2"], atol=1e-4)
+    for name in one:
+        torch.testing.assert_close(other[name], one[name], atol=1e-4, rtol=0)
+
+
+def test_memory_that_does_not_suffice_for_one_clip_is_an_error():
+    net, x, label, target, clips, _ = given()
+
+    class Nothing(Short):
+        def forward(self, x):
+            if x.requires_grad:
+                raise torch.OutOfMemoryError("a fake")
+            return super().forward(x)
+
+    none = Nothing()
+    none.load_state_dict(net.state_dict())
+    with pytest.raises(torch.OutOfMemoryError):
+        attacks.climb(wrap(none), x, label, target, clips, ladders(only=["BIM-a"]), batch=3)
+
+
+def test_a_budget_of_memory_bounds_the_batch(monkeypatch):
+    net, x, label, target, clips, _ = given()
+    one = ladder.footprint(wrap(net), x[:1])
+    hidden = x[:1].numel() * 4  # at the least, the image itself is kept for the first layer's gradient
+    assert one >= ladder._COPIES * x[:1].nbytes + hidden
+    assert ladder.footprint(wrap(net), torch.cat([x, x])) > 1.5 * ladder.footprint(wrap(net), x)
+    seen = []
+    run = attacks.BIM.run
+
+    def noted(self, model, x, *rest, **more):
+        seen.append(len(x))
+        return run(self, model, x, *rest, **more)
+
+    monkeypatch.setattr(attacks.BIM, "run", noted)
+    for memory, most in ((2.5 * one / 2**30, 2), (0.1 * one / 2**30, 1), (0.0, 8)):
+        seen.clear()
+        attacks.climb(wrap(net), x, label, target, clips, ladders(only=["BIM-a"]), batch=8, memory=memory)
+        assert max(seen) == most
+
+
+def test_pgd_halves_its_batch_and_comes_out_the_same(monkeypatch, tmp_path):
+    victim = models.build("resnet56", 3, (16, 16)).eval()
+    x, labels = torch.rand(9, 1, 16, 16), np.arange(9) % 3
+    whole = training.pgd_right(victim, x, range(9), labels, budget=0.01, steps=2, batch=8)
+    forward = victim.forward
+
+    def short(images):
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("a fake")
+        return forward(images)
+
+    monkeypatch.setattr(victim, "forward", short)
+    monkeypatch.setenv(study.NOTES, str(tmp_path / "notes"))
+    found = training.pgd_right(victim, x, range(9), labels, budget=0.01, steps=2, batch=8)
+    assert found.tolist() == whole.tolist()
+    assert "batch halved to" in study.notes(tmp_path / "notes")
