@@ -8,13 +8,15 @@ that cannot be used stay in the manifest with their ``problem`` named. Chapter 1
 from __future__ import annotations
 
 import collections
+import csv
 import dataclasses
 import hashlib
 import io
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,11 @@ _TEST_SHARE = 0.3  # of the paper's random split
 _INNER_FOLDS = 5  # of the paper's cross-validation inside the rest
 _WHOLE = 0.99  # the share of the promised samples below which a file counts as truncated
 _RAIL = 0.999  # of full scale: samples at or above it count as clipped
+_RATES = (1000, 1_000_000)  # Hz; a header that says another rate is not believed
+_MOST = 1 << 28  # samples of all channels, a GiB once decoded: more is a recording, not a clip
+_MARKED = 60.0  # s from a clip's beginning that its fingerprint is taken of
+_UNSAID = 0x7FFF0000  # bytes; a header that promises more was written before the length was known
+_CUT = re.compile(r"(?:data|SSND|Data Size|riff) *: (\d+) \(should be (\d+)\)")  # libsndfile's log
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,9 +116,13 @@ def read(dataset: str, data: str) -> pd.DataFrame:
     again = frame["clip"].duplicated()
     if again.any():
         raise ValueError(f"{dataset}: the clip {frame.loc[again, 'clip'].iloc[0]!r} stands in its CSV twice")
+    again = frame["path"].duplicated() & (frame["path"] != "")
+    if again.any():
+        raise ValueError(f"{dataset}: {frame.loc[again, 'path'].iloc[0]} stands in its CSV twice")
     absent = [path for path in frame["path"] if path and not os.path.isfile(path)]
     if absent:
-        what = "is a folder, not a file" if os.path.isdir(absent[0]) else "is not there"
+        what = "is no ordinary file" if os.path.exists(absent[0]) else "is not there"
+        what = "is a folder, not a file" if os.path.isdir(absent[0]) else what
         raise FileNotFoundError(
             f"{dataset}: {absent[0]}, named by the CSV, {what} ({len(absent)} of {len(frame)} files missing)"
         )
@@ -120,7 +131,8 @@ def read(dataset: str, data: str) -> pd.DataFrame:
         if len(found) > 1:
             raise ValueError(f"{dataset}: the label {target!r} has two names, {found[0]!r} and {found[1]!r}")
     order = {target: label for label, target in enumerate(sorted(frame["target"].unique()))}
-    return frame.assign(label=frame["target"].map(order).astype(int)).drop(columns="target")
+    frame = frame.assign(label=frame["target"].map(order).astype(int))
+    return frame.drop(columns="target").reset_index(drop=True)
 
 
 def folder(dataset: str, data: str) -> Path:
@@ -179,17 +191,17 @@ def _read_toy() -> pd.DataFrame:
 
 
 def _read_esc50(folder: Path, *, ten: bool = False) -> pd.DataFrame:
-    table = _csv(folder / "meta" / "esc50.csv", "filename fold target category esc10 src_file take")
+    file = folder / "meta" / "esc50.csv"
+    table = _csv(file, "filename fold target category esc10 src_file take")
     if ten:
-        table = table[table["esc10"].str.lower() == "true"].reset_index(drop=True)
-    path = [str((folder / "audio" / name).resolve()) for name in table["filename"]]
+        table = table[table["esc10"].str.lower() == "true"]
     return pd.DataFrame(
         {
             "clip": [Path(name).stem for name in table["filename"]],
-            "path": path,
-            "target": _integers(table, "target", folder / "meta" / "esc50.csv"),
+            "path": _below(folder / "audio", table["filename"], file),
+            "target": _integers(table, "target", file),
             "name": table["category"],
-            "fold": _integers(table, "fold", folder / "meta" / "esc50.csv"),
+            "fold": _integers(table, "fold", file, least=1),
             "source": table["src_file"],
             "take": table["take"],
         }
@@ -203,14 +215,14 @@ def _read_esc10(folder: Path) -> pd.DataFrame:
 def _read_urbansound8k(folder: Path) -> pd.DataFrame:
     file = folder / "metadata" / "UrbanSound8K.csv"
     table = _csv(file, "slice_file_name fsID fold classID class")
-    rows = zip(table["slice_file_name"], table["fold"], strict=True)
+    names = "fold" + table["fold"] + "/" + table["slice_file_name"]
     return pd.DataFrame(
         {
             "clip": [Path(name).stem for name in table["slice_file_name"]],
-            "path": [str((folder / "audio" / f"fold{fold}" / name).resolve()) for name, fold in rows],
+            "path": _below(folder / "audio", names, file),
             "target": _integers(table, "classID", file),
             "name": table["class"],
-            "fold": _integers(table, "fold", file),
+            "fold": _integers(table, "fold", file, least=1),
             "source": table["fsID"],
             "take": [Path(name).stem.partition("-")[2] for name in table["slice_file_name"]],
         }
@@ -220,54 +232,90 @@ def _read_urbansound8k(folder: Path) -> pd.DataFrame:
 def _read_own(folder: Path) -> pd.DataFrame:
     """A folder of one's own: clips.csv with path, label and, if known, source and fold."""
     file = folder / "clips.csv"
-    table = _csv(file, "path label")
+    table = _csv(file, "path label", "source fold")
     source = table["source"] if "source" in table else table["path"]
-    numeric = table["label"].str.fullmatch(r"-?\d+").all()
+    source = source.where(source != "", table["path"])
+    numeric = table["label"].str.fullmatch(r"-?[0-9]{1,18}").all()
     frame = pd.DataFrame(
         {
             "clip": table["path"],
-            "path": [str((folder / path).resolve()) for path in table["path"]],
+            "path": _below(folder, table["path"], file),
             "target": table["label"].astype(int) if numeric else table["label"],
             "name": table["label"],
             "source": source,
             "take": table.groupby(source).cumcount().astype(str),
         }
     )
-    fold = _integers(table, "fold", file) if "fold" in table else grouped_folds(frame)
+    if frame["target"].nunique() < 2:
+        raise ValueError(f"{file}: every clip has the label {frame['name'].iloc[0]!r}; two are wanted")
+    if "fold" not in table:
+        try:
+            return frame.assign(fold=grouped_folds(frame))
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
+    fold = _integers(table, "fold", file, least=1)
+    if fold.nunique() < len(PARTS):
+        raise ValueError(f"{file}: {fold.nunique()} folds are too few to train, validate and test")
     return frame.assign(fold=fold)
 
 
-def _csv(file: Path, columns: str) -> pd.DataFrame:
-    """Read a CSV as text, with or without a byte-order mark, and insist on its columns."""
+def _csv(file: Path, columns: str, known: str = "") -> pd.DataFrame:
+    """Read a CSV as text, with or without a byte-order mark, and insist on its columns.
+
+    Values lose the spaces around them; the index is the line of the file.
+    """
     if not file.is_file():
-        raise FileNotFoundError(f"{file} is not there: the folder is no complete copy of the data set")
-    try:
-        table = pd.read_csv(
-            io.StringIO(file.read_text(encoding="utf-8-sig")), dtype=str, keep_default_na=False
+        raise FileNotFoundError(
+            f"{file} is not there: the folder is no complete copy of the data set; 'make data' fetches one "
+            f"once {file.parents[1]} is out of the way"
         )
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise ValueError(f"{file} is no CSV: {error}") from error
-    table.columns = [str(name).strip() for name in table.columns]
-    missing = [name for name in columns.split() if name not in table.columns]
-    if missing:
-        raise ValueError(f"{file} has no column {missing[0]!r}; it has {', '.join(table.columns)}")
-    if table.empty:
+    try:
+        lines = csv.reader(io.StringIO(file.read_text(encoding="utf-8-sig")), strict=True)
+        header = [name.strip() for name in next(lines, [])]
+        rows = {}
+        for row in lines:
+            if row:
+                rows[lines.line_num] = [value.strip() for value in row]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is no text in UTF-8: {error}") from error
+    except csv.Error as error:
+        raise ValueError(f"{file} is no CSV: line {lines.line_num}: {error}") from error
+    for name in (*columns.split(), *known.split()):
+        if header.count(name) > 1:
+            raise ValueError(f"{file} has two columns {name!r}")
+        if name not in header and name in columns.split():
+            hint = "; commas must part its values" if len(header) == 1 else ""
+            raise ValueError(f"{file} has no column {name!r}; it has {', '.join(header) or 'none'}{hint}")
+    if not rows:
         raise ValueError(f"{file} names no clip")
-    empty = table[columns.split()].apply(lambda column: column.str.strip() == "")
-    if empty.any(axis=None):
-        row, column = next((r, c) for r in empty.index for c in empty.columns if empty.loc[r, c])
-        raise ValueError(f"{file}: line {row + 2} has no {column}")
+    for line, row in rows.items():
+        if len(row) != len(header):
+            raise ValueError(f"{file}: line {line} has {len(row)} values, the header has {len(header)}")
+    table = pd.DataFrame(rows.values(), index=list(rows), columns=header)
+    for name in columns.split():
+        empty = table.index[table[name] == ""]
+        if len(empty):
+            raise ValueError(f"{file}: line {empty[0]} has no {name}")
     return table
 
 
-def _integers(table: pd.DataFrame, column: str, file: Path) -> pd.Series:
-    wrong = ~table[column].str.fullmatch(r"\s*\d+\s*")
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        raise ValueError(
-            f"{file}: {column} = {table[column].iloc[row]!r} in line {row + 2} is no whole number"
-        )
+def _integers(table: pd.DataFrame, column: str, file: Path, *, least: int = 0) -> pd.Series:
+    for line, value in table[column].items():
+        if not re.fullmatch(r"[0-9]{1,9}", value) or int(value) < least:
+            raise ValueError(
+                f"{file}: {column} = {value!r} in line {line} is no whole number"
+                + (f" from {least} on" if least else "")
+            )
     return table[column].astype(int)
+
+
+def _below(folder: Path, names: Iterable[str], file: Path) -> list[str]:
+    """The absolute paths of the files that a table names, none of which may lie outside its folder."""
+    for name in names:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\0" in name:
+            raise ValueError(f"{file} names {name!r}, which is no path below {folder}")
+    return [str((folder / name).resolve()) for name in names]
 
 
 # --- one clip -----------------------------------------------------------------------------------------
@@ -282,13 +330,18 @@ def decode(path: str | os.PathLike) -> tuple[np.ndarray, int]:
 
     Raises
     ------
-    ValueError : if the file is none that libsndfile reads, is empty, or ends before its header says.
+    ValueError : if the file is none that libsndfile reads, is empty, ends before its header says, or
+        says a rate or a length that no clip has.
     """
     if os.path.getsize(path) == 0:
         raise ValueError("the file has no bytes")
     try:
         with soundfile.SoundFile(path) as file:
-            promised, rate = file.frames, file.samplerate
+            promised, rate, log = file.frames, file.samplerate, file.extra_info
+            if not _RATES[0] <= rate <= _RATES[1]:
+                raise ValueError(f"a rate of {rate} Hz, not one within {_RATES[0]} and {_RATES[1]} Hz")
+            if promised * file.channels > _MOST:
+                raise ValueError(f"{promised / rate:.0f} s are promised, too long for a clip: cut it")
             samples = file.read(dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise ValueError(f"no audio that can be decoded: {str(error).rpartition(': ')[2]}") from error
@@ -296,6 +349,9 @@ def decode(path: str | os.PathLike) -> tuple[np.ndarray, int]:
         raise ValueError("the file has no samples")
     if len(samples) < _WHOLE * promised:
         raise ValueError(f"truncated: {len(samples)} of {promised} samples are there")
+    for said, there in _CUT.findall(log):  # libsndfile believes the file's length, not the header's
+        if int(there) < _WHOLE * int(said) and int(said) < _UNSAID:
+            raise ValueError(f"truncated: {there} of {said} bytes are there")
     return samples, rate
 
 
@@ -395,7 +451,7 @@ class _Listener:
         facts["peak"] = float(np.abs(mono).max())
         facts["rms"] = float(np.sqrt(np.mean(mono.astype(np.float64) ** 2)))
         facts["clipped"] = float(np.mean(np.abs(samples) >= _RAIL))
-        facts["fingerprint"] = fingerprint(mono, facts["rate"]).tolist()
+        facts["fingerprint"] = fingerprint(mono[: round(_MARKED * facts["rate"])], facts["rate"]).tolist()
         if np.ptp(mono) == 0:
             facts["problem"] = f"silent: every sample is {mono[0]:g}"
         elif len(mono) < self.shortest * facts["rate"]:

@@ -50,12 +50,13 @@ def near_duplicates(clips: pd.DataFrame, within: float = 0.5) -> pd.DataFrame:
     same_source, same_file.
     """
     marks = np.stack(clips["fingerprint"].to_list()).astype(np.float64) if len(clips) else np.zeros((0, 1))
-    fold, pairs = clips["fold"].to_numpy(), []
+    fold, number, pairs = clips["fold"].to_numpy(), np.arange(len(clips)), []
     for begin in range(0, len(clips), _BLOCK):
-        distance = cdist(marks[begin : begin + _BLOCK], marks) / np.sqrt(marks.shape[1])
-        for i, j in zip(*np.nonzero(distance <= within), strict=True):
-            if begin + i < j and fold[begin + i] != fold[j]:
-                pairs.append((begin + i, j, distance[i, j]))
+        block = slice(begin, begin + _BLOCK)
+        distance = cdist(marks[block], marks) / np.sqrt(marks.shape[1])
+        asked = (number[block, None] < number) & (fold[block, None] != fold)
+        i, j = np.nonzero(asked & (distance <= within))
+        pairs += zip(begin + i, j, distance[i, j], strict=True)
     one, other = (clips.iloc[[pair[side] for pair in pairs]].reset_index(drop=True) for side in (0, 1))
     found = pd.DataFrame({
         "clip": one["clip"], "fold": one["fold"], "name": one["name"],

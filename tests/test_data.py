@@ -1,5 +1,6 @@
 """Clips: every form of audio, every fault of a table, folds and splits that part no recording."""
 
+import os
 import re
 from pathlib import Path
 
@@ -58,9 +59,9 @@ def esc50(folder, clips=20):
 # ------------------------------------------------------------------------------------------- any audio
 
 
-@pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000, 96000])
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000, 96000, 192000])
 @pytest.mark.parametrize("channels", [1, 2])
-@pytest.mark.parametrize("form", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "ULAW", "ALAW"])
+@pytest.mark.parametrize("form", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"])
 def test_any_rate_depth_and_channels_become_one_mono_waveform(tmp_path, rate, channels, form):
     t = np.arange(rate) / rate
     tone = 0.5 * np.sin(2 * np.pi * 440 * t)
@@ -119,11 +120,50 @@ def test_what_is_no_audio_is_said(tmp_path, content, said):
         data.decode(tmp_path / "a.wav")
 
 
-def test_a_truncated_file_is_said(tmp_path):
-    path = tmp_path / "a.flac"
-    soundfile.write(path, noise(5.0), RATE)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+CONTAINERS = [
+    *[("WAV", form) for form in ("PCM_16", "FLOAT", "ULAW", "MS_ADPCM", "IMA_ADPCM")],
+    *[("WAVEX", "PCM_24"), ("AIFF", "PCM_16"), ("AU", "PCM_16"), ("W64", "PCM_16"), ("FLAC", "PCM_16")],
+]
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
+@pytest.mark.parametrize(("kind", "form"), CONTAINERS)
+def test_a_truncated_file_is_said(tmp_path, kind, form, share):
+    path = tmp_path / "a"
+    soundfile.write(path, noise(5.0), RATE, format=kind, subtype=form)
+    assert len(data.decode(path)[0]) > 4.9 * RATE
+    path.write_bytes(path.read_bytes()[: round(share * path.stat().st_size)])
     with pytest.raises(ValueError, match=r"truncated|decoded"):
+        data.decode(path)
+
+
+@pytest.mark.parametrize("length", [0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000])
+def test_a_length_that_was_not_known_in_time_is_not_believed(tmp_path, length):
+    """What is written to a pipe has a header from before its end, which promises all that it can."""
+    path = tmp_path / "a.wav"
+    soundfile.write(path, noise(), RATE)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"data") + 4
+    content[at : at + 4] = length.to_bytes(4, "little")
+    path.write_bytes(content)
+    assert len(data.decode(path)[0]) == RATE // 2
+
+
+@pytest.mark.parametrize("rate", [1, 20, 999, 2**31 - 1])
+def test_a_rate_that_no_sound_has_is_said(tmp_path, rate):
+    soundfile.write(tmp_path / "a.wav", noise(), rate)
+    with pytest.raises(ValueError, match=f"a rate of {rate} Hz"):
+        data.decode(tmp_path / "a.wav")
+
+
+def test_a_header_that_promises_hours_is_not_believed(tmp_path):
+    path = tmp_path / "a.flac"
+    soundfile.write(path, noise(), RATE)
+    content = bytearray(path.read_bytes())
+    content[21] |= 0x0F  # the 36 bits of STREAMINFO that count the samples
+    content[22:26] = b"\xff" * 4
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="too long for a clip"):
         data.decode(path)
 
 
@@ -180,17 +220,25 @@ def test_a_clip_that_cannot_be_used_is_kept_with_its_reason(tmp_path):
     for n, content in enumerate((noise() * 0, noise(0.01))):
         soundfile.write(root / "audio" / table.loc[n, "filename"], content, RATE)
     (root / "audio" / table.loc[2, "filename"]).write_bytes(b"RIFF")
-    frame = data.manifest("esc50", str(tmp_path), unusable=0.1)
+    for n, value in ((3, np.nan), (4, np.inf)):
+        spoilt = noise()
+        spoilt[100:103] = value
+        soundfile.write(root / "audio" / table.loc[n, "filename"], spoilt, RATE, subtype="FLOAT")
+    soundfile.write(root / "audio" / table.loc[5, "filename"], noise() * 0 + 0.5, RATE)
+    soundfile.write(root / "audio" / table.loc[6, "filename"], noise(0.05), RATE)
+    frame = data.manifest("esc50", str(tmp_path), unusable=0.2)
     assert len(frame) == 40
     assert re.search("silent", frame["problem"][0])
     assert re.search("shorter than 0.02 s", frame["problem"][1])
     assert re.search("decoded", frame["problem"][2])
-    assert (frame["problem"][3:] == "").all()
-    with pytest.raises(ValueError, match=r"3 of 40 clips cannot be used.*unusable = 0\.01.*silent"):
+    assert frame["problem"][3] == frame["problem"][4] == "3 samples are not finite"
+    assert re.search("silent: every sample is 0.5", frame["problem"][5])
+    assert (frame["problem"][6:] == "").all()
+    with pytest.raises(ValueError, match=r"6 of 40 clips cannot be used.*unusable = 0\.01.*silent"):
         data.manifest("esc50", str(tmp_path))
     cell = study.Cell(str(tmp_path / "build"), "esc50")
     cell.save("clips.parquet", frame)
-    assert len(data.clips(cell)) == 37
+    assert len(data.clips(cell)) == 34
 
 
 def test_workers_do_not_change_the_manifest(tmp_path):
@@ -204,6 +252,14 @@ def test_workers_do_not_change_the_manifest(tmp_path):
     [
         (lambda t: t.drop(columns="fold"), ValueError, r"esc50\.csv has no column 'fold'"),
         (lambda t: t.assign(fold=["x", *t["fold"][1:]]), ValueError, r"fold = 'x' in line 2"),
+        (lambda t: t.assign(fold=[0, *t["fold"][1:]]), ValueError, r"fold = '0' in line 2 .* from 1 on"),
+        (lambda t: t.assign(target=[1.5, *t["target"][1:]]), ValueError, r"target = '1\.5' in line 2"),
+        (
+            lambda t: t.assign(filename=["../a.wav", *t["filename"][1:]]),
+            ValueError,
+            r"'\.\./a\.wav'.* no path",
+        ),
+        (lambda t: t.assign(filename=["/a.wav", *t["filename"][1:]]), ValueError, r"'/a\.wav'.* no path"),
         (lambda t: t.assign(filename=["gone.wav", *t["filename"][1:]]), FileNotFoundError, r"gone\.wav"),
         (lambda t: t.assign(filename=["", *t["filename"][1:]]), ValueError, "line 2 has no filename"),
         (lambda t: t.iloc[:0], ValueError, "names no clip"),
@@ -275,8 +331,118 @@ def test_given_folds_are_kept(tmp_path):
 
 def test_too_few_recordings_are_said(tmp_path):
     own(tmp_path, plain(sources=2))
-    with pytest.raises(ValueError, match=r"class 'class 0' has 2 recordings; .* need 3"):
+    with pytest.raises(ValueError, match=r"clips\.csv: class 'class 0' has 2 recordings; .* need 3"):
         data.manifest("mine", str(tmp_path))
+
+
+def test_two_folds_or_one_class_are_too_few(tmp_path):
+    own(tmp_path, [(*row, n % 2 + 1) for n, row in enumerate(plain())], "two")
+    with pytest.raises(ValueError, match=r"clips\.csv: 2 folds are too few"):
+        data.read("two", str(tmp_path))
+    own(tmp_path, plain(classes=1), "one")
+    with pytest.raises(ValueError, match=r"clips\.csv: every clip has the label 'class 0'"):
+        data.read("one", str(tmp_path))
+
+
+def test_labels_may_be_numbers_with_gaps(tmp_path):
+    own(tmp_path, [(path, ["10", "2", "-1"][int(path[0])], source) for path, _, source in plain()])
+    frame = data.read("mine", str(tmp_path))
+    assert dict(zip(frame["name"], frame["label"], strict=True)) == {"-1": 0, "2": 1, "10": 2}
+
+
+def test_a_clip_without_a_source_is_a_recording_of_its_own(tmp_path):
+    rows = [(path, label, source if n % 2 else "") for n, (path, label, source) in enumerate(plain())]
+    own(tmp_path, rows)
+    frame = data.read("mine", str(tmp_path))
+    assert frame["source"].to_list() == [source or path for path, _, source in rows]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda text: b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n"),
+        lambda text: text.replace(b"\n", b"\n\n"),
+        lambda text: text.replace(b",", b" , "),
+        lambda text: (
+            text.replace(b"path", b"note,path")
+            .replace(b"\n", b'\n"a ""note"", in\ntwo lines",')
+            .rpartition(b'\n"')[0]
+        ),
+    ],
+    ids=["BOM and CRLF", "empty lines", "spaces", "another column"],
+)
+def test_forms_of_a_table_do_not_matter(tmp_path, edit):
+    file = own(tmp_path, plain()) / "clips.csv"
+    before = data.read("mine", str(tmp_path))
+    file.write_bytes(edit(file.read_bytes().rstrip(b"\n") + b"\n"))
+    pd.testing.assert_frame_equal(before, data.read("mine", str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda text: text.replace(b"label", b"class"), r"no column 'label'; it has path, class, source$"),
+        (lambda text: text.replace(b",", b";"), r"no column 'path'; it has path;label;source; commas must"),
+        (lambda text: text.replace(b"source", b"label"), "has two columns 'label'"),
+        (lambda text: text.replace(b"0/0-1.wav,class 0,0-0", b"0/0-1.wav,class 0"), "line 3 has 2 values"),
+        (lambda text: text.replace(b",0-0\n", b",0-0,\n"), "line 2 has 4 values, the header has 3"),
+        (lambda text: text.replace(b"0/0-1.wav,class 0", b"0/0-1.wav, "), "line 3 has no label"),
+        (lambda text: text.replace(b"class 0", b"cl\xe4sse", 1), "no text in UTF-8.*0xe4"),
+        (lambda text: text.decode().encode("utf-16"), "no text in UTF-8"),
+        (lambda text: text.replace(b"class 0", b'"class 0', 1), r"no CSV: line \d+: unexpected end"),
+        (lambda text: b"", "no column 'path'; it has none"),
+        (lambda text: b"path,label\n", "names no clip"),
+        (lambda text: text.replace(b"0/0-1", b"0/0-0"), r"the clip '0/0-0\.wav' stands in its CSV twice"),
+        (lambda text: text.replace(b"0/0-1", b"./0/0-0"), r"0/0-0\.wav stands in its CSV twice"),
+        (
+            lambda text: text.replace(b"0/0-1", b"../x/0-1"),
+            r"names '\.\./x/0-1\.wav', which is no path below",
+        ),
+        (lambda text: text.replace(b"0/0-1", b"/0/0-1"), r"names '/0/0-1\.wav', which is no path below"),
+    ],
+)
+def test_a_faulty_table_of_one_s_own_is_said_in_one_sentence(tmp_path, edit, said):
+    file = own(tmp_path, plain()) / "clips.csv"
+    file.write_bytes(edit(file.read_bytes()))
+    with pytest.raises(ValueError, match=said) as caught:
+        data.read("mine", str(tmp_path))
+    assert str(tmp_path / "mine") in str(caught.value) or "mine: " in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("fold", ["0", "a", "1.0", "", "-1"])
+def test_a_fold_that_is_none_is_said(tmp_path, fold):
+    own(tmp_path, [(*row, fold if n == 3 else n % 3 + 1) for n, row in enumerate(plain())])
+    with pytest.raises(ValueError, match=rf"clips\.csv: fold = '{fold}' in line 5 is no whole number from 1"):
+        data.read("mine", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("put", "said"),
+    [
+        (lambda path: None, "is not there"),
+        (Path.mkdir, "is a folder, not a file"),
+        (os.mkfifo, "is no ordinary file"),
+        (lambda path: path.symlink_to("/dev/zero"), "is no ordinary file"),
+        (lambda path: path.symlink_to("gone"), "is not there"),
+    ],
+    ids=["missing", "folder", "fifo", "device", "broken link"],
+)
+def test_what_is_no_file_is_said_and_not_waited_for(tmp_path, put, said):
+    path = own(tmp_path, plain()) / "0/0-0.wav"
+    path.unlink()
+    put(path)
+    with pytest.raises(FileNotFoundError, match=rf"mine: .*, named by the CSV, {said} \(1 of 36"):
+        data.read("mine", str(tmp_path))
+
+
+def test_names_may_be_of_any_script(tmp_path):
+    names = ["зяблик", "シジュウカラ", "Blåmeis, hun"]
+    rows = [(f"{names[c]}/ä {s}.wav", names[c], f"{c}-{s}") for c in range(3) for s in range(3)]
+    own(tmp_path, rows)
+    frame = data.manifest("mine", str(tmp_path))
+    assert set(frame["name"]) == set(names)
+    assert (frame["problem"] == "").all()
 
 
 # ------------------------------------------------------------------------------------- folds and splits
