@@ -1,9 +1,10 @@
 """Fetching data sets: resumed where a connection broke, believed only when every byte is known.
 
 An archive comes in pieces into a file that outlives a kill, is checked by its hash, is unpacked into a
-temporary folder whose name becomes the data set's only when all is there, and is then removed. What an
-archive may hold is files and folders below its own root; a link, a device, a path that climbs out or a
-member larger than any recording stops the unpacking.
+temporary folder whose name becomes the data set's only when all is there, and is then removed, unless it
+was put there by hand. What an archive may hold is files and folders below its own root; a link, a device,
+a path that climbs out, a name given twice, a member larger than any recording or more than any of these
+data sets stops the unpacking.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import shutil
 import tarfile
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -28,8 +30,14 @@ from lib import study
 
 PIECE = 1 << 20  # bytes of a piece, the unit of progress
 LARGEST = 1 << 28  # bytes; no recording or table of these data sets comes near
+MOST = 1 << 34  # bytes of all members, twice as many as these data sets have
+BLOCK = 1 << 12  # bytes that even an empty member takes on disk
 BROKEN = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 """What a connection may end in."""
+SPOILT = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError)
+"""What unpacking may end in because of the archive's bytes."""
+CLASHES = (FileExistsError, IsADirectoryError, NotADirectoryError)
+"""What a name that an archive gives twice ends in."""
 
 ESC50_FILES = Path(__file__).with_name("esc50_md5.csv")
 """MD5 of ESC-50's 2000 clips and its table, from the index that soundata 0.1.3 (BSD 3-clause) ships."""
@@ -139,7 +147,8 @@ def fetch(
                 raise Unreachable(
                     f"{url} could not be fetched ({_reason(error)}); the next try goes on where this one "
                     f"ended. Without network, fetch {source.url} by hand, put it at {archive} or unpack it "
-                    f"so that {folder / source.table} is there, and give the command again"
+                    f"so that {folder / source.table} is there, and give the command again; 'mirror' in the "
+                    "settings of chapter 1 names another server"
                 ) from error
             if not _known(part, source):
                 found = _hash(part, source.digest.partition(":")[0])
@@ -153,11 +162,13 @@ def fetch(
             raise Damaged(f"{archive} is no {source.digest}: it is incomplete or another file; remove it")
         try:
             _unpack(archive, folder, source, say)
-        except Damaged:
-            if not by_hand:
-                archive.unlink()
+        except Damaged as error:
+            if by_hand:
+                raise Damaged(f"{error}; it was put there by hand: remove it") from error
+            archive.unlink()
             raise
-        archive.unlink()
+        if not by_hand:
+            archive.unlink()
     return folder
 
 
@@ -190,6 +201,8 @@ def _transfer(
         except BROKEN as error:
             refused = getattr(error, "response", None)
             if refused is not None and 400 <= refused.status_code < 500 and refused.status_code != 429:
+                raise
+            if isinstance(error, ValueError):  # no address at all
                 raise
             now = part.stat().st_size if part.exists() else 0
             failed = 0 if now > before else failed + 1
@@ -257,14 +270,21 @@ def _unpack(archive: Path, folder: Path, source: Source, say: Callable[[str], No
     """Unpack beside ``folder`` and give it its name when all that belongs to it is there."""
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.unpacking")
     try:
+        total = 0
         with _opened(archive) as members:
             for name, size, content in study.progress(members, f"unpacking {archive.name}"):
+                total += max(size, BLOCK)
                 if size > LARGEST:
                     raise Damaged(f"{archive}: {name} has {size} bytes, more than any recording")
+                if total > MOST:
+                    raise Damaged(f"{archive} holds more than {MOST} bytes, more than any of these data sets")
                 path = aside / _inside(name, archive)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with open(path, "wb") as file:
-                    shutil.copyfileobj(content, file, PIECE)
+                try:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    with open(path, "xb") as file:
+                        shutil.copyfileobj(content, file, PIECE)
+                except CLASHES as error:
+                    raise Damaged(f"{archive}: {name} stands in it twice") from error
                 if path.stat().st_size != size:
                     raise Damaged(f"{archive}: {name} should have {size} bytes and has {path.stat().st_size}")
         root = _root(aside, source.table)
@@ -274,7 +294,7 @@ def _unpack(archive: Path, folder: Path, source: Source, say: Callable[[str], No
             _compare(root, source.files, archive)
         os.sync()  # thousands of small files: all at once is cheaper than one by one
         study.put(root, folder)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+    except SPOILT as error:
         raise Damaged(f"{archive} cannot be unpacked: {error}") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -297,6 +317,8 @@ def _of_zip(packed: zipfile.ZipFile, archive: Path) -> Iterator[tuple[str, int, 
         kind = member.external_attr >> 28  # of the Unix mode: 8 a file, 4 a folder, 0 unsaid
         if kind not in (0, 4, 8):
             raise Damaged(f"{archive}: {member.filename} is a link or a device")
+        if member.flag_bits & 1:
+            raise Damaged(f"{archive}: {member.filename} is encrypted")
         if not member.is_dir():
             with packed.open(member) as content:
                 yield member.filename, member.file_size, content

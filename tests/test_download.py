@@ -16,12 +16,12 @@ from lib import download
 TABLE = "meta/esc50.csv"
 
 
-def packed(files=None, kind="zip", root="ESC-50-1234"):
+def packed(files=None, kind="zip", root="ESC-50-1234", *, deflated=False):
     """An archive of small files below one folder."""
     files = {TABLE: b"filename,fold\n", "audio/a.wav": bytes(range(256)) * 400} if files is None else files
     out = io.BytesIO()
     if kind == "zip":
-        with zipfile.ZipFile(out, "w") as archive:
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED if deflated else zipfile.ZIP_STORED) as archive:
             for name, content in files.items():
                 archive.writestr(f"{root}/{name}", content)
     else:
@@ -220,6 +220,32 @@ def test_another_archive_of_other_files_is_not(tmp_path):
     assert left(tmp_path) == ["listed.csv"]
 
 
+def test_an_altered_byte_is_found_out_where_the_files_decide(tmp_path):
+    content = bytearray(packed(deflated=True))
+    content[content.index(b"a.wav") + 40] ^= 0xFF
+    known = source(b"", files=listed(tmp_path))
+    with pytest.raises(download.Damaged, match=r"ESC-50\.zip"):
+        fetch(bytes(content), whole, tmp_path, known=known)
+    assert left(tmp_path) == ["listed.csv"]  # so that another try fetches it anew
+
+
+def test_a_spoilt_or_unreadable_archive_is_said(tmp_path):
+    stream = packed(kind="tar")
+    stream = stream[: len(stream) // 2]
+    locked = bytearray(packed())
+    for mark, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        at = locked.index(mark) + flags
+        locked[at] |= 1
+    unknown = bytearray(packed())
+    for mark, method in ((b"PK\3\4", 8), (b"PK\1\2", 10)):
+        at = unknown.index(mark) + method
+        unknown[at] = 99
+    for content, said in ((stream, "unpacked"), (locked, "encrypted"), (unknown, "unpacked")):
+        with pytest.raises(download.Damaged, match=said):
+            fetch(bytes(content), whole, tmp_path)
+        assert left(tmp_path) == []
+
+
 def test_the_files_of_esc50_are_known():
     rows = download.ESC50_FILES.read_text().splitlines()
     assert rows[0] == "path,md5"
@@ -260,6 +286,27 @@ def test_what_has_come_stays_for_the_next_try(tmp_path):
     assert server.asked == ["bytes=5000-"]
 
 
+@pytest.mark.parametrize("mirror", ["mirror.example", "ftp://mirror.example"])
+def test_a_mirror_that_is_no_address_is_not_tried_again(tmp_path, mirror):
+    said = []
+    with pytest.raises(download.Unreachable, match=r"mirror\.example"):
+        download.fetch(source(b""), tmp_path, mirror=mirror, say=said.append)
+    assert said == []
+
+
+def test_a_pause_is_doubled_after_each_failure(tmp_path, monkeypatch):
+    waits = []
+    monkeypatch.setattr(download.time, "sleep", waits.append)
+
+    def refuses(handler, test, number):
+        handler.send_error(503)
+
+    with pytest.raises(download.Unreachable, match="503") as caught:
+        fetch(packed(), refuses, tmp_path, pause=1.0, attempts=4)
+    assert waits == [2.0, 4.0, 8.0]
+    assert len(caught.value.asked) == 4
+
+
 def test_more_than_the_server_has_is_thrown_away(tmp_path):
     content = packed()
     (tmp_path / "ESC-50.zip.part").write_bytes(content + b"of another archive")
@@ -273,6 +320,7 @@ def test_an_archive_put_there_by_hand_is_taken(tmp_path):
     server, folder = fetch(content, whole, tmp_path)
     assert (folder / TABLE).is_file()
     assert server.asked == []
+    assert (tmp_path / "ESC-50.zip").read_bytes() == content  # what was not fetched is not removed
 
 
 def test_a_wrong_archive_put_there_by_hand_is_named_and_kept(tmp_path):
@@ -326,6 +374,29 @@ def test_an_oversized_member_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(download, "LARGEST", 1000)
     with pytest.raises(download.Damaged, match=r"a\.wav has 102400 bytes, more than any recording"):
         fetch(packed(), whole, tmp_path)
+    assert left(tmp_path) == []
+
+
+def test_many_members_may_not_fill_the_disk(tmp_path, monkeypatch):
+    bomb = packed({f"audio/{n}.wav": b"\0" * 100000 for n in range(20)}, deflated=True)
+    assert len(bomb) < 20000
+    monkeypatch.setattr(download, "MOST", 1000000)
+    with pytest.raises(download.Damaged, match="holds more than 1000000 bytes"):
+        fetch(bomb, whole, tmp_path)
+    monkeypatch.setattr(download, "MOST", 10 * download.BLOCK)  # of files with nothing in them
+    with pytest.raises(download.Damaged, match="holds more than"):
+        fetch(packed({f"audio/{n}.wav": b"" for n in range(20)}), whole, tmp_path)
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("names", [["a", "a"], ["a", "a/b"], ["a/b", "a"], ["a", "a/b/c"], ["a", "./a"]])
+def test_a_name_given_twice_is_refused(tmp_path, names):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        for name in names:
+            archive.addfile(tarfile.TarInfo(name))
+    with pytest.raises(download.Damaged, match="stands in it twice"):
+        fetch(out.getvalue(), whole, tmp_path)
     assert left(tmp_path) == []
 
 
