@@ -92,7 +92,7 @@ endef
 .PRECIOUS: $(foreach c,$(chapters),$(BUILD)/%/$c.ipynb)
 
 $(BUILD)/%/01_data.ipynb: $$(sources) | $(ready)
-	$(call run,-p data_folder $(DATA))
+	$(call run,-p data_folder $(subst $() ,\ ,$(DATA)))
 $(BUILD)/%/02_features.ipynb: $$(sources) $$(data) | $(ready)
 	$(run)
 $(BUILD)/%/03_training.ipynb: $$(sources) $$(features) | $(ready)
