@@ -79,13 +79,15 @@ jobs     = $(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),1)
 threads  = $(or $(THREADS),$(shell n=$$(($(cores) / $(jobs))); echo $$((n > 0 ? n : 1))))
 point    = $(foreach i,1 2 3 4 5,$(if $(call axis,$i),-p $(word $i,$(axes)) $(call axis,$i)))
 
-# A launcher may lose a node and yet exit 0: afterwards the target must be newer than what called for it.
+# A launcher may lose a node and yet exit 0: the target must be another file than before. A network file system
+# looks again where a folder is listed.
 define run
-@OMP_NUM_THREADS=$(threads) STUDY_CELLS=$(if $(LAUNCH),1,$(jobs)) THP_MEM_ALLOC_ENABLE=1 \
+@was=$$(ls -i $@ 2>&1); \
+OMP_NUM_THREADS=$(threads) STUDY_CELLS=$(if $(LAUNCH),1,$(jobs)) THP_MEM_ALLOC_ENABLE=1 \
   $(LAUNCH) $(python) -m lib.execute notebooks/$(basename $(@F)).py $@ \
-  --timeout $(TIMEOUT) -f $(inputs)/$(call axis,1)/$(basename $(@F)).yaml -p build $(BUILD) $(point) $1
-@for f in $@ $?; do [ -e $@ ] && ! [ $$f -nt $@ ] || \
-  { echo "FAILED $(basename $@): its runner ended without an error, yet the notebook is not there" >&2; exit 1; }; done
+  --timeout $(TIMEOUT) -f $(inputs)/$(call axis,1)/$(basename $(@F)).yaml -p build $(BUILD) $(point) $1 || exit; \
+ls $(@D) >/dev/null 2>&1; [ -e $@ ] && [ "$$(ls -i $@)" != "$$was" ] || \
+  { echo "FAILED $(basename $@): its runner ended without an error, yet the notebook is not there" >&2; exit 1; }
 endef
 
 .SECONDEXPANSION:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import functools
 import os
 import re
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -152,15 +154,18 @@ def parameters(known: dict[str, Any], files: list[str], pairs: list[tuple[str, s
 
 
 class _Watch(threading.Thread):
-    """Show on the terminal what the kernel writes to its progress file."""
+    """Show on the terminal what the kernel writes to its progress file; end a runner that is overtaken."""
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: Path, name: str, overtaken: Callable[[], bool]) -> None:
         super().__init__(daemon=True)
-        self.path, self.name_shown, self.over = path, name, threading.Event()
+        self.path, self.name_shown, self.overtaken, self.over = path, name, overtaken, threading.Event()
 
     def run(self) -> None:
         shown = ""
         while not self.over.wait(PROGRESS_EVERY):
+            if self.overtaken():
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
             lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
             if lines and lines[-1] != shown:
                 shown = lines[-1]
@@ -185,10 +190,23 @@ def _kernel_manager(tell: Any) -> type:
     return Private
 
 
+class Overtaken(Exception):
+    """Another runner has put the target in place meanwhile: this one was frozen, and lost its lock."""
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file lies there, none or another one after each replacement."""
+    with contextlib.suppress(FileNotFoundError):
+        found = path.stat()
+        return found.st_ino, found.st_mtime_ns
+    return None
+
+
 def run(notebook: Path, target: Path, values: dict[str, Any], source: Any, timeout: int) -> None:
     """Execute ``source``, the notebook as read, and put it and its receipt in place.
 
-    Raises whatever papermill raises; the notebook as far as it came is then ``NAME.partial.ipynb``.
+    Raises whatever papermill raises; the notebook as far as it came is then ``NAME.partial.ipynb``. A node
+    that was given up may thaw: what another runner has put in place since this one began is left alone.
     """
     import papermill
     from traitlets.config import Config
@@ -217,7 +235,8 @@ def run(notebook: Path, target: Path, values: dict[str, Any], source: Any, timeo
     os.environ[study.PROGRESS] = str(private / "progress")
     os.environ[study.NOTES] = str(notes)
     os.environ["JUPYTER_RUNTIME_DIR"] = os.environ["TMPDIR"] = str(private)
-    watch = _Watch(private / "progress", name)
+    before = _identity(target)
+    watch = _Watch(private / "progress", name, lambda: _identity(target) not in (before, None))
     watch.start()
     begin = time.monotonic()
     try:
@@ -248,10 +267,17 @@ def run(notebook: Path, target: Path, values: dict[str, Any], source: Any, timeo
             "cpu_seconds": round(spent.ru_utime + spent.ru_stime, 2),
             "peak_memory_mib": round(spent.ru_maxrss / 1024, 1),
         }
+        watch.over.set()
+        watch.join()
+        if watch.overtaken():
+            raise Overtaken
         study.save(target.with_suffix(receipts.ENDING), receipt | study.notes(notes))
         study.put(part, target)
         partial.unlink(missing_ok=True)
-    except BaseException:
+    except BaseException as error:
+        if watch.overtaken():
+            part.unlink(missing_ok=True)
+            raise Overtaken from error
         if part.exists():
             os.replace(part, partial)
         raise
@@ -309,6 +335,9 @@ def main(argv: list[str] | None = None) -> int:
     except Refused as error:
         print(f"{name}: {error}", file=sys.stderr)
         return MISUSED
+    except Overtaken:
+        print(f"{name}: made by another runner meanwhile; this one's is dropped", file=sys.stderr)
+        return 0
     except (KeyboardInterrupt, Exception) as error:
         partial = given.target.with_name(f"{given.target.stem}.partial.ipynb")
         where = f"; as far as it came: {partial}" if partial.exists() else ""

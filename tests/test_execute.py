@@ -237,3 +237,19 @@ def test_two_runners_at_one_target_run_it_once(door):
     assert sum("begun" in text for text in said) in (1, 2)  # 2 only where the one ended before the other came
     for runner in (first, second):
         runner.stderr.close()
+
+
+@pytest.mark.slow
+def test_a_runner_that_lost_its_lock_leaves_alone_what_another_has_put_in_place(door):
+    """As one that was frozen on a node that was given up, while another made the notebook."""
+    frozen = door.start("-p", "ends", "hang")
+    pids = door.pids()
+    (door.target.parent / ".note.lock").unlink()
+    assert door.run()[0] == 0
+    before = door.target.read_bytes()
+    said = frozen.communicate(timeout=30)[1]
+    assert frozen.returncode == 0
+    assert "made by another runner meanwhile" in said
+    assert door.target.read_bytes() == before
+    assert door.left() == ["note.ipynb", "note.receipt.json"]
+    assert all(gone(pid) for pid in pids)

@@ -98,6 +98,11 @@ def test_a_launcher_that_loses_its_cell_and_exits_0_is_found_out(tiny):
     assert tiny.make("data", "LAUNCH=true").returncode != 0
     assert target.read_bytes() == before
     assert tiny.make("data").returncode == 0
+    # Nor is it taken for this run's where nothing that it rests on is newer.
+    done = tiny.make("-B", "data", "LAUNCH=true")
+    assert done.returncode != 0
+    assert "FAILED build/tiny/01_data" in done.stderr
+    assert tiny.make("-B", "data").returncode == 0
 
 
 CORES = len(os.sched_getaffinity(0))
