@@ -29,7 +29,7 @@ from lib.fingerprint import fingerprint
 
 COLUMNS = (
     *("clip", "path", "label", "name", "fold", "source", "take"),
-    *("rate", "channels", "frames", "peak", "rms", "clipped", "fingerprint", "sha256", "problem"),
+    *("rate", "channels", "frames", "peak", "rms", "quiet", "clipped", "fingerprint", "sha256", "problem"),
 )
 PARTS = ("train", "validation", "test")
 PROTOCOLS = ("official", "paper", "random", "copies")
@@ -37,6 +37,8 @@ FOLDS = 5  # made where a data set has none
 _TEST_SHARE = 0.3  # of the paper's random split
 _INNER_FOLDS = 5  # of the paper's cross-validation inside the rest
 _WHOLE = 0.99  # the share of the promised samples below which a file counts as truncated
+_QUIET = 1e-3  # of a clip's peak: −60 dB
+_BLOCK = 0.01  # s that are quiet or not
 _RAIL = 0.999  # of full scale: samples at or above it count as clipped
 _RATES = (1000, 1_000_000)  # Hz; a header that says another rate is not believed
 _MOST = 1 << 28  # samples of all channels, a GiB once decoded: more is a recording, not a clip
@@ -79,8 +81,9 @@ def manifest(
     -------
     A row a clip in the CSV's order: clip (text id), path (absolute; empty for toy sounds), label
     0 … classes − 1, name, fold, source (recording), take, rate in Hz, channels, frames, peak and rms of
-    the mono mix in full scale, clipped (share of its samples at the rails), its fingerprint, sha256 of
-    the file, and problem, empty where the clip can be used.
+    the mono mix in full scale, quiet (share of its time 60 dB below its peak, as zeros appended are),
+    clipped (share of samples at the rails), its fingerprint, sha256 of the file, and problem, empty where
+    the clip can be used.
 
     Raises
     ------
@@ -342,7 +345,7 @@ def decode(path: str | os.PathLike) -> tuple[np.ndarray, int]:
                 raise ValueError(f"a rate of {rate} Hz, not one within {_RATES[0]} and {_RATES[1]} Hz")
             if promised * file.channels > _MOST:
                 raise ValueError(f"{promised / rate:.0f} s are promised, too long for a clip: cut it")
-            samples = file.read(dtype="float32", always_2d=True)
+            samples = file.read(promised, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise ValueError(f"no audio that can be decoded: {str(error).rpartition(': ')[2]}") from error
     if len(samples) == 0:
@@ -433,8 +436,8 @@ class _Listener:
         self.shortest = shortest
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        facts = {"rate": 0, "channels": 0, "frames": 0, "peak": 0.0, "rms": 0.0, "clipped": 0.0}
-        facts |= {"fingerprint": [], "sha256": "", "problem": ""}
+        facts = {"rate": 0, "channels": 0, "frames": 0, "peak": 0.0, "rms": 0.0, "quiet": 0.0}
+        facts |= {"clipped": 0.0, "fingerprint": [], "sha256": "", "problem": ""}
         try:
             if row["path"]:
                 facts["sha256"] = study.digest(row["path"])
@@ -446,10 +449,14 @@ class _Listener:
             return facts | {"problem": str(error)}
         facts["frames"], facts["channels"] = samples.shape
         if not np.isfinite(samples).all():
-            return facts | {"problem": f"{(~np.isfinite(samples)).sum()} samples are not finite"}
+            return facts | {
+                "problem": f"not finite: {(~np.isfinite(samples)).sum()} of {samples.size} samples"
+            }
         mono = samples.mean(axis=1)
         facts["peak"] = float(np.abs(mono).max())
         facts["rms"] = float(np.sqrt(np.mean(mono.astype(np.float64) ** 2)))
+        blocks = np.maximum.reduceat(np.abs(mono), np.arange(0, len(mono), round(_BLOCK * facts["rate"])))
+        facts["quiet"] = float(np.mean(blocks <= _QUIET * facts["peak"]))
         facts["clipped"] = float(np.mean(np.abs(samples) >= _RAIL))
         facts["fingerprint"] = fingerprint(mono[: round(_MARKED * facts["rate"])], facts["rate"]).tolist()
         if np.ptp(mono) == 0:
@@ -635,7 +642,7 @@ DATASETS = {
         title="Toy sounds",
         folders=(),
         read=lambda folder: _read_toy(),
-        licence="made by this study, free of any",
+        licence="made by this study, under its own licence",
         citation="lib/toy.py",
     ),
     "esc10": DataSet(

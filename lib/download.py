@@ -126,13 +126,19 @@ def fetch(
     ------
     Unreachable : if the server does not answer or keeps breaking off; what has come stays for next time.
     Damaged : if the archive has another hash, holds what it must not, or lacks the data set's table.
+    NotADirectoryError : if ``data`` is no folder and cannot be made.
     """
     data = Path(data)
     folder, archive = data / source.folder, data / source.archive
     url = f"{mirror.rstrip('/')}/{source.archive}" if mirror else source.url
     if folder.is_dir():
         return folder
-    data.mkdir(parents=True, exist_ok=True)
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NotADirectoryError(
+            f"{data}, where {source.folder} is to lie, is no folder and none can be made: {error.strerror}"
+        ) from error
     with study.locked(folder, say):
         if folder.is_dir():
             return folder

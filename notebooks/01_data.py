@@ -50,11 +50,11 @@ Markdown(f"*{about.title}*, {about.licence}. {about.citation}." if about else f"
 #
 # > **Paper.** 70 % of the clips, drawn at random, are for training and development, the rest is tested.
 #
-# > **Here.** The data set's own folds decide. Clips cut from one recording sound alike; in one fold, they
-# > cannot help a network to name each other.
+# > **Here.** The data set's own folds decide; where it has none, folds are made that split no recording.
+# > Clips cut from one recording sound alike; in one fold, they cannot help a network to name each other.
 #
 # Clips of each class in each fold, and how many recordings they were cut from. A class that is rare in a fold
-# is hardly tested there.
+# is hardly tested there. Below, the recordings of each fold, and the most clips that one of them gave.
 
 # %%
 balance = clips.pivot_table(index="name", columns="fold", values="clip", aggfunc="count", fill_value=0)
@@ -64,14 +64,15 @@ Markdown(balance.add_prefix("fold ").join(recordings).to_markdown())
 # %%
 shared = clips.groupby(["fold", "source"]).size().groupby("fold").agg(["size", "max"])
 shared.columns = ["recordings", "most clips of one"]
-Markdown(shared.T.to_markdown())
+Markdown(shared.T.add_prefix("fold ").to_markdown())
 
 # %% [markdown]
 # ## What a clip is
 #
-# Before you look: clips of ESC-50 are five seconds each, padded with zeros; those of UrbanSound8K end where
-# the event does, at most after four. Classes that differ in length or level can be told apart without
-# listening, so both are worth knowing. A clip is *clipped* where samples stand at full scale.
+# Before you look: ESC-50 as published has five seconds a clip, padded with zeros; UrbanSound8K ends a clip
+# where the event ends, at most after four. What is drawn is what lies here. Classes that differ in length,
+# level or silence can be told apart without listening, so these are worth knowing. A clip is *quiet* while it
+# stays 60 dB below its peak, and *clipped* where samples stand at full scale.
 
 # %%
 facts = pd.DataFrame({
@@ -79,17 +80,20 @@ facts = pd.DataFrame({
     "seconds": clips["frames"] / clips["rate"],
     "level": 20 * np.log10(clips["rms"]),
     "peak": 20 * np.log10(clips["peak"]),
+    "quiet": 100 * clips["quiet"],
     "clipped": 100 * clips["clipped"],
 })  # fmt: skip
-units = {"seconds": "length [s]", "level": "level [dB of full scale]", "clipped": "samples clipped [%]"}
+units = {"seconds": "length [s]", "level": "level [dB of full scale]"}
+units |= {"quiet": "time quiet [%]", "clipped": "samples clipped [%]"}
 figures.distributions(facts, units)
 
 # %%
 described = facts.drop(columns="name").describe().loc[["min", "25%", "50%", "75%", "max"]]
-Markdown(described.to_markdown(floatfmt=".3g"))
+Markdown(described.rename(columns=units | {"peak": "peak [dB of full scale]"}).to_markdown(floatfmt=".3g"))
 
 # %%
 forms = clips.groupby(["rate", "channels"]).size().rename("clips").reset_index()
+forms = forms.rename(columns={"rate": "rate [Hz]"})
 Markdown(forms.to_markdown(index=False))
 
 # %% [markdown]
@@ -105,14 +109,14 @@ Markdown(out.to_markdown(index=False) if len(out) else "Nothing was left out.")
 # %% [markdown]
 # ## No recording on two sides
 #
-# In each fold's split, a recording or a clip on two sides would be a leak. The paper's random split is put
-# through the same test.
+# In each fold's split, a recording or a clip (itself and a copy of it at another pitch) on two sides would be
+# a leak. The paper's random split is put through the same test.
 
 # %%
 folds = sorted(clips["fold"].unique())
 leaks = {fold: len(data.leaks(data.split(clips, fold, copies=2))) for fold in folds}
 random_leaks = len(data.leaks(data.split(clips, 1, "paper", copies=2)))
-print(f"official folds: {sum(leaks.values())} recordings or clips on two sides; random split: {random_leaks}")
+print(f"on two sides: {sum(leaks.values())} recordings or clips by folds, {random_leaks} in a random split")
 
 # %% [markdown]
 # A source's name can be wrong, and one sound can have been uploaded twice. So clips of different folds are
@@ -135,11 +139,13 @@ for clip in clips[clips["path"] == ""].groupby("name").head(1).itertuples():
     display(Audio(data.waveform({"clip": clip.clip, "path": ""}, 16000, 2.5), rate=16000))
 
 # %%
+ends = sorted({balance.to_numpy().min(), balance.to_numpy().max()})
 said = [
     f"{len(clips)} clips of {clips['source'].nunique()} recordings in {clips['label'].nunique()} classes "
-    f"and {len(folds)} folds, {facts['seconds'].sum() / 3600:.1f} hours",
-    f"a class has {balance.to_numpy().min()} to {balance.to_numpy().max()} clips in a fold",
-    f"the official splits part {sum(leaks.values())} recordings or clips, the paper's {random_leaks}",
+    f"and {len(folds)} folds, {facts['seconds'].sum() / 60:.1f} minutes",
+    f"a class has {' to '.join(map(str, ends))} clips in a fold",
+    f"{sum(leaks.values())} recordings or clips stand on two sides of a split by folds, "
+    f"{random_leaks} of the paper's random split",
     f"{len(near)} pairs of clips in different folds sound nearly the same, "
     f"{near['same_file'].sum()} of them are the same file",
 ]

@@ -77,8 +77,8 @@ def test_any_rate_depth_and_channels_become_one_mono_waveform(tmp_path, rate, ch
 
 @pytest.mark.parametrize(
     ("kind", "form"),
-    [("WAVEX", "PCM_16"), ("WAV", "MS_ADPCM"), ("WAV", "IMA_ADPCM"), ("AIFF", "PCM_16"), ("FLAC", "PCM_16"),
-     ("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III")],
+    [("WAVEX", "PCM_16"), ("WAV", "MS_ADPCM"), ("WAV", "IMA_ADPCM"), ("WAV", "GSM610"), ("AIFF", "PCM_16"),
+     ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III")],
 )  # fmt: skip
 def test_any_container_is_read(tmp_path, kind, form):
     path = tmp_path / "clip"
@@ -231,7 +231,7 @@ def test_a_clip_that_cannot_be_used_is_kept_with_its_reason(tmp_path):
     assert re.search("silent", frame["problem"][0])
     assert re.search("shorter than 0.02 s", frame["problem"][1])
     assert re.search("decoded", frame["problem"][2])
-    assert frame["problem"][3] == frame["problem"][4] == "3 samples are not finite"
+    assert frame["problem"][3] == frame["problem"][4] == f"not finite: 3 of {RATE // 2} samples"
     assert re.search("silent: every sample is 0.5", frame["problem"][5])
     assert (frame["problem"][6:] == "").all()
     with pytest.raises(ValueError, match=r"6 of 40 clips cannot be used.*unusable = 0\.01.*silent"):
@@ -239,6 +239,16 @@ def test_a_clip_that_cannot_be_used_is_kept_with_its_reason(tmp_path):
     cell = study.Cell(str(tmp_path / "build"), "esc50")
     cell.save("clips.parquet", frame)
     assert len(data.clips(cell)) == 34
+
+
+def test_the_quiet_share_of_a_clip_is_what_was_appended(tmp_path):
+    root = esc50(tmp_path)
+    table = pd.read_csv(root / "meta/esc50.csv")
+    padded = np.concatenate([noise(0.3), np.zeros((round(0.7 * RATE), 1))])
+    soundfile.write(root / "audio" / table.loc[0, "filename"], padded, RATE)
+    quiet = data.manifest("esc50", str(tmp_path))["quiet"]
+    assert quiet[0] == pytest.approx(0.7, abs=0.02)
+    assert (quiet[1:] == 0).all()
 
 
 def test_workers_do_not_change_the_manifest(tmp_path):

@@ -264,6 +264,14 @@ def test_without_network_one_sentence_says_what_to_do(tmp_path):
     assert "refused" in said
 
 
+def test_a_data_folder_that_cannot_be_is_said(tmp_path):
+    (tmp_path / "data").write_text("a file")
+    for folder in (tmp_path / "data", tmp_path / "data" / "below"):
+        with pytest.raises(NotADirectoryError, match=r"data.*, where ESC-50 is to lie, is no folder"):
+            download.fetch(source(b""), folder)
+    assert (tmp_path / "data").read_text() == "a file"
+
+
 def test_a_server_that_says_no_is_not_asked_again(tmp_path):
     def gone(handler, test, number):
         handler.send_error(404)
