@@ -46,12 +46,15 @@ axes     := dataset representation model fold training
 axis      = $(word $1,$(subst /, ,$*))
 chapters  := $(sort $(basename $(notdir $(wildcard notebooks/0*.py))))
 
-# A chapter rests on its source and its settings by content: copies that change only where the text does.
+# A chapter rests on its source and its settings by content, the first also on a table of one's own: copies that
+# change only where the text does.
 inputs := $(BUILD)/.inputs
+folder := $(subst $() ,\ ,$(DATA))
 ifneq ($(filter-out help setup lint test test-all lab clean bench-%,$(or $(MAKECMDGOALS),help)),)
 $(shell for d in $(DATASETS); do mkdir -p $(inputs)/$$d; for c in $(chapters); do \
   f=$(PARAMS)/$$d/$$c.yaml; [ -f $$f ] || f=/dev/null; t=$(inputs)/$$d/$$c.yaml; \
-  cmp -s $$f $$t || cat $$f > $$t; done; done; \
+  cmp -s $$f $$t || cat $$f > $$t; done; \
+  f=$(folder)/$$d/clips.csv; t=$(inputs)/$$d/clips.csv; [ ! -f "$$f" ] || cmp -s "$$f" $$t || cat "$$f" > $$t; done; \
   for c in $(chapters); do cmp -s notebooks/$$c.py $(inputs)/$$c.py || cp notebooks/$$c.py $(inputs)/$$c.py; done)
 endif
 
@@ -93,8 +96,8 @@ endef
 .SECONDEXPANSION:
 .PRECIOUS: $(foreach c,$(chapters),$(BUILD)/%/$c.ipynb)
 
-$(BUILD)/%/01_data.ipynb: $$(sources) | $(ready)
-	$(call run,-p data_folder $(subst $() ,\ ,$(DATA)))
+$(BUILD)/%/01_data.ipynb: $$(sources) $$(wildcard $(inputs)/$$*/clips.csv) | $(ready)
+	$(call run,-p data_folder $(folder))
 $(BUILD)/%/02_features.ipynb: $$(sources) $$(data) | $(ready)
 	$(run)
 $(BUILD)/%/03_training.ipynb: $$(sources) $$(features) | $(ready)

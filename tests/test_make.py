@@ -1,5 +1,6 @@
 """The graph: what make runs, what it leaves alone, and what it does when a cell fails."""
 
+import json
 import os
 import re
 import time
@@ -61,6 +62,20 @@ def test_a_grid_runs_once_and_only_what_changed_again(tiny):
     notebook = tiny.folder / "notebooks/06_analysis.py"
     notebook.write_text(notebook.read_text() + "\n# %% [markdown]\n# More.\n")
     assert again() == ["tiny 06_analysis"]
+
+
+def test_a_table_of_one_s_own_is_read_again_when_it_changed(tiny):
+    table = tiny.folder / "my sounds" / "tiny" / "clips.csv"
+    table.parent.mkdir(parents=True)
+    runs = []
+    for text in ("path,label\n", "path,label\n", "path,label,source\n"):
+        table.write_text(text)
+        done = tiny.make("data", f"DATA={tiny.folder / 'my sounds'}")
+        assert done.returncode == 0, done.stderr
+        runs.append(len(tiny.runs()))
+    assert runs == [1, 1, 2]
+    receipt = json.loads((tiny.folder / "build/tiny/01_data.receipt.json").read_text())
+    assert receipt["parameters"]["data_folder"] == str(tiny.folder / "my sounds")
 
 
 def test_a_repeat_is_a_point_of_its_own(tiny):

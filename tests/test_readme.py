@@ -1,0 +1,93 @@
+"""The README's example of a data set of one's own, followed as a new user would."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from conftest import ROOT, outside
+
+SOUNDS = {"wren": 3000.0, "owl": 400.0, "jay": 1500.0}  # Hz
+PLACES = ("garden", "wood", "lake", "hill")
+RATES = (8000, 16000, 22050, 44100, 48000)
+
+
+def example() -> str:
+    """The shell lines of the README that speak of a table of one's own."""
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (block,) = [block for block in blocks if "clips.csv" in block]
+    assert len(block.splitlines()) <= 10
+    return block
+
+
+def recorded(folder: Path) -> None:
+    """60 recordings of three birds in four places: every rate, one or two channels, three formats."""
+    rows = [
+        (f"{bird}/{place}-{take}.wav", bird, place)
+        for bird in SOUNDS
+        for place in PLACES
+        for take in range(1, 6)
+    ]
+    rng = np.random.default_rng(0)
+    for n, (path, bird, _) in enumerate(rows):
+        rate, channels = RATES[n % len(RATES)], 1 + n % 2
+        if n >= 2:
+            rows[n] = (path.replace(".wav", (".wav", ".flac", ".ogg")[n % 3]), *rows[n][1:])
+        t = np.arange(2 * rate) / rate
+        sound = 0.3 * np.sin(2 * np.pi * SOUNDS[bird] * t) * (np.sin(2 * np.pi * 3 * t + n) > 0)
+        sound += 0.02 * rng.standard_normal(len(t))
+        (folder / bird).mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / rows[n][0], np.stack([sound] * channels, axis=1), rate)
+    pd.DataFrame(rows, columns=["path", "label", "source"]).to_csv(folder / "clips.csv", index=False)
+
+
+def follow(tmp_path: Path, block: str) -> tuple[Path, str]:
+    """Run the lines in a checkout, with recordings where they say; the checkout and what was printed."""
+    recorded(tmp_path / "home/sounds/birds")
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    for name in ("lib", "notebooks"):
+        (checkout / name).symlink_to(ROOT / name)
+    shutil.copy(ROOT / "Makefile", checkout)
+    shutil.copytree(ROOT / "params", checkout / "params")
+    done = subprocess.run(
+        ["bash", "-e", "-c", block],
+        cwd=checkout,
+        env=outside() | {"HOME": str(tmp_path / "home"), "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return checkout, done.stdout
+
+
+def test_the_example_s_table_is_read(tmp_path):
+    block = example()
+    assert block.count("make all") == 1
+    checkout, said = follow(tmp_path, block.replace("make all", "make data"))
+    shown = [line.removeprefix("# ") for line in block.splitlines() if line.startswith("# ")]
+    assert said.splitlines()[: len(shown)] == shown
+    clips = pd.read_parquet(checkout / "build/birds/clips.parquet")
+    assert len(clips) == 60
+    assert (clips["problem"] == "").all()
+    assert set(clips["rate"]) == set(RATES)
+    assert set(clips["channels"]) == {1, 2}
+    assert {os.path.splitext(path)[1] for path in clips["path"]} == {".wav", ".flac", ".ogg"}
+    assert clips.groupby("source")["fold"].nunique().max() == 1
+    assert (pd.crosstab(clips["name"], clips["fold"]) == 5).all(axis=None)
+
+
+@pytest.mark.slow
+def test_the_example_is_run_to_its_end(tmp_path):
+    checkout, said = follow(tmp_path, example())
+    assert "birds: read build/birds/06_analysis.ipynb" in said
+    attacks = pd.read_parquet(checkout / "build/birds/dwt/resnet18/1/adversarial/attacks.parquet")
+    assert attacks["attack"].nunique() == 6
+    assert (checkout / "build/birds/figures/README.md").is_file()
