@@ -1,5 +1,6 @@
 """Clips: every form of audio, every fault of a table, folds and splits that part no recording."""
 
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -249,6 +250,15 @@ def test_the_quiet_share_of_a_clip_is_what_was_appended(tmp_path):
     quiet = data.manifest("esc50", str(tmp_path))["quiet"]
     assert quiet[0] == pytest.approx(0.7, abs=0.02)
     assert (quiet[1:] == 0).all()
+
+
+def test_who_reads_the_manifest_notes_its_hash(tmp_path, monkeypatch):
+    monkeypatch.setenv(study.NOTES, str(tmp_path / "notes"))
+    esc50(tmp_path)
+    cell = study.Cell(str(tmp_path / "build"), "esc50", "dwt", "resnet18", "1", "standard")
+    path = cell.up(1).save("clips.parquet", data.manifest("esc50", str(tmp_path)))
+    data.clips(cell)
+    assert study.notes(tmp_path / "notes")["data"] == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_workers_do_not_change_the_manifest(tmp_path):

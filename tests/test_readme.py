@@ -47,33 +47,38 @@ def recorded(folder: Path) -> None:
     pd.DataFrame(rows, columns=["path", "label", "source"]).to_csv(folder / "clips.csv", index=False)
 
 
-def follow(tmp_path: Path, block: str) -> tuple[Path, str]:
-    """Run the lines in a checkout, with recordings where they say; the checkout and what was printed."""
-    recorded(tmp_path / "home/sounds/birds")
-    checkout = tmp_path / "checkout"
-    checkout.mkdir()
-    for name in ("lib", "notebooks"):
-        (checkout / name).symlink_to(ROOT / name)
-    shutil.copy(ROOT / "Makefile", checkout)
-    shutil.copytree(ROOT / "params", checkout / "params")
-    done = subprocess.run(
+def follow(tmp_path: Path, block: str) -> subprocess.CompletedProcess:
+    """Run the lines in a checkout."""
+    return subprocess.run(
         ["bash", "-e", "-c", block],
-        cwd=checkout,
+        cwd=tmp_path / "checkout",
         env=outside() | {"HOME": str(tmp_path / "home"), "PYTHON": sys.executable},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return checkout, done.stdout
 
 
-def test_the_example_s_table_is_read(tmp_path):
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout, and recordings where the example says."""
+    recorded(tmp_path / "home/sounds/birds")
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    for name in ("lib", "notebooks"):
+        (folder / name).symlink_to(ROOT / name)
+    shutil.copy(ROOT / "Makefile", folder)
+    shutil.copytree(ROOT / "params", folder / "params")
+    return folder
+
+
+def test_the_example_s_table_is_read(tmp_path, checkout):
     block = example()
     assert block.count("make all") == 1
-    checkout, said = follow(tmp_path, block.replace("make all", "make data"))
+    done = follow(tmp_path, block.replace("make all", "make data"))
+    assert done.returncode == 0, done.stderr
     shown = [line.removeprefix("# ") for line in block.splitlines() if line.startswith("# ")]
-    assert said.splitlines()[: len(shown)] == shown
+    assert done.stdout.splitlines()[: len(shown)] == shown
     clips = pd.read_parquet(checkout / "build/birds/clips.parquet")
     assert len(clips) == 60
     assert (clips["problem"] == "").all()
@@ -85,9 +90,35 @@ def test_the_example_s_table_is_read(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_example_is_run_to_its_end(tmp_path):
-    checkout, said = follow(tmp_path, example())
-    assert "birds: read build/birds/06_analysis.ipynb" in said
+def test_the_example_is_run_to_its_end(tmp_path, checkout):
+    done = follow(tmp_path, example())
+    assert done.returncode == 0, done.stderr
+    assert "birds: read build/birds/06_analysis.ipynb" in done.stdout
     attacks = pd.read_parquet(checkout / "build/birds/dwt/resnet18/1/adversarial/attacks.parquet")
     assert attacks["attack"].nunique() == 6
     assert (checkout / "build/birds/figures/README.md").is_file()
+
+
+@pytest.mark.slow
+def test_a_fault_is_one_sentence_and_costs_nothing_that_was_there(tmp_path, checkout):
+    command = """make data DATASETS=birds DATA="$HOME/sounds" """
+    table = tmp_path / "home/sounds/birds/clips.csv"
+    whole = table.read_bytes()
+    assert follow(tmp_path, command).returncode == 0
+
+    def kept() -> dict[str, bytes]:
+        return {
+            name: (checkout / "build/birds" / name).read_bytes()
+            for name in ("01_data.ipynb", "clips.parquet")
+        }
+
+    before = kept()
+    table.write_bytes(whole.replace(b"label", b"class", 1))
+    done = follow(tmp_path, command)
+    assert done.returncode == 2
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("FAILED")]
+    assert "clips.csv has no column 'label'; it has path, class, source" in said
+    assert "Traceback" not in done.stderr
+    assert kept() == before
+    table.write_bytes(whole)
+    assert follow(tmp_path, command).returncode == 0
