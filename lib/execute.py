@@ -215,6 +215,8 @@ def run(notebook: Path, target: Path, values: dict[str, Any], source: Any, timeo
     private = Path(tempfile.mkdtemp(prefix="study-"))
     partial = target.with_name(f"{target.stem}.partial.ipynb")
     part = target.with_name(f".{target.stem}.{private.name}.ipynb")
+    for stale in target.parent.glob(f".{target.stem}.study-*.ipynb"):  # of a machine that lost its power
+        stale.unlink(missing_ok=True)
     guard = subprocess.Popen(
         [sys.executable, "-I", "-S", Path(__file__).with_name("guard.py"), private, part, partial],
         stdin=subprocess.PIPE,

@@ -53,7 +53,8 @@ if ends == "hang":
     time.sleep(1000)
 
 # %%
-cell.save("{name}.json", {{"threads": os.environ["OMP_NUM_THREADS"], "pid": os.getpid()}})
+told = {{"threads": os.environ["OMP_NUM_THREADS"], "node": os.environ.get("SLURMD_NODENAME", "")}}
+cell.save("{name}.json", told | {{"pid": os.getpid()}})
 """
 
 CHAPTERS = {

@@ -96,6 +96,8 @@ match ends:
         raise MemoryError
     case "hang":
         time.sleep(600)
+    case "overtaken":
+        Path(folder, "build/note.ipynb").write_text("another's")
 print("well")
 """
 
@@ -237,6 +239,14 @@ def test_two_runners_at_one_target_run_it_once(door):
     assert sum("begun" in text for text in said) in (1, 2)  # 2 only where the one ended before the other came
     for runner in (first, second):
         runner.stderr.close()
+
+
+def test_what_another_has_put_in_place_meanwhile_is_not_replaced(door):
+    status, said = door.run("-p", "ends", "overtaken")
+    assert status == 0
+    assert "made by another runner meanwhile" in said
+    assert door.target.read_text() == "another's"
+    assert door.left() == ["note.ipynb"]
 
 
 @pytest.mark.slow
