@@ -1,19 +1,20 @@
 """What a grid will take, before a week is spent on it: cells, hours, disk and memory.
 
-Hours are told from receipts: a finished cell of the same chapter took so many CPU seconds for so much work,
-and the planned one has so much work. Work is counted in operations: those of one forward pass of the network
-at the planned image size, times the passes that the settings ask for. It is an estimate: attacks that fool
-early end early, and a GPU's seconds are not a CPU's.
+Hours are told from receipts: a finished cell of the same chapter took so many seconds for so much work, and
+the planned one has so much work. Work is counted in operations: those of one forward pass of the network at
+the image size, times the passes that the settings ask for. It is an estimate: attacks that fool early and
+trainings that stop early take less. Memory is counted from layers, weights and batch.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
-from collections import Counter
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import jupytext
 
@@ -26,35 +27,67 @@ CLIPS = {"demo": 400, "esc10": 400, "esc50": 2000, "urbansound8k": 8732}
 CLASSES = {"esc50": 50}  # of a data set; ten where nothing is said
 TONNETZ = 6  # rows in the store
 BASES = 2  # images of a clip in the store: STFT and scalogram
+TRAINED = 0.6  # of the clips: three folds of five
 BACKWARD = 2  # a backward pass costs two forward ones
+READING = 100  # operations in whose time a pass over a batch goes through one weight
+LEAKY = 5  # trainings of a cell that measures the leaks, instead of one
+
+# Chapter 2 counts values. A sample of sound costs what 18 values of its images do, and a data set's first
+# cells, which load and compile, what 3e9 do (measured at 64 × 128 and 768 × 1568).
+SOUND, START = 18, 3e9
+
+# Memory (measured: within a sixth of what 38 finished cells took).
+BASE = 1.0  # GiB of a kernel with its libraries
+STATES = 6  # weights, gradients, two moments, the best state, a copy for the checkpoint
+OUTPUTS = 2.5  # of all layers' outputs, beside which their gradients and buffers lie
+
+EXAMPLES = 7  # images that chapter 4 keeps, as float32
+IMAGES, ATTACKS = "02_features", "04_attacks"
+TRAINS = "03_training", "05_adversarial_training"
+
+HOW = """\
+Hours are of the CPU (on a GPU: of the clock), at most: what finished cells took for each operation of their
+networks, times the operations that settings ask for here; early ends take less. Memory is of layers, weights
+and batch: on a GPU a step, or an attack's batch, is halved until it fits."""
+
+Point = tuple[study.Cell, str]
+"""A cell's point and its chapter."""
 
 
 class Planner:
-    """The settings of a grid's chapters, read once, and what follows from them."""
+    """What the settings of a grid ask for.
 
-    def __init__(self, params: Path, build: Path) -> None:
-        self.params, self.build = params, build
+    Parameters
+    ----------
+    params : the folder of settings.
+    build : where manifests lie.
+    points : the cells of the grid: chapters 2 and 6 do work that depends on the others.
+    told : of (data set, chapter), parameters that a finished cell had instead of today's settings.
+    """
+
+    def __init__(
+        self,
+        params: Path,
+        build: Path,
+        points: Sequence[Point] = (),
+        told: Mapping[tuple[str, str], dict[str, Any]] | None = None,
+    ) -> None:
+        self.params, self.build, self.points, self.told = params, build, points, told or {}
         self.read: dict[tuple[str, str], dict[str, Any]] = {}
-        self.operations: dict[tuple, float] = {}
 
     def settings(self, dataset: str, chapter: str) -> dict[str, Any]:
         """A chapter's parameters for a data set: its defaults under the settings file."""
-        if (dataset, chapter) not in self.read:
-            source = jupytext.read(Path("notebooks") / f"{chapter}.py", fmt="py:percent")
-            known = execute.defaults(source.cells)
+        key = dataset, chapter
+        if key not in self.read:
+            known = _defaults(chapter)
             path = self.params / dataset / f"{chapter}.yaml"
             files = [str(path)] if path.is_file() else []
-            self.read[dataset, chapter] = known | execute.parameters(known, files, [])
-        return self.read[dataset, chapter]
+            self.read[key] = known | (self.told.get(key) or execute.parameters(known, files, []))
+        return self.read[key]
 
     def clips(self, dataset: str) -> int:
         """How many there are, by the manifest or as published."""
-        manifest = study.Cell(str(self.build), dataset).path("clips.parquet")
-        if manifest.is_file():
-            return len(study.load(manifest))
-        if dataset not in CLIPS:
-            raise ValueError(f"{dataset}: its clips are not counted yet: 'make data DATASETS={dataset}'")
-        return CLIPS[dataset]
+        return _clips(study.Cell(str(self.build), dataset))
 
     def size(self, dataset: str, representation: str) -> tuple[int, int]:
         """Rows and frames of an image."""
@@ -62,60 +95,176 @@ class Planner:
         more = round(TONNETZ_SHARE * features["bins"]) if representation.endswith("tonnetz") else 0
         return features["bins"] + more, features["frames"]
 
-    def forward(self, dataset: str, representation: str, model: str) -> float:
-        """Operations of one forward pass of one image."""
-        size = self.size(dataset, representation)
-        key = (model, CLASSES.get(dataset, 10), *size)
-        if key not in self.operations:
-            self.operations[key] = _operations(model, key[1], size)
-        return self.operations[key]
+    def network(self, cell: study.Cell) -> tuple[float, float]:
+        """Of one image: operations of a forward pass, and values that all layers give."""
+        size = self.size(cell.dataset, cell.representation)
+        return _network(cell.model, CLASSES.get(cell.dataset, 10), size)
+
+    def count(self, dataset: str, chapter: str) -> int:
+        """Cells of a chapter in the grid, one at the least."""
+        return max(1, sum(other == chapter and cell.dataset == dataset for cell, other in self.points))
 
     def work(self, cell: study.Cell, chapter: str) -> float:
-        """What a cell has to do: operations, or for the chapters without a network values to be filled."""
-        clips, copies = (
-            self.clips(cell.dataset),
-            1 + len(self.settings(cell.dataset, "02_features")["factors"]),
-        )
-        if not cell.representation:
-            return clips
-        if not cell.training:
-            rows, frames = self.size(cell.dataset, cell.representation)
-            return clips * copies * rows * frames
-        once = self.forward(cell.dataset, cell.representation, cell.model)
-        settings = self.settings(cell.dataset, chapter)
-        if chapter == "04_attacks":
-            return once * (settings["clips"] or clips // 5) * _attack_passes(settings)
+        """What a cell has to do at most: operations; in chapters 1, 2 and 6 clips, values, attacked clips."""
+        settings, clips = self.settings(cell.dataset, chapter), self.clips(cell.dataset)
+        attacked = self.settings(cell.dataset, ATTACKS)["clips"] or clips // 5
+        match chapter:
+            case "01_data":
+                return clips
+            case "02_features":  # whichever representation comes first makes the images of all
+                samples = settings["duration"] * settings["stft_rate"]
+                values = BASES * settings["bins"] * settings["frames"]
+                copies = clips * (1 + len(settings["factors"]))
+                return (START + copies * (SOUND * samples + values)) / self.count(cell.dataset, chapter)
+            case "06_analysis":
+                return attacked * self.count(cell.dataset, ATTACKS)
+            case "07_beyond":
+                once = self.network(study.Cell(cell.build, cell.dataset, "dwt", settings["heard"]))[0]
+                steps = settings["bim_steps"] + settings["round_trip_steps"]
+                steps += settings["wave_steps"] * len(settings["levels"])
+                return once * settings["clips"] * steps * (1 + BACKWARD)
+        if chapter == ATTACKS:
+            batch = min(settings["batch"], attacked)
+            return attacked * _attack_passes(settings) * self._pass(cell, batch)
+        return self._training(cell, settings)
+
+    def _training(self, cell: study.Cell, settings: dict[str, Any]) -> float:
+        clips = self.clips(cell.dataset)
+        copies = 1 + len(self.settings(cell.dataset, "02_features")["factors"])
         passes = 1 + BACKWARD
         if cell.training in ("adversarial", "fgsm_rs"):
             passes += 2
         elif cell.training in ("pgd", "trades"):
             passes += 2 * settings["steps"] + (cell.training == "trades")
-        return once * settings["epochs"] * settings["share"] * 0.6 * clips * copies * passes
+        epoch = settings["share"] * TRAINED * clips * copies * passes
+        after = 0.0
+        if cell.training != "standard":  # PGD tries validation clips after each epoch, tested ones in the end
+            tries = [settings[name] or clips // 5 for name in ("pgd_clips", "tried_clips")]
+            epoch += max(0, tries[0]) * 2 * settings["pgd_steps"]
+            after = max(0, tries[1]) * 2 * settings["pgd_steps"]
+        leaky = f"{cell.representation}/{cell.model}/{cell.fold}" == settings.get("leaks_at")
+        images = (settings["epochs"] * epoch + after) * (LEAKY if leaky else 1)
+        return images * self._pass(cell, settings["batch"])
 
-    def disk(self, cells: list[tuple[study.Cell, str]]) -> tuple[float, float]:
-        """Bytes of the stores and of the victims that the cells will leave."""
-        stores = 0.0
-        for dataset in {cell.dataset for cell, _ in cells}:
+    def _pass(self, cell: study.Cell, batch: int) -> float:
+        """Operations of a forward pass, an image of a batch: each batch goes through all weights."""
+        once = self.network(cell)[0]
+        return once + READING * _weights(cell.model) / batch
+
+    def memory(self, cell: study.Cell, chapter: str) -> float:
+        """GiB that a cell takes at its peak."""
+        if not cell.training:
+            return BASE
+        settings = self.settings(cell.dataset, chapter)
+        outputs = self.network(cell)[1]
+        if chapter == ATTACKS:
+            most = min(settings["batch"], settings["clips"] or settings["batch"])
+            needed = OUTPUTS * outputs * most * 4 / 2**30
+            return BASE + _weights(cell.model) * 4 / 2**30 + min(needed, settings.get("memory", needed))
+        return BASE + (STATES * _weights(cell.model) + OUTPUTS * outputs * settings["batch"]) * 4 / 2**30
+
+    def disk(self, points: list[Point]) -> tuple[float, float, float]:
+        """Bytes of the stores, of the victims and of the examples that the cells will leave."""
+        stores = examples = 0.0
+        for dataset in {cell.dataset for cell, _ in points}:
             features = self.settings(dataset, "02_features")
             values = BASES * features["bins"] * features["frames"] + TONNETZ * features["frames"]
             stores += self.clips(dataset) * (1 + len(features["factors"])) * values
-        victims = [cell for cell, chapter in cells if chapter in ("03_training", "05_adversarial_training")]
-        weights = {model: _weights(model) for model in {cell.model for cell in victims}}
-        return stores, 4.0 * sum(weights[cell.model] for cell in victims)
+        for cell, chapter in points:
+            if chapter == ATTACKS:
+                rows, frames = self.size(cell.dataset, cell.representation)
+                examples += 4.0 * EXAMPLES * rows * frames
+        victims = sum(4.0 * _weights(cell.model) for cell, chapter in points if chapter in TRAINS)
+        return stores, victims, examples
 
 
-def _operations(model: str, classes: int, size: tuple[int, int]) -> float:
+class Rate(NamedTuple):
+    """What finished cells of a chapter took."""
+
+    seconds: float  # a unit of work
+    least: float  # that a cell took of what this rate tells for it
+    most: float
+    fit: float  # the most memory that a cell took of what is told for it
+    receipts: int
+    device: str
+
+
+def rates(params: Path, build: Path) -> tuple[float, dict[str, Rate]]:
+    """CPU seconds that any cell takes before it begins, and what those of each chapter took for their work.
+
+    Seconds are of the CPU; on a GPU they are of the clock. Where a chapter has run on several devices, the
+    one with the most receipts counts.
+    """
+    found = {
+        _point(path, build, receipts.ENDING): study.load(path) for path in build.rglob(f"*{receipts.ENDING}")
+    }
+    before = min((receipt["cpu_seconds"] for receipt in found.values()), default=0.0)
+    images = {
+        cell.dataset: receipt["parameters"] for (cell, chapter), receipt in found.items() if chapter == IMAGES
+    }
+    rows = defaultdict(list)
+    for (cell, chapter), receipt in found.items():
+        told = {
+            (cell.dataset, IMAGES): images.get(cell.dataset),
+            (cell.dataset, chapter): receipt["parameters"],
+        }
+        planner = Planner(params, build, list(found), told)
+        try:
+            work, memory = planner.work(cell, chapter), planner.memory(cell, chapter)
+        except (ValueError, KeyError):  # a point that this grid's settings do not know
+            continue
+        on_cpu = receipt["device"] == "cpu"
+        spent = receipt["cpu_seconds" if on_cpu else "seconds"]
+        rows[chapter, receipt["device"]].append(
+            (max(spent - before, spent / 10), work, receipt["peak_memory_mib"] / 1024, memory)
+        )
+    told = {}
+    for (chapter, device), group in sorted(rows.items(), key=lambda item: len(item[1])):
+        rate = sum(spent for spent, *_ in group) / sum(work for _, work, *_ in group)
+        ratios = [spent / (rate * work) for spent, work, *_ in group]
+        fit = max(took / memory for *_, took, memory in group)
+        told[chapter] = Rate(rate, min(ratios), max(ratios), fit, len(group), device)
+    return before, told
+
+
+def _point(path: Path, build: Path, ending: str = ".ipynb") -> Point:
+    return study.Cell(str(build), *path.parent.relative_to(build).parts), path.name.removesuffix(ending)
+
+
+@functools.cache
+def _defaults(chapter: str) -> dict[str, Any]:
+    return execute.defaults(jupytext.read(Path("notebooks") / f"{chapter}.py", fmt="py:percent").cells)
+
+
+@functools.cache
+def _clips(cell: study.Cell) -> int:
+    manifest = cell.path("clips.parquet")
+    if manifest.is_file():
+        return len(study.load(manifest))
+    if cell.dataset not in CLIPS:
+        name = cell.dataset
+        raise ValueError(f"{name}: its clips are not counted yet: 'make data DATASETS={name}'")
+    return CLIPS[cell.dataset]
+
+
+@functools.cache
+def _network(model: str, classes: int, size: tuple[int, int]) -> tuple[float, float]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     from lib import models
 
     network = models.outline(model, classes, 1).eval()
+    given: list[int] = []
+    for layer in network.modules():
+        if not list(layer.children()):
+            layer.register_forward_hook(lambda layer, x, y: given.append(y.numel()))
     with FlopCounterMode(display=False) as counter:
         network(torch.empty(1, 1, *size, device="meta"))
-    return counter.get_total_flops()
+    return counter.get_total_flops(), sum(given)
 
 
+@functools.cache
 def _weights(model: str) -> int:
     from lib import models
 
@@ -133,19 +282,19 @@ def _attack_passes(settings: dict[str, Any]) -> float:
     return 2 * bim + jsma + deepfool + cwa + min(pia, settings["pia_queries"] or pia)
 
 
-def rates(planner: Planner, build: Path) -> dict[str, tuple[float, float, int]]:
-    """Per chapter: CPU seconds a unit of work (the median over receipts), most memory in MiB, receipts."""
-    found: dict[str, list[tuple[float, float]]] = {}
-    for path in sorted(build.rglob(f"*{receipts.ENDING}")):
-        chapter = path.name.removesuffix(receipts.ENDING)
-        receipt = study.load(path)
-        try:
-            cell = study.Cell(str(build), *path.parent.relative_to(build).parts)
-            work = planner.work(cell, chapter)
-        except (ValueError, KeyError):  # a point that this grid's settings do not know
-            continue
-        found.setdefault(chapter, []).append((receipt["cpu_seconds"] / work, receipt["peak_memory_mib"]))
-    return {c: (median(r for r, _ in rows), max(m for _, m in rows), len(rows)) for c, rows in found.items()}
+def chain(hours: Mapping[Point, float]) -> float:
+    """Hours of the longest chain of cells, each of which rests on the one before."""
+    most: dict[tuple[str, str], float] = defaultdict(float)
+    for (cell, chapter), value in hours.items():
+        most[str(cell), chapter] = value
+    longest = 0.0
+    for cell, chapter in hours:
+        if chapter == ATTACKS:
+            above = [(cell.up(1), "01_data"), (cell.up(2), IMAGES), (cell.at(training="standard"), TRAINS[0])]
+            path = [(str(c), name) for c, name in [*above, (cell, TRAINS[1]), (cell, ATTACKS)]]
+            end = max(most[str(cell.up(1)), name] for name in ("06_analysis", "07_beyond"))
+            longest = max(longest, sum(most[step] for step in path) + end)
+    return longest
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -157,45 +306,52 @@ def main(argv: list[str] | None = None) -> int:
         "--cells", type=Path, required=True, help="a file that lists the notebooks of the grid"
     )
     given = parser.parse_args(argv)
-    planner = Planner(given.params, given.build)
-    cells = []
-    for word in given.cells.read_text().split():
-        path = Path(word)
-        cells.append((study.Cell(str(given.build), *path.parent.relative_to(given.build).parts), path.stem))
+    points = [_point(Path(word), given.build) for word in given.cells.read_text().split()]
+    planner = Planner(given.params, given.build, points)
     try:
-        known = rates(planner, given.build)
-        stores, victims = planner.disk(cells)
+        before, known = rates(given.params, given.build)
         hours = {
-            (cell, chapter): known[chapter][0] * planner.work(cell, chapter) / 3600
-            for cell, chapter in cells
+            (cell, chapter): (before + known[chapter].seconds * planner.work(cell, chapter)) / 3600
+            for cell, chapter in points
             if chapter in known
         }
-        operations = sum(planner.work(cell, chapter) for cell, chapter in cells if cell.training)
+        operations = sum(planner.work(*point) for point in points if point[0].training)
+        memory = {point: planner.memory(*point) for point in points}
+        stores, victims, examples = planner.disk(points)
     except (ValueError, execute.Refused) as error:
         print(f"plan: {error}", file=sys.stderr)
         return 1
-    counted = Counter(chapter for _, chapter in cells)
-    done = Counter(chapter for cell, chapter in cells if cell.path(f"{chapter}.ipynb").exists())
-    print(f"{'chapter':<26}{'cells':>6}{'done':>6}{'CPU hours':>12}   from")
-    for chapter in sorted(counted):
-        spent = sum(value for (_, name), value in hours.items() if name == chapter)
-        from_ = f"{known[chapter][2]} receipts" if chapter in known else "no receipt: run the demo first"
-        shown = f"{spent:.2f}" if chapter in known else "?"
-        print(f"{chapter:<26}{counted[chapter]:>6}{done[chapter]:>6}{shown:>12}   {from_}")
-    print(f"{'in all':<26}{len(cells):>6}{sum(done.values()):>6}{sum(hours.values()):>12.2f}")
-    print(f"disk: {stores / 1e9:.1f} GB of images, {victims / 1e9:.1f} GB of victims")
-    memory = max((value[1] for value in known.values()), default=0)
-    print(
-        f"memory: up to {memory / 1024:.1f} GiB in the cells that are finished; it grows with batch × image"
-    )
+    there = {(cell, chapter) for cell, chapter in points if cell.path(f"{chapter}.ipynb").exists()}
+    print(f"{'chapter':<25}{'cells':>6}{'done':>6}{'hours':>10}{'GiB':>7}   told from")
+    for chapter in sorted({chapter for _, chapter in points}):
+        cells = [point for point in points if point[1] == chapter]
+        most = max(memory[point] for point in cells)
+        line = f"{chapter:<25}{len(cells):>6}{len(there.intersection(cells)):>6}"
+        if chapter in known:
+            rate = known[chapter]
+            spent = sum(hours[point] for point in cells)
+            print(f"{line}{spent:>10.2f}{most:>7.1f}   {rate.receipts} receipts of {rate.device}, which took "
+                  f"{rate.least:.1f} to {rate.most:.1f} of what this tells for them")  # fmt: skip
+        else:
+            print(f"{line}{'?':>10}{most:>7.1f}   no receipt: run the demo first")
+    left = sum(value for point, value in hours.items() if point not in there)
+    total = sum(hours.values())
+    print(f"{'in all':<25}{len(points):>6}{len(there):>6}{total:>10.2f}   {left:.2f} of them for cells to do")
+    print(f"longest chain: {chain(hours):.2f} hours, however many cells run at once")
+    print(f"disk: {stores / 1e9:.1f} GB of images, {victims / 1e9:.1f} GB of victims, "
+          f"{examples / 1e9:.1f} GB of examples")  # fmt: skip
+    (cell, chapter), most = max(memory.items(), key=lambda item: item[1])
+    print(f"memory: up to {most:.1f} GiB, for {cell}/{chapter}" + _checked(known.values()))
     print(
         f"work: {operations:.1e} operations of networks, {operations / 1e14 / 3600:.2g} hours at 100 Tflop/s"
     )
-    print(
-        "CPU hours are the median of finished cells of a chapter, for the operations of the network at this "
-        "image size and the passes that the settings ask for; attacks that fool early take less"
-    )
+    print(HOW)
     return 0
+
+
+def _checked(known: Iterable[Rate]) -> str:
+    fits = [rate.fit for rate in known]
+    return f"; finished cells took up to {max(fits):.1f} of what this tells for them" if fits else ""
 
 
 if __name__ == "__main__":
