@@ -71,6 +71,17 @@ cells     = $(foreach d,$(DATASETS),$(BUILD)/$d/01_data.ipynb $(REPRESENTATIONS:
               $(foreach v,$(call victims,$d),$v/$(if $(filter %/standard,$v),03_training,05_adversarial_training).ipynb \
               $v/04_attacks.ipynb) $(call told,$d))
 
+# A reader sees a run at one point: the first of the axes given, dwt/resnet18 where none are.
+read_at   = $(BUILD)/$1/$(firstword $(if $(filter file,$(origin REPRESENTATIONS)),dwt,$(REPRESENTATIONS)))
+read_for  = $(call read_at,$1)/$(firstword $(or $(MODELS),resnet18))/$(firstword $(call folds,$1))
+to_read   = $(BUILD)/$1/01_data.ipynb $(call read_at,$1)/02_features.ipynb \
+              $(call read_for,$1)/standard/03_training.ipynb \
+              $(call read_for,$1)/$(firstword $(TRAININGS))/04_attacks.ipynb \
+              $(call read_for,$1)/$(firstword $(filter-out standard,$(TRAININGS)) \
+              adversarial)/05_adversarial_training.ipynb $(call told,$1)
+copies   := $(basename $(notdir $(wildcard notebooks/0*.ipynb)))
+uncopied  = $(foreach c,$(call to_read,$1),$(if $(filter $(basename $(notdir $c)),$(copies)),,$c))
+
 # The demo is made for two cores and runs two cells at once, unless -jN says otherwise.
 ifeq ($(DATASETS)$(filter -j%,$(MAKEFLAGS)),demo)
 MAKEFLAGS += -j2
@@ -113,7 +124,7 @@ $(BUILD)/%/07_beyond.ipynb: $$(sources) $$(call attacked,$$*) | $(ready)
 
 # -------------------------------------------------------------------------------------------------- verbs
 .DEFAULT_GOAL := help
-.PHONY: help setup all data figures status plan verify lint test test-all lab clean
+.PHONY: help setup all data figures publish book status plan verify lint test test-all lab clean
 
 help: ## print this
 	@echo "make VERB [DATASETS='demo esc10 esc50 urbansound8k'] [REPRESENTATIONS='$(REPRESENTATIONS)']"
@@ -134,6 +145,12 @@ figures: $(ready) ## draw tables and figures again, from the rows that chapter 6
 	@for d in $(DATASETS); do rows=; for f in $(BUILD)/$$d/figures figures/$$d; do [ ! -d $$f/rows ] || \
 	  { rows=$$f/rows; $(python) -m lib.report $$rows || exit; }; done; [ "$$rows" ] || \
 	  { echo "figures: chapter 6 has left no rows of $$d in $(BUILD)/$$d/figures or figures/$$d" >&2; exit 1; }; done
+
+publish: $(call to_read,$(firstword $(DATASETS))) | $(ready) ## notebooks/*.ipynb and figures/: one run, to be read and committed
+	@$(python) -m lib.publish $(BUILD) $^
+
+book: $(call uncopied,$(firstword $(DATASETS))) | $(ready) ## one site of chapters and figures, for a browser, without a network
+	@$(python) -m lib.book $(BUILD) $^
 
 status: $(ready) ## what is finished, to do, failed, or older than its code
 	@mkdir -p $(inputs)$(file >$(inputs)/cells,$(cells))

@@ -36,6 +36,8 @@ BELOW = {
     "execute": {"study", "receipts"},
     "plan": {"execute", "models", "receipts", "store", "study"},
     "verify": {"receipts", "study"},
+    "publish": {"figures", "receipts", "study"},
+    "book": {"figures", "publish", "receipts", "study"},
 }
 
 

@@ -6,7 +6,6 @@ import subprocess
 from pathlib import Path
 
 import jupytext
-import nbformat
 import pytest
 
 from lib import execute, study
@@ -146,17 +145,3 @@ def test_the_paper_s_setting_is_the_default():
     for dataset in ("demo", "esc10"):
         values = execute.settings(f"params/{dataset}/02_features.yaml")
         assert (values["bins"], values["frames"]) == (64, 128)
-
-
-@pytest.mark.parametrize("path", sorted(Path("notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
-def test_a_reader_s_copy_is_the_source_executed(path):
-    copy = nbformat.read(path, 4)
-    injected = [cell for cell in copy.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
-    source = read(path.with_suffix(".py"))
-    assert [cell.source for cell in injected] == [cell.source for cell in source.cells]
-    text = path.read_text(encoding="utf-8")
-    assert path.stat().st_size < 1 << 20
-    assert not re.search(
-        r"application/vnd\.jupyter\.widget|<audio|audio/(wav|ogg|mpeg)|/home/|/root/|/tmp/|/work/", text
-    )
-    assert not [out for cell in code(copy) for out in cell.outputs if out.output_type == "error"]

@@ -1,0 +1,277 @@
+"""One static site of all chapters and figures, that opens from a file and asks no network.
+
+``python -m lib.book build CELL.ipynb …`` (``make book``) lays out a copy of the repository's texts in a
+folder of its own, the README, the chapters executed, the figures of every run with their tables put in, and
+lets Sphinx set it. Equations become MathML, which browsers draw by themselves. This module is also the
+Sphinx extension that does so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import html
+import io
+import logging
+import os
+import re
+import shutil
+import sys
+import tempfile
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nbformat
+
+from lib import figures, publish, receipts, study
+
+if TYPE_CHECKING:
+    from docutils.nodes import Element
+
+TITLE = "Adversarially Training for Audio Classifiers"
+HEARD = ("01_data", "07_beyond")  # chapters that play toy sounds
+SHOWN = (".png", ".pdf", ".csv", ".tex")  # of a run's figures; its tables in Markdown become part of the page
+
+SETTINGS: dict[str, Any] = {
+    "project": TITLE,
+    "html_title": TITLE,
+    "extensions": ["myst_nb", "lib.book"],
+    "html_theme": "furo",
+    "html_static_path": ["_static"],
+    "html_css_files": ["book.css"],
+    "html_math_renderer": "mathml",
+    "html_show_search_summary": False,  # a summary is fetched, which a browser refuses a file
+    "html_show_sourcelink": False,
+    "html_copy_source": False,
+    "html_use_index": False,
+    "html_show_copyright": False,
+    "myst_enable_extensions": ["dollarmath"],
+    "nb_execution_mode": "off",
+    "nb_render_markdown_format": "myst",
+    "nb_ipywidgets_js": {},
+}
+
+# ------------------------------------------------------------------------------------------- the extension
+
+
+def setup(app: Any) -> dict[str, Any]:
+    """Tell Sphinx how equations and intervals are set."""
+    app.add_html_math_renderer("mathml", (_inline, None), (_displayed, None))
+    app.connect("doctree-resolved", _whole_intervals)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def mathml(equation: str, display: str) -> str:
+    """An equation in LaTeX as MathML, ``display`` inline or block.
+
+    Raises
+    ------
+    docutils.utils.math.MathError : for a command that is not known.
+    """
+    from docutils.utils.math.latex2mathml import tex2mathml
+
+    sided = re.sub(r"\\([bB]igg?)(?![a-zA-Z])", r"\\\1l", equation)  # docutils knows \Bigl, not \Big
+    text = re.sub(r">\s+<", "><", tex2mathml(sided, as_block=display == "block"))
+    # Of delimiters only those of \left and \right grow, which stand at the ends of a row of their own.
+    text = re.sub(r"(?<!<mrow>)<mo>([{}‖])</mo>(?!</mrow>)", r'<mo stretchy="false">\1</mo>', text)
+    # A function stands off from what it is of, and from what stands before it.
+    text = re.sub(r"(</mi>|</msub>)(<mi[^>]*>\w{2,}</mi><mo>&ApplyFunction;)", rf"\1{_THIN}\2", text)
+    return text.replace("<mo>&ApplyFunction;</mo>", _THIN)
+
+
+_THIN = '<mspace width="0.17em"></mspace>'
+
+
+def math_font(letters: set[str]) -> str:
+    """A CSS rule that holds STIX Two Math, which has a table for MathML, as far as these letters need it.
+
+    In the rule and not beside it, since some browsers let no file load a font from another.
+    """
+    from fontTools import subset
+    from fontTools.ttLib import TTFont
+
+    drawn = [*range(0x1D434, 0x1D468), *range(0x1D6E2, 0x1D71C), 0x210E, 0x221A]  # italics, and the root
+    with resources.as_file(resources.files("ziamath") / "fonts" / "STIXTwoMath-Regular.ttf") as path:
+        font = TTFont(path, recalcTimestamp=False)
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every table that it cuts
+    subsetter = subset.Subsetter(subset.Options(layout_features=["ssty"]))  # the forms of indices
+    subsetter.populate(text="".join(sorted(letters)), unicodes=drawn)
+    subsetter.subset(font)
+    font.flavor = "woff"
+    small = io.BytesIO()
+    font.save(small)
+    data = base64.b64encode(small.getvalue()).decode()
+    return f'@font-face {{ font-family: "Book Math"; src: url(data:font/woff;base64,{data}); }}\n'
+
+
+def _inline(translator: Any, node: Element) -> None:
+    from docutils import nodes
+
+    translator.body.append(mathml(node.astext(), "inline"))
+    raise nodes.SkipNode
+
+
+def _displayed(translator: Any, node: Element) -> None:
+    from docutils import nodes
+
+    translator.body.append(f'<div class="math">{mathml(node.astext(), "block")}</div>\n')
+    raise nodes.SkipNode
+
+
+def _whole_intervals(app: Any, document: Element, name: str) -> None:
+    """Let no line of a table break within an interval, 33.3 [20.8, 47.9]."""
+    from docutils import nodes
+
+    for entry in document.findall(nodes.entry):
+        for text in list(entry.findall(nodes.Text)):
+            whole = re.sub(
+                r"\S+ \[[^\[\]]*\d\]", lambda match: match[0].replace(" ", "\N{NO-BREAK SPACE}"), text
+            )
+            if whole != text:
+                text.parent.replace(text, nodes.Text(whole))
+
+
+# ---------------------------------------------------------------------------------------------- the sources
+
+
+def lay_out(source: Path, build: Path, cells: list[Path]) -> None:
+    """Write what the site is made of: pages at the paths that the repository's own links name.
+
+    Parameters
+    ----------
+    source : an empty folder.
+    cells : executed notebooks of the chapters that have no reader's copy.
+    """
+    chapters = {path.stem: nbformat.read(path, 4) for path in sorted(Path("notebooks").glob("0*.ipynb"))}
+    toys = {name: build / "demo" / f"{name}.ipynb" for name in HEARD}
+    toys = {name: path for name, path in toys.items() if name in chapters and path.is_file()}
+    chapters |= {path.stem: _played(path) for path in cells if path.stem not in chapters}
+    _write(source / "notebooks", chapters)
+    _write(source / "toys", {name: _played(path) for name, path in toys.items()})
+    runs = {path.parent.name: path.parent for path in Path("figures").glob("*/README.md")}
+    runs = {path.parents[1].name: path.parent for path in build.glob("*/figures/README.md")} | runs
+    for name in sorted(runs):
+        _shelf(runs[name], source / "figures" / name)
+    study.save(source / "figures" / "README.md", _list_of_runs(sorted(runs)))
+    contents = [
+        _contents("Chapters", [f"notebooks/{name}" for name in sorted(chapters)]),
+        _contents("Toy sounds, to be heard", [f"toys/{name}" for name in toys]),
+        _contents("Tables and figures", [f"figures/{name}/README" for name in sorted(runs)]),
+    ]
+    opening = Path("README.md").read_text(encoding="utf-8")
+    study.save(source / "index.md", linked(opening, source) + "\n" + "\n".join(contents))
+    static = source / "_static"
+    static.mkdir()
+    shutil.copy(Path(__file__).with_suffix(".css"), static)
+
+
+def _played(cell: Path) -> nbformat.NotebookNode:
+    """An executed cell as a reader's copy that keeps its players: of toy sounds, the only ones there are."""
+    receipt = study.load(cell.with_suffix(receipts.ENDING))
+    return publish.readers(nbformat.read(cell, 4), receipt, audio=receipt["parameters"]["dataset"] == "demo")
+
+
+def _write(folder: Path, notebooks: dict[str, nbformat.NotebookNode]) -> None:
+    folder.mkdir(parents=True)
+    for name, notebook in notebooks.items():
+        (folder / f"{name}.ipynb").write_bytes(publish.written(notebook))
+
+
+def _shelf(made: Path, folder: Path) -> None:
+    """A run's index with its tables put in, beside its pictures."""
+    folder.mkdir(parents=True)
+    for path in made.iterdir():
+        if path.suffix in SHOWN:
+            shutil.copy(path, folder)
+    study.save(folder / "README.md", with_tables((made / "README.md").read_text(encoding="utf-8"), made))
+
+
+def with_tables(text: str, made: Path) -> str:
+    """An index of figures whose links to tables in Markdown have become the tables."""
+    parts = []
+    for part in re.split(r"(?m)^(?=## )", text):
+        names = re.findall(r"\[md\]\((\w+)\.md\)(?:, )?", part)
+        part = re.sub(r"\[md\]\(\w+\.md\)(?:, )?", "", part)
+        for name in names:
+            caption, table = (made / f"{name}.md").read_text(encoding="utf-8").split("\n\n", 1)
+            part = f"{part.rstrip()}\n\n{table}\n" if caption in part else f"{part}\n{caption}\n\n{table}\n"
+        parts.append(part)
+    return "".join(parts)
+
+
+def _list_of_runs(names: list[str]) -> str:
+    lines = ["---", "orphan: true", "---", "# Tables and figures", ""]
+    return "\n".join(lines + [f"- [{figures.label(name)}]({name}/README.md)" for name in names]) + "\n"
+
+
+def _contents(caption: str, pages: list[str]) -> str:
+    if not pages:
+        return ""
+    return "\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *pages, "```", ""])
+
+
+def linked(text: str, source: Path) -> str:
+    """A text of the repository whose chapters are links, and whose links to what the site lacks are plain."""
+
+    def chapter(match: re.Match) -> str:
+        there = (source / "notebooks" / f"{match[1]}.ipynb").is_file()
+        return f"[`notebooks/{match[1]}`](notebooks/{match[1]}.ipynb)" if there else match[0]
+
+    def link(match: re.Match) -> str:
+        outside = re.match(r"https?:|#", match[2])
+        return match[0] if outside or (source / match[2]).exists() else match[1]
+
+    text = re.sub(r"(?<!\[)`notebooks/(\w+)\.(?:py|ipynb)`", chapter, text)
+    return re.sub(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)", link, text)
+
+
+def make(build: Path, cells: list[Path]) -> Path:
+    """Set the site, and put it in place of the one that was there.
+
+    Raises
+    ------
+    publish.Refused : if a text does not fit the site; Sphinx has then said what.
+    """
+    from sphinx.application import Sphinx
+
+    build.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".book.", dir=build) as folder:
+        source, site, pages = (Path(folder).resolve() / name for name in ("source", "site", "pages"))
+        source.mkdir()
+        lay_out(source, build, cells)
+        app = Sphinx(
+            source, None, site, pages, "html", dict(SETTINGS), status=None, warning=sys.stderr,
+            warningiserror=True,
+        )  # fmt: skip
+        app.build(force_all=True)
+        if app.statuscode:
+            raise publish.Refused("the site was not made, for what stands above")
+        equations = "".join(
+            "".join(re.findall(r"<math.*?</math>", page.read_text(encoding="utf-8")))
+            for page in site.rglob("*.html")
+        )
+        with open(site / "_static" / "book.css", "a", encoding="utf-8") as style:
+            style.write(math_font(set(html.unescape(equations))))
+        book = build / "book"
+        shutil.rmtree(book, ignore_errors=True)
+        os.replace(site, book)
+    return book
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Make build/book/index.html of the reader's copies, and of executed cells where there are none."""
+    parser = argparse.ArgumentParser(prog="make book", description=main.__doc__)
+    parser.add_argument("build", type=Path)
+    parser.add_argument("cells", type=Path, nargs="*", help="executed notebooks of chapters without a copy")
+    given = parser.parse_args(argv)
+    try:
+        print(f"open {make(given.build, given.cells) / 'index.html'} in a browser")
+    except publish.Refused as error:
+        print(f"book: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

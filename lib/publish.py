@@ -1,0 +1,321 @@
+"""Copies to read: the executed chapters and the figures of one run, as they are committed.
+
+``python -m lib.publish build build/esc10/01_data.ipynb …`` (``make publish``) makes of executed cells the
+reader's copies ``notebooks/NN_name.ipynb`` and puts the figures of their data set, with the rows they were
+drawn from, into ``figures/DATASET``. A copy shows what was executed and where in the grid, and nothing of the
+machine: no paths, no ids, no times, no audio, no widgets. The same cell gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import copy
+import io
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+
+from lib import figures, receipts, study
+
+MOST = 1_000_000  # bytes of a copy
+ROWS = 2_000_000  # bytes of a data set's rows
+COLOURS = 256  # of a picture in a copy that would be too large
+SMALLER = (1.0, 0.75, 0.5)  # sizes tried of the pictures of a copy that is still too large
+KINDS = ("text/plain", "text/html", "text/markdown", "text/latex", "image/png", "image/svg+xml")
+PLACES = ("build", "data_folder", "folder", "mirror")  # parameters that say where, not what
+TEXTS = (".md", ".csv", ".tex")
+
+_PATH = re.compile(r"file://\S*|(?<![\w.)\]}/:<>~])/[\w.+-]+/[\w.+-]+\S*")
+_AUDIO = re.compile(r"<audio|data:audio/")
+_REPR = re.compile(r"<[\w.]+ .*>", re.DOTALL)  # <Figure size …>, <IPython.core.display.Markdown object>
+_WIDGET = "application/vnd.jupyter.widget"
+
+
+class Refused(ValueError):
+    """What cannot be published, and why."""
+
+
+# ----------------------------------------------------------------------------------------------- one copy
+
+
+def code(notebook: NotebookNode) -> list[str]:
+    """The code cells of a notebook, less the settings that the runner put in."""
+    return [cell.source for cell in notebook.cells if cell.cell_type == "code" and not _injected(cell)]
+
+
+def _injected(cell: NotebookNode) -> bool:
+    return "injected-parameters" in cell.metadata.get("tags", [])
+
+
+def readers(executed: NotebookNode, receipt: Mapping[str, Any], *, audio: bool = False) -> NotebookNode:
+    """The reader's copy of an executed cell.
+
+    The settings that the runner put in become a paragraph below the parameters: the point of the grid, the
+    commit, and every value that was set. Outputs keep what a reader sees; standard error, widgets and
+    (unless ``audio``) players are left out, and the folders of the run are called by their default names.
+
+    Raises
+    ------
+    Refused : if a code cell ended in an error.
+    """
+    ours = nbformat.v4.new_notebook()
+    ours.nbformat_minor = executed.nbformat_minor
+    ours.metadata = NotebookNode(
+        kernelspec={"display_name": "Python 3", "language": "python", "name": "python3"},
+        language_info={"name": "python"},
+    )
+    places = _places(receipt["parameters"])
+    count = 0
+    for cell in executed.cells:
+        mine = NotebookNode(cell_type=cell.cell_type, source=cell.source, metadata={})
+        if _injected(cell):
+            mine.cell_type, mine.source = "markdown", _point(receipt)
+        elif "parameters" in cell.metadata.get("tags", []):
+            mine.metadata = {"tags": ["parameters"]}
+        if mine.cell_type == "code":
+            count += 1
+            mine.execution_count = count
+            mine.outputs = _outputs(cell.outputs, count, places, audio)
+        mine.id = f"cell-{len(ours.cells):02d}"
+        ours.cells.append(mine)
+    return ours
+
+
+def _places(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Folders of the run that outputs may name, and what they are called in a copy; the longest first."""
+    named = {
+        str(parameters[name]): name.removesuffix("_folder") for name in PLACES[:3] if parameters.get(name)
+    }
+    named |= {os.path.abspath(path): name for path, name in named.items()} | {os.getcwd(): "."}
+    return {path: named[path] for path in sorted(named, key=len, reverse=True) if os.path.isabs(path)}
+
+
+def _point(receipt: Mapping[str, Any]) -> str:
+    """Where in the grid a cell was executed, at which commit, and what was set there."""
+    values = receipt["parameters"]
+    point = "/".join(values[axis] for axis in study.AXES if axis in values)
+    commit = f"commit `{receipt['commit'][:10]}`" if receipt["commit"] else "no commit"
+    changed = " with changes that were not committed" if receipt["dirty"] else ""
+    device = "a CPU" if receipt["device"] == "cpu" else receipt["device"]
+    versions = receipt["versions"]
+    lines = [f"{name} = {value!r}" for name, value in values.items() if name not in PLACES]
+    return (
+        f"> **This copy** was executed at `{point}` ({figures.point(point)}), {commit}{changed}, on {device} "
+        f"with Python {versions['python']} and torch {versions['torch']}. In place of the defaults above "
+        "stood:\n\n```python\n" + "\n".join(lines) + "\n```"
+    )
+
+
+def _outputs(outputs: list, count: int, places: Mapping[str, str], audio: bool) -> list[NotebookNode]:
+    kept: list[NotebookNode] = []
+    for output in outputs:
+        if output.output_type == "error":
+            raise Refused(f"cell {count} ended in {output.ename}: {output.evalue}")
+        if output.output_type == "stream":
+            if output.name == "stdout":
+                if kept and kept[-1].output_type == "stream":
+                    kept[-1].text += _neutral(output.text, places)
+                else:
+                    text = _neutral(output.text, places)
+                    kept.append(NotebookNode(output_type="stream", name="stdout", text=text))
+            continue
+        if any(kind.startswith(_WIDGET) for kind in output.data) or (not audio and _heard(output.data)):
+            continue
+        data = {kind: output.data[kind] for kind in KINDS if kind in output.data}
+        if len(data) > 1 and _REPR.fullmatch(data.get("text/plain", "")):
+            del data["text/plain"]
+        for kind in data:
+            if kind != "image/png" and not _AUDIO.search(data[kind]):
+                data[kind] = _neutral(data[kind], places)
+        if data:
+            mine = NotebookNode(output_type=output.output_type, data=data, metadata={})
+            if output.output_type == "execute_result":
+                mine.execution_count = count
+            kept.append(mine)
+    return kept
+
+
+def _heard(data: Mapping[str, Any]) -> bool:
+    return any(kind.startswith("audio/") for kind in data) or bool(_AUDIO.search(data.get("text/html", "")))
+
+
+def _neutral(text: str, places: Mapping[str, str]) -> str:
+    for path, name in places.items():
+        text = text.replace(path, name)
+    return text
+
+
+def doubts(notebook: NotebookNode) -> list[str]:
+    """Why a notebook is no copy to be committed; empty for one that is."""
+    found = []
+    if "widgets" in notebook.metadata:
+        found.append("it holds widget state")
+    for cell in notebook.cells:
+        texts = [cell.source]
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                found.append(f"a cell ended in {output.ename}")
+            if output.get("name") == "stderr":
+                found.append("it holds standard error")
+            data = output.get("data", {})
+            if any(kind.startswith(_WIDGET) for kind in data):
+                found.append("it holds a widget")
+            if _heard(data):
+                found.append("it holds audio")
+            texts += [output.get("text", ""), *(data[kind] for kind in data if kind.startswith("text/"))]
+            texts += output.get("traceback", [])
+        found += [f"it names a path of a machine, {path}" for text in texts for path in paths(text)]
+    size = len(written(notebook))
+    if size > MOST:
+        found.append(f"it has {size / 1e6:.2f} MB, more than {MOST / 1e6:g}")
+    return found
+
+
+def paths(text: str) -> list[str]:
+    """Absolute paths of a machine that a text names."""
+    return [match[0] for match in _PATH.finditer(_AUDIO.split(text)[0])]
+
+
+def written(notebook: NotebookNode) -> bytes:
+    """A notebook's bytes."""
+    return (nbformat.writes(notebook).rstrip("\n") + "\n").encode()
+
+
+def fitting(notebook: NotebookNode) -> NotebookNode:
+    """The notebook with its pictures in fewer colours, then smaller, until it is no larger than allowed.
+
+    Raises
+    ------
+    Refused : if its text alone is too large.
+    """
+    if len(written(notebook)) <= MOST:
+        return notebook
+    for scale in SMALLER:
+        mine = copy.deepcopy(notebook)
+        for output in (output for cell in mine.cells for output in cell.get("outputs", [])):
+            if "image/png" in output.get("data", {}):
+                output.data["image/png"] = _repainted(output.data["image/png"], scale)
+        if len(written(mine)) <= MOST:
+            return mine
+    raise Refused(f"{len(written(mine)) / 1e6:.2f} MB with the smallest pictures, more than {MOST / 1e6:g}")
+
+
+def _repainted(png: str, scale: float) -> str:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(base64.b64decode(png))) as picture:
+        opaque = Image.new("RGBA", picture.size, "white")
+        opaque.alpha_composite(picture.convert("RGBA"))
+    size = [max(1, round(side * scale)) for side in opaque.size]
+    flat = opaque.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    small = io.BytesIO()
+    flat.quantize(COLOURS, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    return base64.b64encode(small.getvalue()).decode()
+
+
+# ------------------------------------------------------------------------------------------------- a run
+
+
+def read(cell: Path, notebooks: Path) -> NotebookNode:
+    """The reader's copy of an executed cell, fit to be committed beside its source.
+
+    Raises
+    ------
+    Refused : if the cell was executed from other code than its source has now, or is in doubt.
+    """
+    import jupytext
+
+    source = notebooks / f"{cell.stem}.py"
+    executed = nbformat.read(cell, 4)
+    if code(executed) != code(jupytext.read(source, fmt="py:percent")):
+        raise Refused(f"{cell}: executed from other code than {source} has now; make runs it again")
+    try:
+        mine = fitting(readers(executed, study.load(cell.with_suffix(receipts.ENDING))))
+    except Refused as error:
+        raise Refused(f"{cell}: {error}") from error
+    found = doubts(mine)
+    if found:
+        raise Refused(f"{cell}: {found[0]}")
+    return mine
+
+
+def shelve(made: Path, shelf: Path) -> Path:
+    """Put what chapter 6 made, with its rows, into the committed folder, in place of what lay there.
+
+    Raises
+    ------
+    Refused : if there are no rows, too many, or a text names a path of a machine.
+    """
+    rows = made / "rows"
+    if not rows.is_dir():
+        raise Refused(f"{rows}: chapter 6 has left no rows there")
+    size = sum(path.stat().st_size for path in rows.iterdir())
+    if size > ROWS:
+        raise Refused(
+            f"{rows}: {size / 1e6:.2f} MB of rows, more than the {ROWS / 1e6:g} MB that are committed"
+        )
+    for path in sorted(made.iterdir()):
+        named = paths(path.read_text(encoding="utf-8")) if path.suffix in TEXTS else []
+        if named:
+            raise Refused(f"{path}: it names a path of a machine, {named[0]}")
+    part = shelf.with_name(f".{shelf.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(made, part, ignore=shutil.ignore_patterns(".*"))
+    if shelf.exists():
+        shutil.rmtree(shelf)
+    os.replace(part, shelf)
+    return shelf
+
+
+def index(shelves: Path) -> Path:
+    """Write the index of the published runs: what each was, and where its own index lies."""
+    lines = [
+        "# Tables and figures of published runs",
+        "",
+        "A folder a data set: what chapter 6 made of its run, each picture as PNG, PDF and CSV, each table",
+        "as Markdown, LaTeX and CSV, and in `rows/` what they were drawn from (`make figures` draws them",
+        "again). Written by `make publish`.",
+        "",
+    ]
+    for path in sorted(shelves.glob("*/README.md")):
+        told = re.findall(r"^- .*$", path.read_text(encoding="utf-8"), re.MULTILINE)
+        pictures, tables = (len(list(path.parent.glob(kind))) for kind in ("*.png", "*.tex"))
+        name = path.parent.name
+        lines += [f"## [{figures.label(name)}]({name}/README.md)", "", *told]
+        lines += [f"- {pictures} pictures and {tables} tables.", ""]
+    return study.save(shelves / "README.md", "\n".join(lines[:-1]) + "\n")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write copies of executed cells to notebooks/, and the figures of their data set to figures/."""
+    parser = argparse.ArgumentParser(prog="make publish", description=main.__doc__)
+    parser.add_argument("build", type=Path)
+    parser.add_argument("cells", type=Path, nargs="+", help="executed notebooks of one data set")
+    given = parser.parse_args(argv)
+    (dataset,) = {cell.relative_to(given.build).parts[0] for cell in given.cells}
+    shelves = Path("figures")
+    try:
+        mine = {cell: read(cell, Path("notebooks")) for cell in given.cells}
+        shelve(given.build / dataset / "figures", shelves / dataset)
+        print(f"{shelves / dataset}, told in {index(shelves)}")
+        for cell, notebook in mine.items():
+            target = Path("notebooks") / cell.name
+            with study.atomic(target) as part:
+                part.write_bytes(written(notebook))
+            print(f"{target}: {target.stat().st_size / 1e6:.2f} MB, of {cell}")
+    except Refused as error:
+        print(f"publish: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,354 @@
+"""Copies to read: what they show, what they keep to themselves, that they stay in step with the source."""
+
+import base64
+import io
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import jupytext
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import pytest
+from IPython.display import Audio
+from PIL import Image
+
+from lib import figures, publish, report, results, study
+from tests import made_up
+
+COPIES = sorted(Path("notebooks").glob("0*.ipynb"))
+SOURCE = """\
+# %% [markdown]
+# # 1 · Data
+
+# %%
+import os
+
+# %% tags=["parameters"]
+build = "build"
+dataset = "esc50"
+clips = 100  # drawn
+
+# %%
+1 + 1
+"""
+RECEIPT = {
+    "parameters": {"build": "/scratch/run", "data_folder": "/data/of/all", "dataset": "esc10", "clips": 20},
+    "commit": "0123456789abcdef",
+    "dirty": False,
+    "device": "cpu",
+    "versions": {"python": "3.11.7", "torch": "2.14.1"},
+}
+
+
+def output(kind: str = "display_data", **data) -> nbformat.NotebookNode:
+    return nbformat.v4.new_output(kind, {name.replace("_", "/", 1): value for name, value in data.items()})
+
+
+def executed(*outputs) -> nbformat.NotebookNode:
+    """SOURCE as the runner leaves it, with these outputs of its last cell."""
+    notebook = jupytext.reads(SOURCE, fmt="py:percent")
+    injected = nbformat.v4.new_code_cell(
+        "# Parameters\nclips = 20", metadata={"tags": ["injected-parameters"]}
+    )
+    notebook.cells.insert(3, injected)
+    for count, cell in enumerate((cell for cell in notebook.cells if cell.cell_type == "code"), 1):
+        cell.execution_count = count
+        cell.metadata["papermill"] = {"start_time": "2026-01-01T00:00:00"}
+    notebook.cells[-1].outputs = list(outputs)
+    notebook.metadata["papermill"] = {"output_path": "/scratch/run/esc10/01_data.ipynb"}
+    notebook.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {}}
+    return notebook
+
+
+def shown(*outputs, **how) -> list:
+    return publish.readers(executed(*outputs), RECEIPT, **how).cells[-1].outputs
+
+
+def test_a_copy_says_where_it_was_executed_and_what_was_set():
+    mine = publish.readers(executed(), RECEIPT)
+    assert publish.code(mine) == publish.code(jupytext.reads(SOURCE, fmt="py:percent"))
+    assert [cell.cell_type for cell in mine.cells] == ["markdown", "code", "code", "markdown", "code"]
+    told = mine.cells[3].source
+    for word in ("`esc10`", "`0123456789`", "on a CPU", "torch 2.14.1", "dataset = 'esc10'", "clips = 20"):
+        assert word in told
+    for place in ("/scratch", "/data", "data_folder", "changes"):
+        assert place not in told
+    changed = publish.readers(executed(), RECEIPT | {"dirty": True})
+    assert "with changes that were not committed" in changed.cells[3].source
+
+
+def test_nothing_of_the_machine_is_left():
+    mine = publish.readers(executed(), RECEIPT)
+    assert mine.metadata == {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    assert [cell.metadata for cell in mine.cells] == [{}, {}, {"tags": ["parameters"]}, {}, {}]
+    assert [cell.execution_count for cell in mine.cells if cell.cell_type == "code"] == [1, 2, 3]
+    assert publish.doubts(mine) == []
+    assert publish.written(mine) == publish.written(publish.readers(executed(), RECEIPT))
+    nbformat.validate(mine)
+
+
+def test_outputs_are_what_a_reader_sees():
+    stream = nbformat.v4.new_output
+    kept = shown(
+        stream("stream", name="stdout", text="epoch 1\n"),
+        stream("stream", name="stderr", text="TqdmWarning: /root/.venv/tqdm.py"),
+        stream("stream", name="stdout", text="left in /scratch/run/esc10\n"),
+        output("execute_result", text_plain="<Figure size 9x9 with 3 Axes>", image_png="iVBORw0="),
+        output(text_plain="   a\n0  1", text_html="<table></table>", application_json={"a": 1}),
+        output(text_plain="FloatProgress(value=0.0)", **{"application_vnd.jupyter.widget-view+json": {}}),
+    )
+    assert [each.output_type for each in kept] == ["stream", "execute_result", "display_data"]
+    assert kept[0].text == "epoch 1\nleft in build/esc10\n"
+    assert set(kept[1].data) == {"image/png"}
+    assert kept[1].execution_count == 3
+    assert set(kept[2].data) == {"text/plain", "text/html"}
+
+
+def test_audio_is_left_out_unless_it_is_asked_for():
+    audio = Audio(np.sin(np.arange(800)), rate=8000)
+    player = output(text_html=audio._repr_html_(), text_plain=repr(audio))
+    raw = output(audio_wav="UklGRg==", text_plain="sound")
+    assert shown(player, raw) == []
+    (kept,) = shown(player, audio=True)
+    assert kept.data["text/html"] == player.data["text/html"]
+    mine = publish.readers(executed(player), RECEIPT, audio=True)
+    assert publish.doubts(mine) == ["it holds audio"]
+
+
+def test_a_failed_cell_is_refused():
+    error = nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=[])
+    with pytest.raises(publish.Refused, match="cell 3 ended in ValueError: no"):
+        shown(error)
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        (nbformat.v4.new_output("error", ename="ValueError", evalue="", traceback=[]), "ended in ValueError"),
+        (nbformat.v4.new_output("stream", name="stderr", text="careful"), "standard error"),
+        (output(text_plain="a", **{"application_vnd.jupyter.widget-view+json": {}}), "a widget"),
+        (output(text_html="<audio controls></audio>"), "audio"),
+        (output(audio_mpeg="SUQz"), "audio"),
+        (output(text_plain="see /home/me/study"), "path of a machine, /home/me/study"),
+        (output(text_html='<a href="file:///tmp/x">x</a>'), "path of a machine, file:///tmp/x"),
+        (output(text_markdown="in (/mnt/disk/build)"), "path of a machine, /mnt/disk/build"),
+    ],
+)
+def test_what_is_no_copy_is_told(kept, said):
+    mine = publish.readers(executed(), RECEIPT)
+    mine.cells[-1].outputs = [kept]
+    (doubt,) = publish.doubts(mine)
+    assert said in doubt
+
+
+def test_widget_state_is_told():
+    mine = publish.readers(executed(), RECEIPT)
+    mine.metadata["widgets"] = {}
+    assert publish.doubts(mine) == ["it holds widget state"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "demo/dwt/resnet18/1/standard",
+        "https://example.org/a/b",
+        "<td>1</td></tr>",
+        "±1/2/3",
+        "a / b",
+        "x' /‖w‖",
+        "./build/demo",
+    ],
+)
+def test_what_is_no_path_of_a_machine(text):
+    assert publish.paths(text) == []
+
+
+def noise(side: int) -> str:
+    picture = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+@pytest.mark.parametrize(("side", "size"), [(300, (300, 300)), (550, (550, 550)), (900, (675, 675))])
+def test_pictures_that_are_too_large_lose_colours_and_then_size(side, size):
+    mine = publish.readers(executed(output(image_png=noise(side))), RECEIPT)
+    fit = publish.fitting(mine)
+    assert len(publish.written(fit)) <= publish.MOST
+    with Image.open(io.BytesIO(base64.b64decode(fit.cells[-1].outputs[0].data["image/png"]))) as picture:
+        assert picture.size == size
+        assert (picture.mode == "P") == (side > 300)
+    assert publish.written(publish.fitting(mine)) == publish.written(fit)
+
+
+def test_a_text_that_is_too_large_is_refused():
+    mine = publish.readers(executed(output(text_html="x" * 2_000_000)), RECEIPT)
+    with pytest.raises(publish.Refused, match=r"2\.00 MB"):
+        publish.fitting(mine)
+    assert "it has 2.00 MB" in publish.doubts(mine)[0]
+
+
+# ------------------------------------------------------------------------------------------------- a run
+
+
+@pytest.fixture
+def made(tmp_path):
+    figures.use_style()
+    folder = tmp_path / "build/esc10/figures"
+    found = made_up.grid()
+    results.save(found, folder / "rows")
+    shelf = report.Shelf(found, folder)
+    for name in ("table_1_accuracy", "accuracy"):
+        shelf.add(name)
+    shelf.index()
+    plt.close("all")
+    return folder
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def test_figures_are_put_in_place_of_the_old_ones_and_told(made, tmp_path):
+    shelf = tmp_path / "figures/esc10"
+    shelf.mkdir(parents=True)
+    (shelf / "gone.png").write_bytes(b"")
+    (made / ".accuracy.png.host.1").write_bytes(b"half")
+    publish.shelve(made, shelf)
+    (made / ".accuracy.png.host.1").unlink()
+    assert files(shelf) == files(made)
+    assert [path.name for path in shelf.parent.iterdir()] == ["esc10"]
+    told = publish.index(shelf.parent).read_text()
+    assert "## [ESC-10](esc10/README.md)" in told
+    assert "- Points: representations STFT, DWT" in told
+    assert "- 1 pictures and 1 tables" in told
+    assert results.load(shelf / "rows").dataset == "esc10"
+
+
+def test_rows_that_are_too_many_or_none_are_refused(made, tmp_path):
+    shelf = tmp_path / "figures/esc10"
+    (made / "rows/more.parquet").write_bytes(bytes(publish.ROWS))
+    with pytest.raises(publish.Refused, match=r"MB of rows, more than the 2 MB"):
+        publish.shelve(made, shelf)
+    shutil.rmtree(made / "rows")
+    with pytest.raises(publish.Refused, match="has left no rows"):
+        publish.shelve(made, shelf)
+    assert not shelf.exists()
+
+
+def test_figures_that_name_a_path_are_refused(made, tmp_path):
+    (made / "table_1_accuracy.md").write_text("in /home/me/build\n")
+    with pytest.raises(publish.Refused, match=r"table_1_accuracy\.md: it names a path of a machine"):
+        publish.shelve(made, tmp_path / "figures/esc10")
+
+
+def test_a_cell_of_another_source_is_refused(tmp_path):
+    (tmp_path / "01_data.py").write_text(SOURCE.replace("1 + 1", "1 + 2"))
+    cell = tmp_path / "build/01_data.ipynb"
+    cell.parent.mkdir()
+    nbformat.write(executed(), cell)
+    study.save(cell.with_suffix(".receipt.json"), RECEIPT)
+    with pytest.raises(publish.Refused, match="executed from other code"):
+        publish.read(cell, tmp_path)
+    (tmp_path / "01_data.py").write_text(SOURCE)
+    assert publish.doubts(publish.read(cell, tmp_path)) == []
+
+
+@pytest.mark.slow
+def test_make_publish_runs_what_is_missing_and_leaves_copies_and_figures(tiny, made):
+    shutil.copytree(made, tiny.folder / "build/tiny/figures")
+    done = tiny.make("publish")
+    assert done.returncode == 0, done.stderr
+    names = sorted(path.stem for path in (tiny.folder / "notebooks").glob("*.py"))
+    copies = {path.stem: path for path in (tiny.folder / "notebooks").glob("*.ipynb")}
+    assert sorted(copies) == names
+    for name, path in copies.items():
+        copy = nbformat.read(path, 4)
+        assert publish.code(copy) == publish.code(jupytext.read(path.with_suffix(".py"), fmt="py:percent"))
+        assert publish.doubts(copy) == []
+        point = "tiny/dwt/small/1/adversarial" if name.startswith("05") else "tiny"
+        assert f"`{point}" in next(cell.source for cell in copy.cells if "This copy" in cell.source)
+    assert "`tiny/dwt/small/1/standard`" in copies["04_attacks"].read_text()
+    assert (tiny.folder / "figures/tiny/rows/attacks.parquet").is_file()
+    before = {path: path.read_bytes() for path in copies.values()} | files(tiny.folder / "figures")
+    runs = tiny.runs()
+    assert tiny.make("publish").returncode == 0
+    assert {path: path.read_bytes() for path in copies.values()} | files(tiny.folder / "figures") == before
+    assert tiny.runs() == runs
+    # What cannot be published leaves what is published.
+    (tiny.folder / "build/tiny/figures/rows/more.parquet").write_bytes(bytes(publish.ROWS))
+    refused = tiny.make("publish")
+    assert refused.returncode != 0
+    assert "publish: build/tiny/figures/rows" in refused.stderr
+    assert {path: path.read_bytes() for path in copies.values()} | files(tiny.folder / "figures") == before
+
+
+# ------------------------------------------------------------------------------------- the committed copies
+
+
+def out_of_step(path: Path) -> str:
+    source = jupytext.read(path.with_suffix(".py"), fmt="py:percent")
+    if publish.code(nbformat.read(path, 4)) == publish.code(source):
+        return ""
+    return f"{path} was executed from other code than {path.stem}.py has now: make publish"
+
+
+@pytest.mark.parametrize("path", COPIES, ids=lambda path: path.stem)
+@pytest.mark.filterwarnings("default:.*was executed from other code:UserWarning")
+def test_a_copy_that_is_behind_its_source_is_told(path):
+    said = out_of_step(path)
+    if said:
+        warnings.warn(said, stacklevel=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", COPIES, ids=lambda path: path.stem)
+def test_a_copy_holds_the_code_of_its_source(path):
+    assert not out_of_step(path)
+
+
+@pytest.mark.parametrize("path", COPIES, ids=lambda path: path.stem)
+def test_a_copy_can_be_committed(path):
+    assert publish.doubts(nbformat.read(path, 4)) == []
+    assert path.read_bytes() == publish.written(nbformat.read(path, 4))
+    assert path.stat().st_size < publish.MOST
+
+
+@pytest.mark.skipif(not Path(".git").exists(), reason="no git here: what it ignores cannot be asked")
+def test_git_takes_copies_and_figures():
+    wanted = ["notebooks/04_attacks.ipynb", "figures/README.md", "figures/esc10/rows/attacks.parquet"]
+    done = subprocess.run(
+        ["git", "check-ignore", "--no-index", *wanted], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+@pytest.mark.slow
+def test_a_copy_behind_its_source_is_a_warning_and_no_failure(tmp_path):
+    """The two tests above, seen from outside on a copy that is behind."""
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks/01_data.py").write_text(SOURCE.replace("1 + 1", "1 + 2"))
+    copy = publish.readers(executed(), RECEIPT)
+    (tmp_path / "notebooks/01_data.ipynb").write_bytes(publish.written(copy))
+    for name in (".pytest.ini", "lib", "tests"):
+        (tmp_path / name).symlink_to(Path(name).resolve())
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_publish.py"]
+    quick = subprocess.run(
+        [*words, "-k", "01_data"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert quick.returncode == 0, quick.stdout
+    assert "UserWarning: notebooks/01_data.ipynb was executed from other code" in quick.stdout
+    full = subprocess.run(
+        [*words, "-k", "01_data", "-m", ""], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert full.returncode == 1
+    assert "1 failed" in full.stdout
