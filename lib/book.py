@@ -18,7 +18,7 @@ import re
 import shutil
 import sys
 import tempfile
-from importlib import resources
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,8 +92,8 @@ def math_font(letters: set[str]) -> str:
     from fontTools.ttLib import TTFont
 
     drawn = [*range(0x1D434, 0x1D468), *range(0x1D6E2, 0x1D71C), 0x210E, 0x221A]  # italics, and the root
-    with resources.as_file(resources.files("ziamath") / "fonts" / "STIXTwoMath-Regular.ttf") as path:
-        font = TTFont(path, recalcTimestamp=False)
+    path = metadata.distribution("ziamath").locate_file("ziamath/fonts/STIXTwoMath-Regular.ttf")
+    font = TTFont(path, recalcTimestamp=False)
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every table that it cuts
     subsetter = subset.Subsetter(subset.Options(layout_features=["ssty"]))  # the forms of indices
     subsetter.populate(text="".join(sorted(letters)), unicodes=drawn)
