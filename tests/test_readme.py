@@ -95,7 +95,7 @@ def test_the_example_is_run_to_its_end(tmp_path, checkout):
     assert done.returncode == 0, done.stderr
     assert "birds: read build/birds/06_analysis.ipynb" in done.stdout
     attacks = pd.read_parquet(checkout / "build/birds/dwt/resnet18/1/adversarial/attacks.parquet")
-    assert attacks["attack"].nunique() == 6
+    assert {"FGSM", "BIM-a", "BIM-b", "DeepFool", "CWA", "JSMA", "PIA"} <= set(attacks["attack"])
     assert (checkout / "build/birds/figures/README.md").is_file()
 
 
