@@ -19,6 +19,22 @@ folds_urbansound8k := 1 2 3 4 5 6 7 8 9 10
 models = $(or $(MODELS),$(models_$1),$(every_model))
 folds  = $(or $(FOLDS),$(folds_$1),1 2 3 4 5)
 
+# Names end up in paths and in recipes: what could be read as a command is refused, unexpanded.
+letters := a b c d e f g h i j k l m n o p q r s t u v w x y z
+letters += A B C D E F G H I J K L M N O P Q R S T U V W X Y Z 0 1 2 3 4 5 6 7 8 9 _ - .
+signs   := ; & | < > ` " ' * ? \ $$ ( )
+define newline
+
+
+endef
+less     = $(if $2,$(call less,$(subst $(firstword $2),,$1),$(wordlist 2,99,$2)),$1)
+$(foreach v,DATASETS REPRESENTATIONS MODELS FOLDS TRAININGS TIMEOUT THREADS,$(if $(or \
+  $(call less,$(subst $() $(),,$(value $v)),$(letters)),$(filter .% -%,$(value $v))),\
+  $(error $v='$(value $v)': words of letters, digits, '_', '-' and '.' are wanted)))
+$(foreach v,BUILD DATA PARAMS,$(if $(or $(findstring $(newline),$(value $v)),\
+  $(strip $(foreach s,$(signs),$(findstring $s,$(value $v))))),\
+  $(error $v='$(value $v)': a path without quotes and signs of the shell is wanted)))
+
 # ------------------------------------------------------------------------------------------------- set-up
 # An interpreter that is already right (PYTHON=, or the activated conda environment), or a .venv of our own.
 ifneq ($(PYTHON),)
@@ -51,11 +67,12 @@ chapters  := $(sort $(basename $(notdir $(wildcard notebooks/0*.py))))
 inputs := $(BUILD)/.inputs
 folder := $(subst $() ,\ ,$(DATA))
 ifneq ($(filter-out help setup lint test test-all lab clean bench-%,$(or $(MAKECMDGOALS),help)),)
-$(shell for d in $(DATASETS); do mkdir -p $(inputs)/$$d; for c in $(chapters); do \
+$(shell set -e; for d in $(DATASETS); do mkdir -p $(inputs)/$$d; for c in $(chapters); do \
   f=$(PARAMS)/$$d/$$c.yaml; [ -f $$f ] || f=/dev/null; t=$(inputs)/$$d/$$c.yaml; \
   cmp -s $$f $$t || cat $$f > $$t; done; \
   f=$(folder)/$$d/clips.csv; t=$(inputs)/$$d/clips.csv; [ ! -f "$$f" ] || cmp -s "$$f" $$t || cat "$$f" > $$t; done; \
   for c in $(chapters); do cmp -s notebooks/$$c.py $(inputs)/$$c.py || cp notebooks/$$c.py $(inputs)/$$c.py; done)
+$(if $(filter-out 0,$(.SHELLSTATUS)),$(error BUILD=$(BUILD): nothing can be written there))
 endif
 
 sources   = $(inputs)/$(basename $(@F)).py $(inputs)/$(call axis,1)/$(basename $(@F)).yaml
@@ -89,6 +106,7 @@ endif
 
 # N cells at once (make -jN) share the cores and the GPU, unless a launcher places each by itself. Huge pages halve the time of networks whose gradients are large.
 cores   := $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu)
+host    := $(shell uname -n)
 jobs     = $(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),1)
 threads  = $(or $(THREADS),$(shell n=$$(($(cores) / $(jobs))); echo $$((n > 0 ? n : 1))))
 point    = $(foreach i,1 2 3 4 5,$(if $(call axis,$i),-p $(word $i,$(axes)) $(call axis,$i)))
@@ -97,7 +115,7 @@ point    = $(foreach i,1 2 3 4 5,$(if $(call axis,$i),-p $(word $i,$(axes)) $(ca
 # looks again where a folder is listed.
 define run
 @was=$$(ls -i $@ 2>&1); \
-OMP_NUM_THREADS=$(threads) STUDY_CELLS=$(if $(LAUNCH),1,$(jobs)) THP_MEM_ALLOC_ENABLE=1 \
+STUDY_MAKE=$(host):$$PPID OMP_NUM_THREADS=$(threads) STUDY_CELLS=$(if $(LAUNCH),1,$(jobs)) THP_MEM_ALLOC_ENABLE=1 \
   $(LAUNCH) $(python) -m lib.execute notebooks/$(basename $(@F)).py $@ \
   --timeout $(TIMEOUT) -f $(inputs)/$(call axis,1)/$(basename $(@F)).yaml -p build $(BUILD) $(point) $1 || exit; \
 ls $(@D) >/dev/null 2>&1; [ -e $@ ] && [ "$$(ls -i $@)" != "$$was" ] || \

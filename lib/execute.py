@@ -5,7 +5,9 @@
 Papermill warns of an unknown parameter and takes any type; here both are errors, before a kernel starts.
 The target appears by rename after success; what a failure leaves is ``NAME.partial.ipynb``. Every kernel
 has its own sockets in a folder of its own, since parallel kernels race for TCP ports, and none outlives
-its runner. A cell that another runner is at is waited for, not run twice.
+its runner, nor a runner its make. A cell that another runner is at is waited for, not run twice. What
+killed runners could not clean is swept by their guard (``lib/guard.py``) or, where that was killed too, by
+the next runner.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ import functools
 import os
 import re
 import resource
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -29,13 +33,17 @@ from typing import Any
 
 import yaml
 
-from lib import receipts, study
+from lib import guard, receipts, study
 
 # jsonschema, which nbformat imports, would build an IRI grammar that no notebook needs: more than half of
 # what starting a runner costs (tests/bench/grid.py).
 sys.modules.setdefault("rfc3987_syntax", None)
 
 PROGRESS_EVERY = 5.0  # s between two lines of a cell on the terminal
+LOOK_EVERY = 1.0  # s between two looks whether make is still there
+FRESH = 60.0  # s that a temporary folder may be without its owner's name
+OWNER = "owner.txt"  # the file of a temporary folder that says whose it is
+MAKE = "STUDY_MAKE"  # environment variable: HOST:PID of the make that called for the cell
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130  # exit codes
 
 
@@ -154,22 +162,77 @@ def parameters(known: dict[str, Any], files: list[str], pairs: list[tuple[str, s
 
 
 class _Watch(threading.Thread):
-    """Show on the terminal what the kernel writes to its progress file; end a runner that is overtaken."""
+    """Show on the terminal what the kernel tells of its progress; end a runner that is overtaken, or whose
+    make is gone.
+    """
 
-    def __init__(self, path: Path, name: str, overtaken: Callable[[], bool]) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__(daemon=True)
-        self.path, self.name_shown, self.overtaken, self.over = path, name, overtaken, threading.Event()
+        self.shown_as, self.over = name, threading.Event()
+        self.path = Path()
+        self.overtaken: Callable[[], bool] = lambda: False
+        host, _, pid = os.environ.get(MAKE, "").rpartition(":")
+        self.make = int(pid) if host == socket.gethostname() else 0
 
     def run(self) -> None:
-        shown = ""
-        while not self.over.wait(PROGRESS_EVERY):
+        shown, next_time = "", time.monotonic() + PROGRESS_EVERY
+        while not self.over.wait(LOOK_EVERY):
+            if self.make and not _alive(self.make):
+                os.kill(os.getpid(), signal.SIGUSR1)
+                return
+            if time.monotonic() < next_time:
+                continue
+            next_time = time.monotonic() + PROGRESS_EVERY
             if self.overtaken():
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
-            lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+            lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
             if lines and lines[-1] != shown:
                 shown = lines[-1]
-                print(f"{self.name_shown}: {shown}", file=sys.stderr, flush=True)
+                print(f"{self.shown_as}: {shown}", file=sys.stderr, flush=True)
+
+
+def _alive(pid: int, since: float = float("inf")) -> bool:
+    """Whether a process is there, no zombie, and was begun before ``since``, so that it is the one meant."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= since
+    except psutil.NoSuchProcess:
+        return False
+
+
+def temporary() -> Path:
+    """A fresh temporary folder that says whose it is; those of dead processes of this host are removed."""
+    here = socket.gethostname()
+    for folder in Path(tempfile.gettempdir()).glob("study-*"):
+        with contextlib.suppress(OSError):  # another's, or just swept by another
+            owner = folder / OWNER
+            if not owner.exists():
+                if time.time() - folder.stat().st_mtime > FRESH:
+                    folder.rmdir()  # if it is empty
+                continue
+            host, pid = owner.read_text(encoding="utf-8").split()
+            if host == here and not _alive(int(pid), owner.stat().st_mtime):
+                shutil.rmtree(folder)
+    made = Path(tempfile.mkdtemp(prefix="study-"))
+    study.save(made / OWNER, f"{here} {os.getpid()}")
+    return made
+
+
+def _sweep(root: Path) -> None:
+    """Remove the half-written files below ``root`` that dead processes of this host have left."""
+    for path, pid in guard.parts(str(root)):
+        with contextlib.suppress(FileNotFoundError):
+            if not _alive(pid, os.stat(path).st_mtime):
+                os.unlink(path)
+
+
+def _root(target: Path, values: dict[str, Any]) -> Path:
+    """The folder below which the cell may write: the data set's, or the target's own."""
+    inside = "build" in values and "dataset" in values
+    return Path(values["build"], values["dataset"]) if inside else target.parent
 
 
 def _kernel_manager(tell: Any) -> type:
@@ -202,7 +265,9 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return None
 
 
-def run(notebook: Path, target: Path, values: dict[str, Any], source: Any, timeout: int) -> None:
+def run(
+    notebook: Path, target: Path, values: dict[str, Any], source: Any, timeout: int, watch: _Watch
+) -> None:
     """Execute ``source``, the notebook as read, and put it and its receipt in place.
 
     Raises whatever papermill raises; the notebook as far as it came is then ``NAME.partial.ipynb``. A node
@@ -211,22 +276,28 @@ def run(notebook: Path, target: Path, values: dict[str, Any], source: Any, timeo
     import papermill
     from traitlets.config import Config
 
-    name = f"{target.parent}/{target.stem}"
-    private = Path(tempfile.mkdtemp(prefix="study-"))
+    private = temporary()
     partial = target.with_name(f"{target.stem}.partial.ipynb")
-    part = target.with_name(f".{target.stem}.{private.name}.ipynb")
-    for stale in target.parent.glob(f".{target.stem}.study-*.ipynb"):  # of a machine that lost its power
+    owner = f"{socket.gethostname()}.{os.getpid()}"
+    part = target.with_name(f".{target.stem}.{owner}.{private.name}.ipynb")
+    root = _root(target, values)
+    for stale in target.parent.glob(f".{target.stem}.*.study-*.ipynb"):  # of a machine that lost its power
         stale.unlink(missing_ok=True)
-    guard = subprocess.Popen(
-        [sys.executable, "-I", "-S", Path(__file__).with_name("guard.py"), private, part, partial],
+    beside = subprocess.Popen(
+        [sys.executable, "-I", "-S", guard.__file__, private, part, target, root, str(os.getpid())],
         stdin=subprocess.PIPE,
-        text=True,
+        bufsize=0,
         start_new_session=True,
     )
+    groups: list[int] = []
 
     def tell(word: object) -> None:
-        guard.stdin.write(f"{word}\n")
-        guard.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # the guard was killed: its work is done below
+            beside.stdin.write(f"{word}\n".encode())
+
+    def begun(group: int) -> None:
+        groups.append(group)
+        tell(group)
 
     sockets = {
         "transport": "ipc",
@@ -238,8 +309,8 @@ def run(notebook: Path, target: Path, values: dict[str, Any], source: Any, timeo
     os.environ[study.NOTES] = str(notes)
     os.environ["JUPYTER_RUNTIME_DIR"] = os.environ["TMPDIR"] = str(private)
     before = _identity(target)
-    watch = _Watch(private / "progress", name, lambda: _identity(target) not in (before, None))
-    watch.start()
+    watch.path, watch.overtaken = private / "progress", lambda: _identity(target) not in (before, None)
+    end = "failed"
     begin = time.monotonic()
     try:
         papermill.execute_notebook(
@@ -251,7 +322,7 @@ def run(notebook: Path, target: Path, values: dict[str, Any], source: Any, timeo
             progress_bar=False,
             execution_timeout=timeout or None,
             shutdown_kernel="immediate",
-            kernel_manager_class=_kernel_manager(tell),
+            kernel_manager_class=_kernel_manager(begun),
             config=Config(KernelManager=sockets),
         )
         spent = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -276,18 +347,21 @@ def run(notebook: Path, target: Path, values: dict[str, Any], source: Any, timeo
         study.save(target.with_suffix(receipts.ENDING), receipt | study.notes(notes))
         study.put(part, target)
         partial.unlink(missing_ok=True)
+        end = "done"
     except BaseException as error:
         if watch.overtaken():
             part.unlink(missing_ok=True)
             raise Overtaken from error
-        if part.exists():
-            os.replace(part, partial)
+        guard.keep(str(part), str(partial))
         raise
     finally:
         watch.over.set()
-        tell("done")
-        guard.stdin.close()
-        guard.wait()
+        tell(end)
+        beside.stdin.close()
+        if beside.wait():
+            guard.end(groups, str(private))
+            if end == "failed":
+                guard.sweep(str(root), groups)
 
 
 def _sentence(error: BaseException) -> str:
@@ -302,7 +376,8 @@ def _sentence(error: BaseException) -> str:
 
 
 def _interrupt(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt(signal.Signals(signum).name)
+    gone = signum == signal.SIGUSR1
+    raise KeyboardInterrupt("the end of its make" if gone else signal.Signals(signum).name)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -315,11 +390,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--timeout", type=int, default=0, metavar="S", help="of one code cell; 0: no limit")
     given = parser.parse_args(argv)
     name = f"{given.target.parent}/{given.target.stem}"
-    for signum in (signal.SIGTERM, signal.SIGHUP):
+    for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(signum, _interrupt)
 
     import jupytext
 
+    watch = _Watch(name)
+    watch.start()
     try:
         if not given.notebook.is_file():
             raise Refused(f"{given.notebook}: there is no such notebook")
@@ -327,13 +404,16 @@ def main(argv: list[str] | None = None) -> int:
         values = parameters(defaults(source.cells), given.files, given.pairs)
         given.target.parent.mkdir(parents=True, exist_ok=True)
         begun = time.time()
+        left = given.target.with_name(f".{given.target.stem}.lock").exists()
         say = functools.partial(print, file=sys.stderr, flush=True)
         with study.locked(given.target, say=say) as waited:
             if waited and given.target.exists() and given.target.stat().st_mtime >= begun:
                 print(f"{name}: made by the runner that was waited for", file=sys.stderr)
                 return 0
+            if left and not waited:  # a lock that nobody holds: its runner was killed
+                _sweep(_root(given.target, values))
             print(f"{name}: begun", file=sys.stderr, flush=True)
-            run(given.notebook, given.target, values, source, given.timeout)
+            run(given.notebook, given.target, values, source, given.timeout, watch)
     except Refused as error:
         print(f"{name}: {error}", file=sys.stderr)
         return MISUSED
@@ -347,6 +427,8 @@ def main(argv: list[str] | None = None) -> int:
         said = f"stopped by {error or 'SIGINT'}" if stopped else _sentence(error)
         print(f"FAILED {name}: {said}{where}", file=sys.stderr)
         return INTERRUPTED if stopped else FAILED
+    finally:
+        watch.over.set()
     print(f"{name}: done in {time.time() - begun:.0f} s", file=sys.stderr)
     return 0
 

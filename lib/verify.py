@@ -12,11 +12,10 @@ import random
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib import receipts, study
+from lib import execute, receipts, study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
     wrong = 0
     for target in sorted(chosen):
         name = target.with_suffix("").relative_to(given.build)
-        shadow = Path(tempfile.mkdtemp(prefix="study-"))
+        shadow = execute.temporary()
         try:
             files = again(target, given.build, shadow)
             said = [

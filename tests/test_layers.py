@@ -16,7 +16,6 @@ BELOW = {
     "toy": set(),
     "features": set(),
     "metrics": set(),
-    "guard": set(),
     "attacks": set(),
     "pitch": set(),
     "download": {"study"},
@@ -33,11 +32,12 @@ BELOW = {
     "defences": {"attacks"},
     "training": {"attacks", "defences", "metrics", "models", "study"},
     "receipts": {"study"},
-    "execute": {"study", "receipts"},
+    "guard": set(),
+    "execute": {"guard", "receipts", "study"},
     "plan": {"execute", "models", "receipts", "store", "study"},
-    "verify": {"receipts", "study"},
     "publish": {"figures", "receipts", "study"},
     "book": {"figures", "publish", "receipts", "study"},
+    "verify": {"execute", "receipts", "study"},
 }
 
 
