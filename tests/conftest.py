@@ -1,5 +1,6 @@
 """What several tests share: where real recordings lie, and a grid of chapters that do almost nothing."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ def recordings(name: str) -> Path:
 
 OPENING = """\
 # %%
+import json
 import os
 import time
 from pathlib import Path
@@ -130,3 +132,78 @@ class Tiny:
 @pytest.fixture
 def tiny(tmp_path: Path) -> Tiny:
     return Tiny(tmp_path)
+
+
+SOUNDS = {  # settings under which the real chapters take seconds
+    "02_features": {
+        "bins": 32, "frames": 32, "duration": 0.5, "stft_rate": 16000, "n_fft": 512, "factors": [0.75, 1.5],
+    },
+    "03_training": {"pretrained": "none", "epochs": 6, "batch": 8, "patience": 0},
+    "05_adversarial_training": {"pretrained": "none", "epochs": 6, "batch": 8, "patience": 0, "pgd_steps": 2},
+    "04_attacks": {
+        "clips": 6, "batch": 2, "bim_step": 0.01569, "bim_steps": 3, "bim_first": 0.006, "bim_rungs": 4,
+        "bim_bisections": 1, "jsma_thetas": [0.98039], "jsma_steps": 10, "deepfool_caps": [5],
+        "cwa_cs": [7.0], "cwa_steps": [10], "pia_steps": 2, "pia_samples": 4, "doubted": 2,
+    },
+    "06_analysis": {},
+    "07_beyond": {"clips": 4, "bim_steps": 4, "round_trip_steps": 5, "levels": [30.0], "wave_steps": 3},
+}  # fmt: skip
+
+
+class Real:
+    """A checkout with the real Makefile, library and chapters, and 60 sounds of half a second."""
+
+    def __init__(self, folder: Path) -> None:
+        import pandas as pd
+        import soundfile
+
+        from lib import toy
+
+        self.folder = folder
+        shutil.copy(ROOT / "Makefile", folder)
+        for name in ("lib", "notebooks"):
+            (folder / name).symlink_to(ROOT / name)
+        for name in ("params/small", "data/small", "tmp"):
+            (folder / name).mkdir(parents=True)
+        for chapter, values in SOUNDS.items():
+            self.settings(chapter, **values)
+        clips = toy.clips()
+        clips = clips[clips["name"].isin(clips["name"].unique()[:3])].groupby(["name", "fold"]).head(4)
+        for clip in clips["clip"]:
+            sound = toy.sound(clip)[: toy.RATE // 2]
+            soundfile.write(folder / "data/small" / f"{clip}.wav", sound, toy.RATE, subtype="PCM_16")
+        table = pd.DataFrame({"path": clips["clip"] + ".wav", "label": clips["name"]})
+        table = table.assign(source=clips["source"], fold=clips["fold"])
+        table.to_csv(folder / "data/small/clips.csv", index=False)
+
+    def settings(self, chapter: str, **values: object) -> None:
+        """Settings of a chapter; YAML takes JSON."""
+        text = "".join(f"{name}: {json.dumps(value)}\n" for name, value in values.items())
+        (self.folder / "params/small" / f"{chapter}.yaml").write_text(text)
+
+    def command(self, *words: str) -> list[str]:
+        grid = ["DATASETS=small", "REPRESENTATIONS=dwt", "MODELS=resnet56", "FOLDS=1", "DATA=data"]
+        return ["make", f"PYTHON={sys.executable}", *grid, *words]
+
+    def start(self, log: Path, *words: str) -> subprocess.Popen:
+        """A make of its own session, whose words go to ``log``, and temporary files below the checkout."""
+        with log.open("a") as file:
+            return subprocess.Popen(
+                self.command(*words),
+                cwd=self.folder,
+                env=outside() | {"TMPDIR": str(self.folder / "tmp")},
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def make(self, *words: str) -> tuple[int, str]:
+        """The exit status and what was said."""
+        log = self.folder / f"log.{len(list(self.folder.glob('log.*')))}"
+        status = self.start(log, *words).wait()
+        return status, log.read_text()
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Real:
+    return Real(tmp_path_factory.mktemp("real"))
