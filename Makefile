@@ -143,12 +143,13 @@ $(BUILD)/%/07_beyond.ipynb: $$(sources) $$(call attacked,$$*) | $(ready)
 # -------------------------------------------------------------------------------------------------- verbs
 .DEFAULT_GOAL := help
 .PHONY: help setup all data figures publish book status plan verify lint test test-all lab clean
+peers     = $(if $(filter attacks features,$*),tests/bench/requirements.txt)
 
 help: ## print this
 	@echo "make VERB [DATASETS='demo esc10 esc50 urbansound8k'] [REPRESENTATIONS='$(REPRESENTATIONS)']"
 	@echo "          [MODELS='$(every_model)'] [FOLDS='1 2 3'] [TRAININGS='$(TRAININGS)']"
 	@echo "          [DATA=data] [BUILD=build] [PARAMS=params] [PYTHON=python] [LAUNCH='srun --gres=gpu:1'] [-k -jN]"
-	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+	@sed -n 's/^\([a-z%-]*\):.*## /  \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
 
 setup: $(ready) ## install the packages of environment.yml, once
 
@@ -189,6 +190,11 @@ test: lint ## lint and the quick tests
 
 test-all: lint ## lint and all tests: faults, Slurm and browser too
 	@$(python) -m pytest -q -m ""
+
+bench-%: $(ready) ## measure: bench-attacks, bench-features, bench-training, bench-grid
+	@$(if $(peers),$(python) -m pip install --quiet --disable-pip-version-check -r $(peers) || \
+	  echo "$@: the peers of $(peers) could not all be installed" >&2)
+	@OMP_NUM_THREADS=1 $(python) -m tests.bench.$* --build $(BUILD)
 
 lab: $(ready) ## JupyterLab on this machine only, with its token
 	@$(python) -m jupyterlab --ServerApp.ip=localhost notebooks

@@ -10,17 +10,21 @@ import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import nbformat
 import numpy as np
+import pandas as pd
 import psutil
 import pytest
-from conftest import ROOT, SOUNDS, outside
+import torch
+from conftest import ROOT, SOUNDS
 from safetensors import safe_open
+from test_execute import Door, gone
+from test_make import ALL
 
 from lib import execute, guard, study, verify
 
@@ -140,7 +144,7 @@ def tells(real, runner, what):
 
 
 def aim(real, make, who, cell, what, delay, log):
-    """Wait for the moment; who is there then, and how long the cell had run. Nobody if the moment is missed."""
+    """Wait for the moment; who is there then, nobody if it is missed, and how long the cell had run."""
     target = f"build/small/{cell}.ipynb"
     doomed = {"both": {"guard", "runner"}}.get(who, {who})
 
@@ -269,8 +273,8 @@ def test_a_grid_whose_processes_are_killed_twenty_times_comes_out_the_same(real,
     lost = sum(float(row[4]) for row in rows if row[1] != "guard")
     lines += [
         "",
-        f"Seed {SEED}. Undisturbed, -j1: {undisturbed:.0f} s. Killed {len(rows)} times, -j2: {taken:.0f} s, of "
-        f"which the killed cells had run {lost:.0f} s. Tables, times apart, are the same.",
+        f"Seed {SEED}. Undisturbed, -j1: {undisturbed:.0f} s. Killed {len(rows)} times, -j2: {taken:.0f} s, "
+        f"of which the killed cells had run {lost:.0f} s. Tables, times apart, are the same.",
     ]
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -289,3 +293,247 @@ def test_the_tables_do_not_depend_on_batch_or_workers(real, uninterrupted):
         real.settings("02_features", **SOUNDS["02_features"])
     assert status == 0, said
     assert the_same(quiet, real.folder / build) == []
+
+
+# ------------------------------------------------------------------------------ quick ones, on tiny chapters
+
+
+def test_a_runner_ends_with_its_make(tiny):
+    tiny.settings("01_data", ends="hang")
+    make = tiny.start("data")
+    await_that((tiny.folder / "build/runs").exists, "the chapter is at work")
+    make.kill()
+    said = make.communicate()[0]
+    assert "FAILED build/tiny/01_data: stopped by the end of its make; as far as it came: build/" in said
+    await_that(lambda: not processes(tiny.folder), "no process is left", SETTLE)
+    tiny.settings("01_data", ends="well")
+    assert tiny.make("data").returncode == 0
+
+
+HALF_WRITTEN = """\
+# %%
+import time
+from lib import study
+
+# %% tags=["parameters"]
+folder = "."  # where a file is half written
+ends = "hang"
+
+# %%
+with study.atomic(folder + "/build/rows.json") as part:
+    part.write_text("half of it")
+    while ends == "hang":
+        time.sleep(0.1)
+"""
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_what_a_killed_runner_leaves_is_swept_by_its_guard_or_by_the_next(tmp_path, guarded):
+    door = Door(tmp_path)
+    (tmp_path / "note.py").write_text(HALF_WRITTEN)
+    runner = door.start()
+
+    def parts():
+        return [path for path, _ in guard.parts(str(tmp_path / "build"))]
+
+    await_that(lambda: any("rows.json" in path for path in parts()), "a file is half written")
+    assert len(parts()) == 2, "the file, and the notebook as far as it has come"
+    children = psutil.Process(runner.pid).children()
+    (beside,) = [child for child in children if "guard.py" in " ".join(child.cmdline())]
+    if not guarded:
+        beside.kill()
+    runner.kill()
+    said = runner.communicate()[1]
+    await_that(lambda: all(gone(child.pid) for child in children), "guard and kernel are gone", SETTLE)
+    if guarded:
+        assert f"FAILED {tmp_path}/build/note: its runner was killed; as far as it came: " in said
+        assert (tmp_path / "build/note.partial.ipynb").exists()
+        assert parts() == []
+        assert list((tmp_path / "tmp").iterdir()) == []
+    else:
+        assert len(parts()) == 2
+        assert len(list((tmp_path / "tmp").iterdir())) == 1
+    assert door.run("-p", "ends", "well")[0] == 0
+    assert door.left() == ["note.ipynb", "note.receipt.json", "rows.json"]
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_parts_of_the_living_and_of_other_machines_are_left_alone(tmp_path):
+    mine = tmp_path / f".rows.json.{socket.gethostname()}.{os.getpid()}.0123abcd"
+    others = tmp_path / ".rows.json.elsewhere.1.0123abcd"
+    named = tmp_path / "rows.json"
+    for path in (mine, others, named):
+        path.write_text("")
+    execute._sweep(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([mine, others, named])
+    os.utime(mine, (0, 0))  # older than the process that has this number now: another's of that number
+    execute._sweep(tmp_path)
+    assert not mine.exists()
+
+
+def test_a_notebook_cut_off_while_it_was_written_is_not_kept(tmp_path):
+    part, partial = tmp_path / "part", tmp_path / "partial"
+    part.write_text('{"cells": [')
+    assert not guard.keep(str(part), str(partial))
+    part.write_text('{"cells": []}')
+    assert guard.keep(str(part), str(partial))
+    assert partial.read_text() == '{"cells": []}'
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.parquet", "rows.csv", "rows.safetensors", "rows.md"])
+def test_bytes_reach_the_disk_before_the_name_and_the_name_before_we_go_on(tmp_path, monkeypatch, name):
+    """What a power cut leaves is the old file or the new one."""
+    happened = []
+    fsync, replace = os.fsync, os.replace
+
+    def watched_fsync(handle):
+        path = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        happened.append(("fsync", path.name, path.stat().st_size))
+        fsync(handle)
+
+    def watched_replace(old, new):
+        happened.append(("replace", Path(old).name, Path(new).name))
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    monkeypatch.setattr(os, "replace", watched_replace)
+    content = {
+        ".json": {"a": 1}, ".parquet": pd.DataFrame({"a": [1]}), ".csv": pd.DataFrame({"a": [1]}),
+        ".safetensors": {"a": torch.zeros(3)}, ".md": "text",
+    }[Path(name).suffix]  # fmt: skip
+    study.save(tmp_path / name, content)
+    (first, part, size), (second, old, new), (third, folder, _) = happened
+    assert (first, second, third) == ("fsync", "replace", "fsync")
+    assert (part, new, folder) == (old, name, tmp_path.name)
+    assert size == (tmp_path / name).stat().st_size
+
+
+@pytest.mark.slow
+def test_an_executed_notebook_reaches_the_disk_before_its_name(tmp_path):
+    strace = shutil.which("strace") or pytest.skip("strace is not installed")
+    door, trace = Door(tmp_path), tmp_path / "trace"
+    calls = "trace=fsync,rename,renameat,renameat2"
+    command = [strace, "-f", "-y", "-e", calls, "-o", str(trace), *door.command()]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    lines = trace.read_text().splitlines()
+    (renamed,) = [n for n, line in enumerate(lines) if re.search(r'rename.*/note\.ipynb"', line)]
+    assert any("fsync" in line and "/.note." in line and ".ipynb>" in line for line in lines[:renamed])
+    assert any("fsync" in line and f"{tmp_path}/build>" in line for line in lines[renamed:])
+    receipt = next(n for n, line in enumerate(lines) if 'note.receipt.json"' in line)
+    assert receipt < renamed, "a notebook that has its name has its receipt"
+
+
+@contextlib.contextmanager
+def mounted(folder, *words):
+    """A file system at a folder, or a skip that says why there is none."""
+    folder.mkdir(exist_ok=True, parents=True)
+    done = subprocess.run(["mount", *words, str(folder)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"mount: {done.stderr.strip() or 'refused'}; it takes root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def last_words(done):
+    """The last line that is not make's own."""
+    return [line for line in done.stderr.splitlines() if not line.startswith(("make", "mkdir", "cat", "cp"))][
+        -1
+    ]
+
+
+def test_a_disk_that_is_full_is_said_and_the_same_command_goes_on(tiny):
+    build = tiny.folder / "build"
+    with mounted(build, "-t", "tmpfs", "-o", "size=256k", "none"):
+        assert tiny.make("data").returncode == 0
+        before = (build / "tiny/01_data.ipynb").read_bytes()
+        tiny.settings("01_data", seconds=0.1)
+        assert tiny.make("data", "LAUNCH=true").returncode != 0  # settings are copied while there is room
+        free = os.statvfs(build).f_bavail * os.statvfs(build).f_frsize
+        (build / "ballast").write_bytes(bytes(max(free - 4096, 0)))
+        done = tiny.make("data")
+        assert done.returncode != 0
+        assert last_words(done).startswith("FAILED build/tiny/01_data: ")
+        assert "No space left on device" in last_words(done)
+        assert (build / "tiny/01_data.ipynb").read_bytes() == before
+        whole(build)
+        (build / "ballast").unlink()
+        assert tiny.make("data").returncode == 0
+        assert not list(guard.parts(str(build)))
+
+
+@pytest.mark.slow
+def test_a_store_that_fills_the_disk_goes_on_where_it_was(real):
+    build = real.folder / "full"
+    with mounted(build, "-t", "tmpfs", "-o", "size=600k", "none"):
+        status, said = real.make(
+            f"{build.name}/small/dwt/02_features.ipynb", f"BUILD={build.name}", "THREADS=1"
+        )
+        assert status != 0
+        assert re.search(r"^FAILED full/small/\S+: .*No space left on device", said, re.MULTILINE), said
+        whole(build)
+        subprocess.run(["mount", "-o", "remount,size=64m", str(build)], check=True)
+        status, said = real.make(
+            f"{build.name}/small/dwt/02_features.ipynb", f"BUILD={build.name}", "THREADS=1"
+        )
+        assert status == 0, said
+        whole(build)
+
+
+def test_a_build_folder_that_cannot_be_written_is_said(tiny):
+    assert tiny.make("data").returncode == 0
+    build = tiny.folder / "build"
+    with mounted(build, "--bind", str(build)):
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(build)], check=True)
+        assert tiny.make("data").returncode == 0, "nothing is to be done, and nothing is written"
+        done = tiny.make("all")
+        assert done.returncode != 0
+        assert last_words(done).startswith("FAILED build/tiny/dwt/02_features: ")
+        assert "Read-only file system" in last_words(done)
+        tiny.settings("02_features", seconds=0.1)
+        done = tiny.make("all")
+        assert done.returncode != 0
+        assert "BUILD=build: nothing can be written there" in done.stderr
+    assert tiny.make("all", "-j2").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "words", "said"),
+    [
+        ("held = bytearray(1 << 33)", ["LAUNCH=prlimit --as=4294967296"], "MemoryError"),
+        ("os.kill(os.getpid(), 9)", [], "the kernel died: out of memory, or killed"),
+        ("time.sleep(600)", ["TIMEOUT=2"], "a cell ran past its time limit"),
+    ],
+)
+def test_a_cell_that_has_no_memory_or_no_end_is_said_and_the_rest_goes_on(tiny, line, words, said):
+    if "prlimit" in " ".join(words) and not shutil.which("prlimit"):
+        pytest.skip("prlimit is not installed")
+    chapter = tiny.folder / "notebooks/05_adversarial_training.py"
+    text = chapter.read_text()
+    chapter.write_text(f"{text}\n# %%\n{line}\n")
+    assert tiny.make("build/tiny/dwt/02_features.ipynb").returncode == 0
+    done = tiny.make("all", "-k", "-j2", *words)
+    assert done.returncode != 0
+    (failed,) = [line for line in done.stderr.splitlines() if line.startswith("FAILED ")]
+    cell = "build/tiny/dwt/small/1/adversarial/05_adversarial_training"
+    assert failed.startswith(f"FAILED {cell}: {said}"), failed
+    assert failed.endswith(f"; as far as it came: {cell}.partial.ipynb")
+    nbformat.read(tiny.folder / f"{cell}.partial.ipynb", 4)
+    assert (tiny.folder / "build/tiny/dwt/small/1/standard/04_attacks.ipynb").exists()
+    await_that(lambda: not processes(tiny.folder), "no process is left", SETTLE)
+    chapter.write_text(text)
+    assert tiny.make("all", "-j2").returncode == 0
+
+
+def test_one_of_two_makes_is_killed_and_the_other_does_all_that_is_left(tiny):
+    for chapter in ("01_data", "03_training"):
+        tiny.settings(chapter, seconds=1.0)
+    both = [tiny.start("all", "-j2"), tiny.start("all", "-j2")]
+    await_that((tiny.folder / "build/tiny/01_data.ipynb").exists, "the first chapter is finished")
+    both[0].kill()
+    said = [make.communicate()[0] for make in both]
+    assert both[1].returncode == 0, said
+    assert set(tiny.runs()) == set(ALL)
+    assert len(tiny.runs()) - len(ALL) <= 2, "only what the killed one was at may have run twice"
+    await_that(lambda: not processes(tiny.folder), "no process is left", SETTLE)

@@ -230,7 +230,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=20)
     parser.add_argument("--prepare", type=int, default=2, help="workers that prepare ESC-10; 0 leaves it out")
     parser.add_argument("--only-prepare", action="store_true", help="write no rows")
-    parser.add_argument("--out", default="build/bench/features.json")
+    parser.add_argument("--build", default="build")
     parser.add_argument("--anonymous", type=int, default=0, help=argparse.SUPPRESS)
     settings = parser.parse_args()
     if settings.anonymous:
@@ -260,7 +260,7 @@ def main() -> None:
     rows.append(memory())
     if settings.prepare:
         rows.append(prepare(settings.prepare))
-    study.save(settings.out, [header, *rows])
+    study.save(Path(settings.build) / "bench" / "features.json", [header, *rows])
     print(pd.DataFrame(rows).to_string(index=False))
     print(f"error of the scalogram: median {error.median():.1e}, largest {error.max():.1e} of the peak")
     for row in rows:

@@ -92,7 +92,7 @@ def imports(folder: Path, times: int) -> dict:
 
 
 def noop(folder: Path, cells: int, words: list[str], times: int) -> dict:
-    """``make all`` over a grid of finished cells: notebooks that are empty, and newer than what they rest on."""
+    """``make all`` over a grid of finished cells: empty notebooks, newer than what they rest on."""
     command = ["make", f"PYTHON={sys.executable}", f"BUILD={folder}", "all", *words]
     dry = subprocess.run([*command, "-n"], capture_output=True, text=True, check=True).stdout
     targets = re.findall(rf"{re.escape(str(folder))}/\S+\.ipynb(?= +--timeout)", dry.replace("\\\n", " "))
