@@ -1,0 +1,179 @@
+"""Nothing that comes from outside is run: no pickle, no object of YAML, no word that a shell reads."""
+
+import ast
+import json
+import re
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from conftest import outside
+
+from lib import execute
+
+SOURCES = [*sorted(Path("lib").rglob("*.py")), *sorted(Path("notebooks").glob("*.py"))]
+PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle"}
+SHELLS = {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput", "eval", "exec"}
+
+
+def named(node: ast.AST) -> str:
+    """``torch.load`` of a call of it."""
+    return ast.unparse(node) if isinstance(node, ast.Name | ast.Attribute) else ""
+
+
+def calls(path: Path) -> list[tuple[str, dict[str, ast.expr], ast.Call]]:
+    """Each call of a source: what is called, its keywords, and itself."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [(named(node.func), {word.arg: word.value for word in node.keywords}, node) for node in found]
+
+
+def is_true(node: ast.expr | None) -> bool:
+    return isinstance(node, ast.Constant) and node.value is True
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_no_source_opens_a_pickle_or_a_shell(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert (node.module or "").split(".")[0] not in PICKLES
+        elif isinstance(node, ast.Import):
+            taken = {alias.name for alias in node.names} & PICKLES
+            assert taken <= {"pickle"}, "only the name of its error is wanted"
+        elif isinstance(node, ast.Attribute) and named(node.value) == "pickle":
+            assert node.attr == "UnpicklingError"
+    for name, keywords, call in calls(path):
+        assert name not in SHELLS, f"{path}: {name}"
+        assert not name.endswith("read_pickle"), path
+        assert "allow_pickle" not in keywords, path
+        assert not is_true(keywords.get("shell")), f"{path}: {ast.unparse(call)}"
+        if name.startswith(("subprocess.run", "subprocess.Popen", "subprocess.check")):
+            assert not isinstance(call.args[0], ast.Constant | ast.JoinedStr), "a list of words, not a line"
+        if name in ("torch.load", "torch.hub.load_state_dict_from_url"):
+            assert is_true(keywords.get("weights_only")), f"{path}: {ast.unparse(call)}"
+        if name in ("yaml.load", "yaml.load_all"):
+            loader = getattr(execute, named(call.args[1]))
+            assert issubclass(loader, yaml.SafeLoader)
+        assert name not in ("yaml.unsafe_load", "yaml.full_load", "yaml.Loader"), path
+
+
+def test_every_pickle_is_known_by_its_hash_before_it_is_opened():
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            lines = [named(inner.func) for inner in ast.walk(node) if isinstance(inner, ast.Call)]
+            if "torch.load" in lines:
+                assert "_same" in lines, f"{path}: {node.name}"
+
+
+HOSTILE = [
+    "$(touch hacked)",
+    "`touch hacked`",
+    "; touch hacked;",
+    "' || touch hacked #",
+    '" && touch hacked "',
+]
+
+
+@pytest.mark.parametrize("word", HOSTILE)
+def test_a_setting_is_never_read_by_a_shell(tiny, word):
+    tiny.settings("01_data", ends=json.dumps(word))
+    assert tiny.make("data").returncode == 0
+    assert not list(tiny.folder.rglob("hacked"))
+    receipt = json.loads((tiny.folder / "build/tiny/01_data.receipt.json").read_text())
+    assert receipt["parameters"]["ends"] == word
+
+
+AXES = ("DATASETS", "REPRESENTATIONS", "MODELS", "FOLDS", "TRAININGS", "TIMEOUT", "THREADS")
+PATHS = ("BUILD", "DATA", "PARAMS")
+
+
+@pytest.mark.parametrize("name", [*AXES, *PATHS])
+@pytest.mark.parametrize(
+    "word",
+    ["a;touch hacked", "$(shell touch hacked)", "$$(touch hacked)", "`touch hacked`", "a\ntouch hacked",
+     "a|touch hacked", "a&touch hacked", "a>hacked", "a'b", 'a"b', "a\\b"],
+)  # fmt: skip
+def test_a_word_on_the_command_line_that_a_shell_would_read_is_refused(tiny, name, word):
+    done = tiny.make("all", f"{name}={word}")
+    assert done.returncode != 0
+    assert re.search(rf"\*\*\* {name}='.*(are|is) wanted", done.stderr, re.DOTALL), done.stderr
+    assert not list(tiny.folder.rglob("*hacked*"))
+    assert not (tiny.folder / "build").exists()
+
+
+@pytest.mark.parametrize("word", ["..", "-rf", ".hidden", "a/b", "a*", "~"])
+def test_an_axis_is_a_plain_word(tiny, word):
+    done = tiny.make("all", f"MODELS={word}")
+    assert done.returncode != 0
+    assert "MODELS=" in done.stderr
+
+
+@pytest.mark.parametrize("word", ["a b", "ä/é", "a+b/c,d=e@f"])
+def test_an_unusual_folder_of_data_is_taken(tiny, word):
+    assert tiny.make("data", f"DATA={word}").returncode == 0
+    receipt = json.loads((tiny.folder / "build/tiny/01_data.receipt.json").read_text())
+    assert receipt["parameters"]["data_folder"] == word
+
+
+def test_lab_listens_to_this_machine_only(tiny):
+    (line,) = [line for line in tiny.make("-n", "lab").stdout.splitlines() if "jupyterlab" in line]
+    assert "--ServerApp.ip=localhost" in line
+    assert not re.search(r"token|password|allow_origin|disable_check_xsrf|0\.0\.0\.0", line)
+
+
+@pytest.mark.slow
+def test_lab_wants_its_token(tiny, tmp_path):
+    """The recipe's own command, and words that a test needs beside it."""
+    (line,) = [line for line in tiny.make("-n", "lab").stdout.splitlines() if "jupyterlab" in line]
+    home = tmp_path / "home"
+    home.mkdir()
+    words = [
+        *line.split(),
+        "--no-browser",
+        "--allow-root",
+        "--ServerApp.port=0",
+        "--ServerApp.port_retries=50",
+    ]
+    log = (tmp_path / "log").open("w+")
+    lab = subprocess.Popen(
+        words, cwd=tiny.folder, env=outside() | {"HOME": str(home)}, stdout=log, stderr=subprocess.STDOUT
+    )
+    try:
+        address = None
+        end = time.monotonic() + 300
+        while not address and time.monotonic() < end and lab.poll() is None:
+            time.sleep(0.2)
+            address = re.search(r"http://localhost:(\d+)/lab\?token=(\w+)", (tmp_path / "log").read_text())
+        assert address, (tmp_path / "log").read_text()
+        port, token = address.groups()
+        assert len(token) >= 32
+        heard = [c.laddr.ip for c in psutil.Process(lab.pid).net_connections() if c.status == "LISTEN"]
+        assert heard
+        assert set(heard) <= {"127.0.0.1", "::1"}
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(f"http://localhost:{port}/api/contents")
+        with urllib.request.urlopen(f"http://localhost:{port}/api/contents?token={token}") as answer:
+            assert answer.status == 200
+    finally:
+        lab.terminate()
+        lab.wait(60)
+        log.close()
+
+
+@pytest.mark.slow
+def test_the_study_runs_without_a_network(tiny):
+    if subprocess.run(["unshare", "-n", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("unshare -n is refused: it takes root")
+    done = subprocess.run(
+        ["unshare", "-n", *tiny.command("all", "-j2")],
+        cwd=tiny.folder, env=outside(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
