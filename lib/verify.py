@@ -2,7 +2,7 @@
 
 A cell is run in a shadow of its build folder, where everything that it reads is a link to what lies there
 and nothing of its own is; so nothing that was there is touched. Whatever it leaves is compared with what it
-left the first time, seconds apart: tables value by value, tensors and other files byte by byte.
+left the first time, seconds apart: tables value by value, tensors bit by bit, other files byte by byte.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from lib import execute, receipts, study
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
+
+    Tensors = tuple[dict[str, torch.Tensor], dict[str, str]]
 
 TIMED = ("seconds", "cpu_seconds", "images_per_second")
 """Columns that no two runs share."""
@@ -70,6 +73,8 @@ def difference(one: Path, other: Path) -> str:
         return "was not there"
     if one.suffix in (".parquet", ".csv"):
         return _of_frames(study.load(one), study.load(other))
+    if one.suffix == ".safetensors":  # whose header comes in another order each time
+        return _of_tensors(study.load(one), study.load(other))
     return "" if one.read_bytes() == other.read_bytes() else "other bytes"
 
 
@@ -84,6 +89,19 @@ def _of_frames(one: pd.DataFrame, other: pd.DataFrame) -> str:
             row = int((~same).to_numpy().argmax())
             changed = f"{before.iloc[row]} became {after.iloc[row]}"
             return f"{column}: {changed}, and {(~same).sum() - 1} values more"
+    return ""
+
+
+def _of_tensors(one: Tensors, other: Tensors) -> str:
+    (before, told), (after, told_after) = one, other
+    if told != told_after:
+        return f"its header {told} became {told_after}"
+    if list(before) != list(after):
+        return f"{', '.join(before)} became {', '.join(after)}"
+    for name, tensor in before.items():
+        same = tensor.dtype == after[name].dtype and tensor.shape == after[name].shape
+        if not (same and tensor.numpy().tobytes() == after[name].numpy().tobytes()):
+            return f"{name}: other values"
     return ""
 
 

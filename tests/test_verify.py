@@ -6,6 +6,7 @@ import sys
 
 import pandas as pd
 import pytest
+import torch
 
 from lib import study, verify
 
@@ -55,3 +56,23 @@ def test_tables_are_compared_by_value_and_seconds_left_out(tmp_path, column, val
     found = verify.difference(tmp_path / "a.parquet", tmp_path / "b.parquet")
     assert said in found
     assert bool(said) == bool(found)
+
+
+def test_tensors_are_compared_by_value_and_their_header_by_what_it_says(tmp_path):
+    told = dict.fromkeys("abcdefgh", "said")  # in another order in nearly every process
+    write = (
+        "import sys, torch; from lib import study; "
+        "study.save(sys.argv[1], ({'x': torch.tensor([0.0, 1.0])}, {n: 'said' for n in 'abcdefgh'}))"
+    )
+    one, other = tmp_path / "one.safetensors", tmp_path / "other.safetensors"
+    study.save(one, ({"x": torch.tensor([0.0, 1.0])}, told))
+    subprocess.run([sys.executable, "-c", write, other], check=True)
+    assert verify.difference(one, other) == ""
+    for content, said in [
+        (({"x": torch.tensor([-0.0, 1.0])}, told), "x: other values"),
+        (({"x": torch.tensor([[0.0, 1.0]])}, told), "x: other values"),
+        (({"y": torch.tensor([0.0, 1.0])}, told), "x became y"),
+        (({"x": torch.tensor([0.0, 1.0])}, told | {"a": "else"}), "its header"),
+    ]:
+        study.save(other, content)
+        assert said in verify.difference(one, other)
