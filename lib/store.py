@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import librosa
 import numpy as np
 import pandas as pd
 import torch
@@ -160,6 +161,7 @@ def write(
         raise ValueError(f"a store takes clips with ids of their own, given {len(clips)} with {twice} twice")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    _compile(settings, augment)
     facts = {
         base: _facts(clips, settings, base)
         for base in (BASES if together else features.PARTS[representation])
@@ -183,6 +185,25 @@ def write(
         for base in missing:
             if _held(folder, base) != facts[base]["digest"]:
                 _end(folder, base, facts[base])
+
+
+def _compile(settings: Settings, augment: Callable[[np.ndarray, int, float, str], np.ndarray]) -> None:
+    """Have numba compile, in one process at a time, all that images and copies need.
+
+    What it compiles it caches beside librosa. Two processes that do so at once can leave a cache that
+    crashes everyone who reads it.
+    """
+    place = Path(librosa.__file__).parent
+    if not os.access(place, os.W_OK):  # numba then caches in the user's home
+        place = Path.home() / ".cache" / "numba"
+        place.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(0).standard_normal(round(settings.rate * settings.duration))
+    with study.locked(place / "compile"):
+        for base in BASES:
+            image = settings.image(base)
+            image(torch.from_numpy(np.resize(noise, image.samples).astype(np.float32))[None])
+        for factor in settings.factors[:1]:
+            augment(noise.astype(np.float32), settings.rate, factor, settings.how)
 
 
 def _known(representation: str) -> None:

@@ -88,9 +88,8 @@ for representation, budget in report.budgets(found).items():
 # One victim by hand, to see what is averaged.
 
 # %%
-first = found.attacks.groupby(results.POINT).ngroup() == 0
-one = found.attacks[first]
-budget = report.budgets(found)[one["representation"].iloc[0]]
+one = found.attacks[found.attacks.groupby(results.POINT).ngroup() == 0]
+budget = next(iter(report.budgets(found).values()))
 metrics.fooling_rate(one, [budget / 4, budget / 2, budget, 4 * budget]).round(2)
 
 # %%

@@ -4,6 +4,8 @@ import dataclasses
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -210,3 +212,22 @@ def test_a_clip_that_fails_stops_the_cell_and_says_why(tmp_path):
 def test_what_cannot_be_is_refused(tmp_path, call, said):
     with pytest.raises(ValueError, match=said):
         call(tmp_path)
+
+
+BOTH = """
+import sys
+from tests.test_store import SETTINGS, augment, clips, waveform
+from lib import data, store
+store.write(sys.argv[1], clips(), "stft_tonnetz", SETTINGS, waveform=waveform, augment=data.augment)
+"""
+
+
+@pytest.mark.slow
+def test_two_cells_that_compile_at_once_leave_a_cache_that_can_be_read(tmp_path):
+    """As on a fresh machine: nothing is compiled yet, and two cells begin."""
+    env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "numba"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", BOTH]
+    both = [subprocess.Popen([*command, str(tmp_path / name)], env=env) for name in ("one", "other")]
+    assert [process.wait() for process in both] == [0, 0]
+    assert any((tmp_path / "numba").rglob("*.nbi"))
+    assert subprocess.run([*command, str(tmp_path / "third")], env=env, check=False).returncode == 0
