@@ -298,11 +298,11 @@ def splits_table(found: Results) -> Part:
     frame = tables.leaks(found)
     body = [
         [f"{100 * row['accuracy']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]",
-         number(100 * row["above official"], 1, sign=True), str(row["recordings on two sides"]),
-         str(row["clips on two sides"])]
+         number(100 * row["above official"], 1, sign=True), str(row["recordings crossing"]),
+         str(row["clips crossing"])]
         for row in frame.to_dict("records")
     ]  # fmt: skip
-    columns = ["accuracy [%]", "above official [points]", "recordings on two sides", "clips on two sides"]
+    columns = ["accuracy [%]", "above official [points]", "recordings crossing", "clips crossing"]
     index = pd.MultiIndex.from_arrays(
         [[figures.point("/".join(p)) for p in frame[tables.PAIR].to_numpy()], list(frame["protocol"])],
         names=["point", "split"],

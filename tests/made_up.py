@@ -6,7 +6,7 @@ import pandas as pd
 from lib import figures
 from lib.results import POINT, TIMES, Results
 
-LEAK = ["protocol", "recordings on two sides", "clips on two sides", "accuracy", "low", "high", "over"]
+LEAK = ["protocol", "recordings crossing", "clips crossing", "accuracy", "low", "high", "over"]
 
 
 def grid(

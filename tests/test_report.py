@@ -246,3 +246,9 @@ def test_the_papers_own_numbers_support_its_sentences():
     assert said(run, "attacking every robust")["paper"] == "48 of 48"
     assert said(run, "DWT | Tonnetz loses slightly")["paper"].startswith("+")
     assert said(run, "DWT loses considerably")["paper"].count("+") == 2
+
+
+def test_the_leaks_that_are_told_are_those_that_chapter_3_leaves():
+    source = Path("notebooks/03_training.py").read_text(encoding="utf-8")
+    columns = "[" + ", ".join(f'"{name}"' for name in made_up.LEAK) + "]"
+    assert f"columns = {columns}" in source
