@@ -210,7 +210,10 @@ def ratios(results: Results, robust: str = ROBUST) -> pd.DataFrame:
 
 def censor(panel, original, defended) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The norms of two victims with failed clips counted as censored, and their ratios by attack."""
-    parts = [panel[victim] if victim in panel else pd.DataFrame() for victim in (original, defended)]
+    parts = [
+        pd.DataFrame({column[-1]: panel[column] for column in panel if column[:-1] == victim})
+        for victim in (original, defended)
+    ]
     shared = [attack for attack in parts[0] if attack in parts[1]]
     before, after = (part[shared] for part in parts)
     at = metrics.censoring_norms(before, after)
