@@ -41,6 +41,7 @@ BASE = 1.0  # GiB of a kernel with its libraries
 STATES = 6  # weights, gradients, two moments, the best state, a copy for the checkpoint
 OUTPUTS = 2.5  # of all layers' outputs, beside which their gradients and buffers lie
 
+HOUR = 3600 * 1e14  # operations, at 100 Tflop/s
 EXAMPLES = 7  # images that chapter 4 keeps, as float32
 IMAGES, ATTACKS = "02_features", "04_attacks"
 TRAINS = "03_training", "05_adversarial_training"
@@ -283,7 +284,7 @@ def _attack_passes(settings: dict[str, Any]) -> float:
 
 
 def chain(hours: Mapping[Point, float]) -> float:
-    """Hours of the longest chain of cells, each of which rests on the one before."""
+    """Hours, or operations, of the longest chain of cells, each of which rests on the one before."""
     most: dict[tuple[str, str], float] = defaultdict(float)
     for (cell, chapter), value in hours.items():
         most[str(cell), chapter] = value
@@ -315,38 +316,46 @@ def main(argv: list[str] | None = None) -> int:
             for cell, chapter in points
             if chapter in known
         }
-        operations = sum(planner.work(*point) for point in points if point[0].training)
+        operations = {point: planner.work(*point) for point in points if point[0].training}
         memory = {point: planner.memory(*point) for point in points}
         stores, victims, examples = planner.disk(points)
     except (ValueError, execute.Refused) as error:
         print(f"plan: {error}", file=sys.stderr)
         return 1
     there = {(cell, chapter) for cell, chapter in points if cell.path(f"{chapter}.ipynb").exists()}
-    print(f"{'chapter':<25}{'cells':>6}{'done':>6}{'hours':>10}{'GiB':>7}   told from")
+    print(f"{'chapter':<25}{'cells':>6}{'done':>6}{'hours':>12}{'GiB':>8}   told from")
     for chapter in sorted({chapter for _, chapter in points}):
         cells = [point for point in points if point[1] == chapter]
-        most = max(memory[point] for point in cells)
-        line = f"{chapter:<25}{len(cells):>6}{len(there.intersection(cells)):>6}"
+        spent, source = "?", "no receipt: run the demo first"
         if chapter in known:
             rate = known[chapter]
-            spent = sum(hours[point] for point in cells)
-            print(f"{line}{spent:>10.2f}{most:>7.1f}   {rate.receipts} receipts of {rate.device}, which took "
-                  f"{rate.least:.1f} to {rate.most:.1f} of what this tells for them")  # fmt: skip
-        else:
-            print(f"{line}{'?':>10}{most:>7.1f}   no receipt: run the demo first")
-    left = sum(value for point, value in hours.items() if point not in there)
-    total = sum(hours.values())
-    print(f"{'in all':<25}{len(points):>6}{len(there):>6}{total:>10.2f}   {left:.2f} of them for cells to do")
-    print(f"longest chain: {chain(hours):.2f} hours, however many cells run at once")
+            spent = _round(sum(hours[point] for point in cells))
+            source = (
+                f"{rate.receipts} receipts of {rate.device}, which took {rate.least:.1f} to {rate.most:.1f}"
+            )
+            source += " of what this tells for them"
+        done, most = len(there.intersection(cells)), max(memory[point] for point in cells)
+        print(f"{chapter:<25}{len(cells):>6}{done:>6}{spent:>12}{most:>8.1f}   {source}")
+    total = _round(sum(hours.values())) if hours else "?"
+    left = _round(sum(value for point, value in hours.items() if point not in there))
+    print(f"{'in all':<25}{len(points):>6}{len(there):>6}{total:>12}")
+    if hours:
+        print(
+            f"hours: {left} to do, {_round(chain(hours))} one after the other, however many cells run at once"
+        )
+    every = sum(operations.values())
+    print(f"work: {every:.1e} operations of networks; at 100 Tflop/s that is {_round(every / HOUR)} hours, "
+          f"{_round(chain(operations) / HOUR)} of them one after the other")  # fmt: skip
     print(f"disk: {stores / 1e9:.1f} GB of images, {victims / 1e9:.1f} GB of victims, "
           f"{examples / 1e9:.1f} GB of examples")  # fmt: skip
     (cell, chapter), most = max(memory.items(), key=lambda item: item[1])
     print(f"memory: up to {most:.1f} GiB, for {cell}/{chapter}" + _checked(known.values()))
-    print(
-        f"work: {operations:.1e} operations of networks, {operations / 1e14 / 3600:.2g} hours at 100 Tflop/s"
-    )
     print(HOW)
     return 0
+
+
+def _round(hours: float) -> str:
+    return f"{hours:.2f}" if hours < 100 else f"{hours:,.0f}"
 
 
 def _checked(known: Iterable[Rate]) -> str:

@@ -72,7 +72,7 @@ def missing() -> str:
 class Slurm:
     """A controller, and nodes of so many CPUs and as many GPUs; ``environment`` leads clients to it."""
 
-    def __init__(self, folder: Path, nodes: int = 2, cpus: int = 4) -> None:
+    def __init__(self, folder: Path, nodes: int = 2, cpus: int = 1) -> None:
         self.folder, self.nodes = folder, [f"n{i + 1}" for i in range(nodes)]
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf")}
         host = socket.gethostname().split(".")[0]
