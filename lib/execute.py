@@ -393,11 +393,11 @@ def main(argv: list[str] | None = None) -> int:
     for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(signum, _interrupt)
 
-    import jupytext
-
     watch = _Watch(name)
     watch.start()
     try:
+        import jupytext
+
         if not given.notebook.is_file():
             raise Refused(f"{given.notebook}: there is no such notebook")
         source = jupytext.read(given.notebook, fmt="py:percent")
