@@ -192,9 +192,9 @@ test-all: lint ## lint and all tests: faults, Slurm and browser too
 	@$(python) -m pytest -q -m ""
 
 bench-%: $(ready) ## measure: bench-attacks, bench-features, bench-training, bench-grid
-	@$(if $(peers),$(python) -m pip install --quiet --disable-pip-version-check -r $(peers) || \
-	  echo "$@: the peers of $(peers) could not all be installed" >&2)
-	@OMP_NUM_THREADS=1 $(python) -m tests.bench.$* --build $(BUILD)
+	@$(if $(peers),$(python) -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+	  --target $(BUILD)/bench/peers -r $(peers) || echo "$@: not all peers of $(peers) could be installed" >&2)
+	@OMP_NUM_THREADS=1 PYTHONPATH=$(BUILD)/bench/peers $(python) -m tests.bench.$* --build $(BUILD)
 
 lab: $(ready) ## JupyterLab on this machine only, with its token
 	@$(python) -m jupyterlab --ServerApp.ip=localhost notebooks
