@@ -211,7 +211,7 @@ def kill(real, number, who, cell, what, share):
         number,
         who,
         cell,
-        what or "any moment",
+        what.replace("|", " or ") or "any moment",
         f"{ran:.1f}",
         kept(build) or "-",
         len(left) + len(folders),
@@ -224,7 +224,10 @@ def tables(build):
     found = {}
     for path in sorted(build.rglob("*")):
         inside = path.relative_to(build).as_posix()
-        told = re.search(r"(^|/)\.|\.ipynb$|\.receipt\.json$|/store/claims$|/(cost|times|cells)\b", inside)
+        told = re.search(
+            r"(^|/)\.|\.ipynb$|\.receipt\.json$|/store/claims$|/times\.|/(standard|adversarial)/cost\.csv$",
+            inside,
+        )
         if path.is_file() and not told:
             found[inside] = path
     return found
