@@ -233,7 +233,7 @@ said = [
 checks = {
     "every value lies in [0, 1]": float(shown.min()) >= 0 and float(shown.max()) <= 1,
     "our STFT is librosa's": difference < 1e-5,
-    "a finer table brings PyWavelets closer": apart.is_monotonic_decreasing,
+    "a finer table brings PyWavelets closer": apart.iloc[-1] < apart.iloc[0],
 }
 said += [f"**in doubt:** not true that {claim}" for claim, holds in checks.items() if not holds]
 Markdown("## Summary\n\n- " + "\n- ".join(said))
