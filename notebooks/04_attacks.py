@@ -252,14 +252,15 @@ Markdown(summary.rename_axis("attack").to_markdown(floatfmt=".3g"))
 # The first picture is the clip, the others the least perturbed example that each attack found of it.
 
 # %%
-spots = [list(chosen["clip"]).index(clip) for clip in shown]
+spots = [n for n, clip in enumerate(chosen["clip"]) if clip in shown]
 kept = {"original": x[spots]} | {name: each for name, each in examples.items() if name in attacks.ALL}
-names = catalogue.set_index("clip")["name"]
-about = {"clips": json.dumps(shown), "names": json.dumps([names[clip] for clip in shown])}
+order, names = list(chosen["clip"].iloc[spots]), catalogue.set_index("clip")["name"]
+about = {"clips": json.dumps(order), "names": json.dumps([names[clip] for clip in order])}
 cell.save("examples.safetensors", (kept, about))
-drawn = {name: each[0] for name, each in kept.items() if len(each)} or {"nothing was attacked": x[0]}
-sizes = {name: f"‖δ‖₂ = {(image - drawn['original']).norm():.2g}"
-         for name, image in drawn.items() if name in attacks.ALL}  # fmt: skip
+first = order.index(shown[0]) if shown else 0
+drawn = {name: each[first] for name, each in kept.items() if len(each)} or {"nothing was attacked": x[0]}
+change = {name: image - drawn["original"] for name, image in drawn.items() if name in attacks.ALL}
+sizes = {name: f"‖δ‖₂ = {each.norm():.2g}" for name, each in change.items()}
 figures.spectrograms(drawn, frequencies=images.frequencies, times=images.times, below=sizes)
 
 # %% [markdown]
@@ -267,9 +268,8 @@ figures.spectrograms(drawn, frequencies=images.frequencies, times=images.times, 
 # nearly all by little.
 
 # %%
-changes = {name: image - drawn["original"] for name, image in drawn.items() if name in attacks.ALL}
 figures.spectrograms(
-    changes or drawn, frequencies=images.frequencies, times=images.times, below=sizes, columns=3,
+    change or drawn, frequencies=images.frequencies, times=images.times, below=sizes, columns=3,
     difference=True,
 )  # fmt: skip
 
@@ -318,6 +318,11 @@ checks = {
     "many steps beat one": last["BIM-b"] >= last["FGSM"],
     "seeing the weights beats asking": white.max() >= last["PIA"],
     "a gradient beats noise of the same norm": last["BIM-a"] >= last["noise"],
+    "what is pictured is what was measured": np.allclose(
+        [each.norm() for each in change.values()],
+        [rows.query("clip == @shown[0] and attack == @name")["l2"].item() for name in change],
+        rtol=1e-3,
+    ),
     "every example lies in [0, 1]": all(bool(((e >= 0) & (e <= 1)).all()) for e in examples.values()),
 }
 said = [f"{len(right)} of {len(chosen)} clips are named rightly, and were attacked"]
