@@ -288,18 +288,36 @@ def test_a_grid_whose_processes_are_killed_twenty_times_comes_out_the_same(real,
     print(*lines, sep="\n")
 
 
+FLIPS = 0.05  # of the clips, which another batch may fool or not: those that rounding decides
+ROUNDING = 0.01  # of a norm, found by another batch after many steps that each round otherwise
+
+
 @pytest.mark.slow
-def test_the_tables_do_not_depend_on_batch_or_workers(real, uninterrupted):
-    """Four processes fill the store, two threads compute, and clips are attacked three at once, not two."""
-    quiet = uninterrupted[0]
-    real.settings("02_features", **(SOUNDS["02_features"] | {"workers": 4}))
-    build = "again"
+def test_cells_at_once_and_workers_change_nothing_and_another_batch_of_attacks_only_rounds(
+    real, uninterrupted
+):
+    """Four processes fill the store, two cells run at once, clips are attacked three at a time, not two."""
+    quiet, again = uninterrupted[0], real.folder / "again"
+    changed = {"02_features": {"workers": 4}, "04_attacks": {"batch": 3}}
+    for chapter, values in changed.items():
+        real.settings(chapter, **(SOUNDS[chapter] | values))
     try:
-        status, said = real.make("all", "-j2", "THREADS=1", f"BUILD={build}")
+        status, said = real.make("all", "-j2", "THREADS=1", f"BUILD={again.name}")
     finally:
-        real.settings("02_features", **SOUNDS["02_features"])
+        for chapter in changed:
+            real.settings(chapter, **SOUNDS[chapter])
     assert status == 0, said
-    assert the_same(quiet, real.folder / build) == []
+    attacked = r"small/figures/|/(attacks\.parquet|examples\.safetensors): "
+    assert not [line for line in the_same(quiet, again) if not re.search(attacked, line)]
+    for path in quiet.rglob("04_attacks.receipt.json"):
+        one, other = (
+            study.load(build / path.parent.relative_to(quiet) / "attacks.parquet") for build in (quiet, again)
+        )
+        drawn = ["clip", "attack", "label", "target", "before"]
+        pd.testing.assert_frame_equal(one[drawn], other[drawn])
+        assert (one["fooled"] != other["fooled"]).mean() <= FLIPS
+        both = one["fooled"] & other["fooled"]
+        np.testing.assert_allclose(one["l2"][both], other["l2"][both], rtol=ROUNDING)
 
 
 # ------------------------------------------------------------------------------ quick ones, on tiny chapters
