@@ -358,6 +358,10 @@ def run(
         watch.over.set()
         tell(end)
         beside.stdin.close()
+        while beside.poll() is None:  # it waits until the kernel is gone
+            for group in groups:
+                guard.bury(group)
+            time.sleep(0.01)
         if beside.wait():
             guard.end(groups, str(private))
             if end == "failed":
@@ -375,7 +379,13 @@ def _sentence(error: BaseException) -> str:
     return f"{kind}: {' '.join(str(text).split())[:1000]}"
 
 
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+"""Signals that stop a runner. The first of them does, a second would stop the tidying up: Slurm sends two."""
+
+
 def _interrupt(signum: int, frame: object) -> None:
+    for other in STOPS:
+        signal.signal(other, signal.SIG_IGN)
     gone = signum == signal.SIGUSR1
     raise KeyboardInterrupt("the end of its make" if gone else signal.Signals(signum).name)
 
@@ -390,7 +400,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--timeout", type=int, default=0, metavar="S", help="of one code cell; 0: no limit")
     given = parser.parse_args(argv)
     name = f"{given.target.parent}/{given.target.stem}"
-    for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+    for signum in STOPS:
         signal.signal(signum, _interrupt)
 
     watch = _Watch(name)

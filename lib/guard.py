@@ -47,8 +47,15 @@ def end(groups: list[int], folder: str) -> None:
             os.killpg(group, signal.SIGKILL)
         patience = time.monotonic() + PATIENCE
         while time.monotonic() < patience and exists(group):
+            bury(group)
             time.sleep(0.02)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def bury(pid: int) -> None:
+    """Let a dead child go, which is there as a zombie until its parent does."""
+    with contextlib.suppress(ChildProcessError):  # of another, or gone already
+        os.waitpid(pid, os.WNOHANG)
 
 
 def exists(pid: int) -> bool:

@@ -47,7 +47,7 @@ MpiDefault=none
 GresTypes=gpu
 # Silent for ten seconds is dead; a node that comes back is taken, its old steps are ended.
 SlurmdTimeout=10
-KillWait=2
+KillWait=10
 ReturnToService=2
 PartitionName=all Nodes=ALL Default=YES OverSubscribe=NO
 """

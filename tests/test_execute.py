@@ -1,5 +1,6 @@
 """The strict door to papermill: parameters, targets that appear whole or not at all, kernels that end."""
 
+import contextlib
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ import nbformat
 import psutil
 import pytest
 
-from lib import execute
+from lib import execute, guard
 
 KNOWN = {
     "build": "build",
@@ -146,6 +147,13 @@ def await_that(holds, seconds=120.0):
         time.sleep(0.05)
 
 
+def is_kernel(process):
+    try:
+        return "ipykernel_launcher" in process.cmdline()
+    except psutil.Error:  # it was gone before it was looked at
+        return False
+
+
 def gone(pid):
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
@@ -247,6 +255,25 @@ def test_what_another_has_put_in_place_meanwhile_is_not_replaced(door):
     assert "made by another runner meanwhile" in said
     assert door.target.read_text() == "another's"
     assert door.left() == ["note.ipynb"]
+
+
+@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_runner_stopped_while_its_kernel_starts_is_soon_gone(door, times):
+    """As by Slurm, which signals every process of a step, the step and the job, and kills what is left."""
+    runner = door.start("-p", "ends", "hang")
+    process = psutil.Process(runner.pid)
+    await_that(lambda: any(map(is_kernel, process.children())))
+    family = [process, *process.children()]
+    begin = time.monotonic()
+    for each in family * times:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.send_signal(signal.SIGTERM)
+        time.sleep(0.02)
+    said = runner.communicate(timeout=60)[1]
+    assert time.monotonic() - begin < guard.PATIENCE
+    assert runner.returncode == execute.INTERRUPTED
+    assert "stopped by SIGTERM" in said
+    assert list((door.folder / "tmp").iterdir()) == []
 
 
 @pytest.mark.slow

@@ -125,7 +125,8 @@ def test_a_job_that_is_cancelled_leaves_no_kernel(grid, cluster):
     processes = cluster.processes("n1")
     assert len(processes) >= 4  # keeper, runner, guard, kernel
     cluster.call("scancel", *cluster.call("squeue", "-h", "-wn1", "-o%A").split())
-    assert "stopped by SIGTERM; as far as it came" in grid.lost(make, name)
+    said = grid.lost(make, name)
+    assert f"FAILED build/tiny/{name}/02_features: stopped by SIGTERM" in said, said
     assert psutil.wait_procs(processes, 10)[1] == []
     grid.finish(name)
     grid.whole()
