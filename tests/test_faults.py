@@ -31,6 +31,7 @@ from lib import execute, guard, study, verify
 SEED = 1  # of the moments
 PATIENCE = 600.0  # s for anything to happen, on a machine that does much else
 SETTLE = 120.0  # s for processes to end
+MISSES = 3  # before a moment that progress tells of becomes one by the clock, and before it is given up
 REPORT = ROOT / "build" / "faults.md"
 
 STORE, TRAINED, DEFENDED, ATTACKED, ATTACKED_TOO = (
@@ -168,7 +169,7 @@ def kill(real, number, who, cell, what, share):
     """Start make, kill ``who`` at the moment, let all settle, and look; a row of the report."""
     build = real.folder / "build"
     name, target = f"build/small/{cell}", f"build/small/{cell}.ipynb"
-    people = {}
+    people, missed = {}, 0
     while not people:
         log = real.folder / f"log.{number}.{share:.3f}"
         make = real.start(log, "all", "-j2", "THREADS=1")
@@ -188,6 +189,9 @@ def kill(real, number, who, cell, what, share):
             if cell == STORE:
                 shutil.rmtree(build / "small/store")
             share /= 2
+            missed += 1
+            what = what if missed < MISSES else ""  # too quick to be told of
+            assert missed < 2 * MISSES, f"{who} of {cell} was not there to be killed"
     assert (status == 0) == (who == "guard"), log.read_text()
     said = log.read_text().splitlines()
     failed = [line for line in said if line.startswith("FAILED ") and name in line]
