@@ -47,10 +47,11 @@ ready  := .venv/environment.yml
 endif
 
 .venv/environment.yml: environment.yml
-	@if cmp -s $< $@; then touch $@; exit; fi; \
-	base=$$(command -v python3.11 || command -v python3) && \
-	$$base -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	@base=$$(command -v python3.11 || command -v python3); \
+	"$$base" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
 	  { echo "set-up: Python 3.11 is wanted; found $$($$base --version). PYTHON=... names another." >&2; exit 1; }; \
+	mkdir -p .venv && exec 9> .venv/lock && $$base -c 'import fcntl; fcntl.flock(9, fcntl.LOCK_EX)' || exit; \
+	if cmp -s $< $@; then touch $@; exit; fi; \
 	echo "set-up: installing the packages of environment.yml into .venv" && \
 	$$base -m venv .venv && \
 	sed -n 's/^ *- \([A-Za-z0-9_.-]*==[^ ]*\).*/\1/p' $< > .venv/requirements.txt && \
@@ -67,11 +68,11 @@ chapters  := $(sort $(basename $(notdir $(wildcard notebooks/0*.py))))
 inputs := $(BUILD)/.inputs
 folder := $(subst $() ,\ ,$(DATA))
 ifneq ($(filter-out help setup lint test test-all lab clean bench-%,$(or $(MAKECMDGOALS),help)),)
-$(shell set -e; for d in $(DATASETS); do mkdir -p $(inputs)/$$d; for c in $(chapters); do \
-  f=$(PARAMS)/$$d/$$c.yaml; [ -f $$f ] || f=/dev/null; t=$(inputs)/$$d/$$c.yaml; \
-  cmp -s $$f $$t || cat $$f > $$t; done; \
-  f=$(folder)/$$d/clips.csv; t=$(inputs)/$$d/clips.csv; [ ! -f "$$f" ] || cmp -s "$$f" $$t || cat "$$f" > $$t; done; \
-  for c in $(chapters); do cmp -s notebooks/$$c.py $(inputs)/$$c.py || cp notebooks/$$c.py $(inputs)/$$c.py; done)
+$(shell set -e; keep() { cmp -s "$$1" $$2 || { cat "$$1" > $$2.$$$$; mv -f $$2.$$$$ $$2; }; }; \
+  for d in $(DATASETS); do mkdir -p $(inputs)/$$d; for c in $(chapters); do \
+  f=$(PARAMS)/$$d/$$c.yaml; [ -f $$f ] || f=/dev/null; keep $$f $(inputs)/$$d/$$c.yaml; done; \
+  f=$(folder)/$$d/clips.csv; [ ! -f "$$f" ] || keep "$$f" $(inputs)/$$d/clips.csv; done; \
+  for c in $(chapters); do keep notebooks/$$c.py $(inputs)/$$c.py; done)
 $(if $(filter-out 0,$(.SHELLSTATUS)),$(error BUILD=$(BUILD): nothing can be written there))
 endif
 
