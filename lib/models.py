@@ -7,11 +7,8 @@ does to its input first, it does inside. Chapter 3 explains them; chapters 4 and
 
 from __future__ import annotations
 
-import ctypes
-import functools
 import json
 import pickle
-import sys
 import urllib.error
 from collections.abc import Sequence
 from pathlib import Path
@@ -331,20 +328,11 @@ def to(model: nn.Module, device: str | torch.device) -> nn.Module:
     """Move a model to a device, with its convolutions laid out as that device computes them fastest.
 
     Channels last is faster on CUDA with mixed precision and, for these networks, on the CPU. There the
-    process also keeps, from here on, up to 2 GiB of the memory that passes free.
+    process also keeps the memory that passes free (``study.keep_freed_memory``).
     """
     if torch.device(device).type == "cpu":
-        _keep_freed_memory()
+        study.keep_freed_memory()
     return model.to(device, memory_format=torch.channels_last)
-
-
-@functools.cache
-def _keep_freed_memory() -> None:
-    """Let glibc keep what a pass frees for the next one: zeroing fresh pages takes a tenth of a step."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        for option, value in ((-3, 32 << 20), (-1, 2**31 - 1)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
-            mallopt(option, value)
 
 
 def predict(

@@ -294,6 +294,7 @@ def _files(stack: contextlib.ExitStack, folder: Path, digests: dict[str, str]) -
 
 def _work(files: dict[str, Any], rows, settings: Settings, waveform, augment) -> Iterator[int]:
     """Go through the clips, yielding each position that is finished, by this process or by another."""
+    study.keep_freed_memory()
     images = {base: settings.image(base) for base in files["part"]}
     left = list(range(len(rows)))
     while left:

@@ -240,6 +240,7 @@ def main() -> None:
         prepare(settings.prepare)
         return
     torch.set_num_threads(1)
+    study.keep_freed_memory()  # as who writes a store does; peers gain by it too
     warnings.simplefilter("ignore")  # of the peers
     frame = clips(settings.clips)
     header = {
