@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -96,3 +98,27 @@ def test_progress_passes_everything_on_and_tells_the_runner(tmp_path, monkeypatc
     assert [line.split(",")[0] for line in lines] == ["counting 1/4", "counting 2/4", "counting 3/4"]
     monkeypatch.delenv(study.PROGRESS)
     assert list(study.progress(iter("ab"), "letters")) == ["a", "b"]
+
+
+FAULTS = """
+import resource, sys
+import numpy as np
+from lib import study
+if sys.argv[1] == "kept":
+    study.keep_freed_memory()
+for turn in range(10):
+    if turn == 2:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    [np.ones(500_000) for _ in range(5)]
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mallopt is glibc's")
+def test_freed_memory_is_kept_for_the_next_turn():
+    new_pages = {
+        how: int(subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, check=True).stdout)
+        for how in ("kept", "given back")
+    }
+    assert new_pages["given back"] > 5000
+    assert new_pages["kept"] < 500
