@@ -68,6 +68,7 @@ chapters  := $(sort $(basename $(notdir $(wildcard notebooks/0*.py))))
 inputs := $(BUILD)/.inputs
 folder := $(subst $() ,\ ,$(DATA))
 ifneq ($(filter-out help setup lint test test-all lab clean bench-%,$(or $(MAKECMDGOALS),help)),)
+$(if $(wildcard $(PARAMS)/.),,$(error PARAMS=$(PARAMS): there is no such folder of settings))
 $(shell set -e; keep() { cmp -s "$$1" $$2 || { cat "$$1" > $$2.$$$$; mv -f $$2.$$$$ $$2; }; }; \
   for d in $(DATASETS); do mkdir -p $(inputs)/$$d; for c in $(chapters); do \
   f=$(PARAMS)/$$d/$$c.yaml; [ -f $$f ] || f=/dev/null; keep $$f $(inputs)/$$d/$$c.yaml; done; \

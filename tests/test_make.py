@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -146,6 +147,23 @@ def test_status_names_what_is_to_do_and_what_is_older_than_its_code(tiny):
     assert "older than its code" not in tiny.make("status").stdout
     notebook.write_text(text + "\n# %%\n1 + 1\n")
     assert "older than its code: tiny/01_data (notebooks/01_data.py)" in tiny.make("status").stdout
+
+
+def test_a_folder_of_settings_that_is_not_there_is_named_before_anything_runs(tiny):
+    done = tiny.make("all", "PARAMS=parms")
+    assert done.returncode != 0
+    assert "PARAMS=parms: there is no such folder" in done.stderr
+    assert not (tiny.folder / "build").exists()
+
+
+def test_makes_that_begin_at_once_leave_whole_inputs(tiny):
+    for _ in range(3):
+        makes = [tiny.start("-n", "all") for _ in range(6)]
+        assert [make.communicate()[0] and make.returncode for make in makes] == [0] * 6
+        inputs = tiny.folder / "build/.inputs"
+        for source in (tiny.folder / "notebooks").glob("0*.py"):
+            assert (inputs / source.name).read_bytes() == source.read_bytes()
+        shutil.rmtree(inputs)
 
 
 def test_two_makes_at_once_run_no_cell_twice(tiny):
