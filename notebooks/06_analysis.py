@@ -45,6 +45,15 @@ stale = found.stale()
 stale[["chapter", *results.POINT, "changed"]] if len(stale) else print("no cell is older than its code")
 
 # %% [markdown]
+# ## The answer in one table
+#
+# Each victim before and after adversarial training. What the columns are, how they were read from the paper,
+# and what each number is made of, the rest of this chapter tells one by one.
+
+# %%
+shelf.show("victims")
+
+# %% [markdown]
 # ## Table I · what a robust model forgets
 #
 # > **Paper.** Accuracy of the original models, and in parentheses the drop after adversarial training.
