@@ -12,8 +12,10 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from lib import study
 
@@ -52,7 +54,7 @@ _DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 
 
 COLOURS = {
     **dict(zip(ATTACKS, _SIX, strict=True)),
-    **{"FGSM": "#555555", "noise": "#AAAAAA", WORST: "#000000"},
+    **{"FGSM": "#555555", "noise": "#AAAAAA", WORST: "#CCCCCC"},
     **dict(zip(MODELS, _OTHER_SIX, strict=True)),
     **dict(zip(REPRESENTATIONS, ("#004488", "#BB5566", "#6699CC", "#DDAA33"), strict=True)),
     **dict(zip(TRAININGS, ("#222222", "#BB5566", "#4477AA", "#DDAA33", "#88CCEE"), strict=True)),
@@ -235,9 +237,9 @@ def spectrograms(
     return figure
 
 
-def _line_below(axes, text: str) -> None:
+def _line_below(axes, text: str, size: float = 8) -> None:
     under = axes.get_xlabel()
-    axes.set_xlabel(f"{under}\n{text}" if under else text, fontsize=8)
+    axes.set_xlabel(f"{under}\n{text}" if under else text, fontsize=size)
 
 
 # ----------------------------------------------------------------------------------------------- curves
@@ -280,22 +282,10 @@ def fooling_curves(
         reached = np.isfinite(found)
         x = np.concatenate([[low], np.maximum(found[reached], low), [high]])
         y = np.concatenate([[0], rate[reached], [rate[reached].max(initial=0)]])
-        width = 2.2 if attack == WORST else 1.4
-        axes.step(
-            x,
-            y,
-            where="post",
-            label=attack,
-            color=COLOURS.get(attack),
-            linestyle=DASHES.get(attack, "-"),
-            linewidth=width,
-            marker=MARKERS.get(attack),
-            markevery=max(1, len(x) // 6),
-        )
+        axes.step(x, y, where="post", label=attack, markevery=max(1, len(x) // 6), **_stroke(attack))
     axes.axhline(threshold, color="#888888", linewidth=0.8, linestyle=":")
     if budget:
-        axes.axvline(budget, color="#888888", linewidth=0.8)
-        axes.text(budget, 1.035, f"ε = {budget:.3g}", ha="center", va="bottom", color="#555555", fontsize=7)
+        _mark_budget(axes, budget)
     axes.set_xscale("log")
     axes.set_xlim(low, high)
     axes.set_ylim(-0.01, 1.03)
@@ -305,6 +295,21 @@ def fooling_curves(
     if figure:
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
+
+
+def _stroke(attack: str) -> dict:
+    """How an attack's curve is drawn; the worst case wide and pale behind the others, which it follows."""
+    width, depth = (5.0, 1.5) if attack == WORST else (1.4, 2)
+    return {
+        "color": COLOURS.get(attack), "linestyle": DASHES.get(attack, "-"), "marker": MARKERS.get(attack),
+        "linewidth": width, "zorder": depth,
+    }  # fmt: skip
+
+
+def _mark_budget(axes, budget: float) -> None:
+    """A vertical line with its value above the panel, for an axis that ends a little above 1."""
+    axes.axvline(budget, color="#888888", linewidth=0.8)
+    axes.text(budget, 1.035, f"ε = {budget:.3g}", ha="center", va="bottom", color="#555555", fontsize=7)
 
 
 def _norms(rows: pd.DataFrame) -> pd.DataFrame:
@@ -457,13 +462,15 @@ def digest(path: str | Path) -> str:
 
 
 def fooling_grid(curves: pd.DataFrame, budgets: Mapping[str, float], *, threshold: float = 0.9) -> Figure:
-    """Fooling curves of a grid: a row a representation, a column a training, a line an attack.
+    """Fooling curves of a grid: a row a representation, a column a training, a staircase an attack.
 
     Parameters
     ----------
     curves : columns representation, training, attack, norm, rate, low, high: the mean over victims at each
-        norm, and the lowest and highest victim, drawn as a band where there are several.
+        norm, which holds until the next one, and the lowest and highest victim, drawn as a band where there
+        are several. The attack ``worst case`` is a wide pale line behind the others, without a band.
     budgets : representation to the ℓ2 norm at which a line stands, the paper's ‖ε‖₂ at this size.
+    threshold : a horizontal line, the rate that attacks are given budget to pass.
     """
     rows = in_order(curves["representation"])
     columns = in_order(curves["training"])
@@ -475,28 +482,23 @@ def fooling_grid(curves: pd.DataFrame, budgets: Mapping[str, float], *, threshol
         for j, training in enumerate(columns):
             axes = grid[i, j]
             mine = curves.query("representation == @representation and training == @training")
-            for attack in in_order(mine["attack"]):
+            for k, attack in enumerate(in_order(mine["attack"])):
                 line = mine[mine["attack"] == attack]
                 axes.plot(
-                    line["norm"], line["rate"], label=attack, color=COLOURS.get(attack),
-                    linestyle=DASHES.get(attack, "-"), linewidth=2.2 if attack == WORST else 1.3,
-                    marker=MARKERS.get(attack), markevery=max(1, len(line) // 5),
+                    line["norm"], line["rate"], label=attack, drawstyle="steps-post",
+                    markevery=(0.04 * k, 0.3), **_stroke(attack),
                 )  # fmt: skip
-                if (line["high"] > line["low"]).any():
+                if attack != WORST and (line["high"] > line["low"]).any():
                     axes.fill_between(
-                        line["norm"],
-                        line["low"],
-                        line["high"],
-                        color=COLOURS.get(attack),
-                        alpha=0.1,
-                        linewidth=0,
-                    )
+                        line["norm"], line["low"], line["high"], step="post",
+                        color=COLOURS.get(attack), alpha=0.1, linewidth=0,
+                    )  # fmt: skip
             axes.axhline(threshold, color="#888888", linewidth=0.8, linestyle=":")
-            axes.axvline(budgets[representation], color="#888888", linewidth=0.8)
+            _mark_budget(axes, budgets[representation])
             axes.set_xscale("log")
-            axes.set_ylim(-0.02, 1.04)
+            axes.set_ylim(-0.02, 1.03)
             if i == 0:
-                axes.set_title(label(training))
+                axes.set_title(label(training), pad=14)
             if j == 0:
                 axes.set_ylabel(f"{label(representation)}\nfooling rate")
             if i == len(rows) - 1:
@@ -510,54 +512,69 @@ def fooling_grid(curves: pd.DataFrame, budgets: Mapping[str, float], *, threshol
 
 
 def trade_off(frame: pd.DataFrame, *, title: str = "") -> Figure:
-    """What robustness costs: accuracy against fooling rate, an arrow from each original to its robust model.
+    """What robustness costs, a panel a representation: an arrow from each original to its robust model.
 
     Parameters
     ----------
     frame : a row a pair and training: representation, model, training, and accuracy and fooling [%] with
-        ``_low`` and ``_high``. Colour says the model, the marker the representation; hollow is standard.
+        ``_low`` and ``_high``, drawn as pale bars. Colour and marker say the model; hollow is standard.
     """
-    figure, grid = _canvas(figsize=(6.4, 4.2))
-    axes = grid[0, 0]
-    for (representation, model), pair in frame.groupby(["representation", "model"], sort=False):
-        ends = {}
-        for row in pair.itertuples():
-            colour, hollow = COLOURS[model], row.training == "standard"
-            axes.errorbar(
-                row.accuracy, row.fooling,
-                xerr=[[max(0, row.accuracy - row.accuracy_low)], [max(0, row.accuracy_high - row.accuracy)]],
-                yerr=[[max(0, row.fooling - row.fooling_low)], [max(0, row.fooling_high - row.fooling)]],
-                fmt=MARKERS[representation], color=colour, markerfacecolor="white" if hollow else colour,
-                markersize=6, elinewidth=0.6, alpha=0.95,
-            )  # fmt: skip
-            ends[row.training] = (row.accuracy, row.fooling)
-        for training in in_order(ends)[1:] if "standard" in ends else []:
-            axes.annotate(
-                "", ends[training], ends["standard"],
-                arrowprops={"arrowstyle": "->", "color": COLOURS[model], "alpha": 0.5, "linewidth": 0.9},
-            )  # fmt: skip
+    panels = in_order(frame["representation"])
+    figure, grid = _canvas(
+        1, len(panels), figsize=(1.9 + 1.95 * len(panels), 3.1), sharex=True, sharey=True
+    )  # fmt: skip
+    for axes, representation in zip(grid[0], panels, strict=True):
+        mine = frame[frame["representation"] == representation]
+        for model, pair in mine.groupby("model", sort=False):
+            colour, ends = COLOURS[model], {}
+            for row in pair.itertuples():
+                x, y = ends[row.training] = (row.accuracy, row.fooling)
+                axes.errorbar(
+                    x, y, fmt="none", ecolor=colour, elinewidth=0.7, alpha=0.35, zorder=1.5,
+                    xerr=[[max(0, x - row.accuracy_low)], [max(0, row.accuracy_high - x)]],
+                    yerr=[[max(0, y - row.fooling_low)], [max(0, row.fooling_high - y)]],
+                )  # fmt: skip
+                axes.plot(
+                    x, y, MARKERS[model], color=colour, markersize=6,
+                    markerfacecolor="white" if row.training == "standard" else colour,
+                )  # fmt: skip
+            for training in in_order(ends)[1:] if "standard" in ends else []:
+                axes.annotate(
+                    "", ends[training], ends["standard"],
+                    arrowprops={"arrowstyle": "->", "color": colour, "linewidth": 1, "shrinkA": 3,
+                                "shrinkB": 3},
+                )  # fmt: skip
+        axes.set_title(label(representation))
+        axes.set_xlabel("accuracy of\nclean clips [%]")
     for model in in_order(frame["model"]):
-        axes.plot([], [], "o", color=COLOURS[model], label=label(model))
-    for representation in in_order(frame["representation"]):
-        axes.plot([], [], MARKERS[representation], color="#777777", label=label(representation))
-    axes.plot([], [], "o", color="#777777", markerfacecolor="white", label="standard (hollow)")
-    axes.set_xlabel("accuracy of clean clips [%]")
-    axes.set_ylabel("fooling rate within the budget, mean of attacks [%]")
-    axes.set_title(title)
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+        grid[0, -1].plot([], [], MARKERS[model], color=COLOURS[model], label=label(model))
+    for text, colour in (("standard", "white"), ("robust", "#777777")):
+        grid[0, -1].plot([], [], "o", color="#777777", markerfacecolor=colour, label=text)
+    grid[0, 0].set_ylabel("fooling rate within the budget,\nmean of attacks [%]")
+    figure.suptitle(title, fontsize=9)
+    figure.legend(loc="outside right center")
     return figure
 
 
+LEAST_SPAN = 4  # of a logarithmic axis, largest over smallest: a change of 2 % shall look like one
+
+
 def _log_axis(axis) -> None:
-    """A logarithmic axis with 1, 2, 5 of each decade as plain numbers, fewer where decades are many."""
+    """A logarithmic axis that spans `LEAST_SPAN` or more, with round numbers, fewer where decades are many.
+
+    To be called when all is drawn: the limits are fixed here.
+    """
     axis.axes.set_xscale("log")
     low, high = axis.get_view_interval()
+    wider = max(1.0, LEAST_SPAN * low / high) ** 0.5
+    low, high = low / wider, high * wider
+    axis.axes.set_xlim(low, high)
     decades = np.log10(high / low)
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 1.5 else (1,)))
+    axis.set_major_locator(
+        LogLocator(subs=(1, 2, 3, 5) if decades < 0.8 else (1, 2, 5) if decades < 1.5 else (1,))
+    )
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if value < 1e4 else f"{value:.0e}"))
     axis.set_minor_formatter(NullFormatter())
-    if decades < 0.4:
-        axis.set_major_locator(MaxNLocator(4))
 
 
 def dots(
@@ -574,7 +591,8 @@ def dots(
     Parameters
     ----------
     frame : columns representation, ``by``, value, low, high and, where there is one, paper; with a column
-        training both trainings stand side by side, the standard one hollow.
+        training both trainings stand side by side, the standard one hollow; with a column exact those that
+        are not (a bound, or a comparison whose condition is not met) are hollow.
     line : where a line stands, the number that means no effect.
     log : a logarithmic axis.
     """
@@ -593,21 +611,21 @@ def dots(
             colour = COLOURS.get(row[by], "#333333")
             if np.isfinite(row["low"]) and np.isfinite(row["high"]):
                 axes.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=1.2)
-            hollow = len(trainings) > 1 and training == "standard"
+            hollow = (len(trainings) > 1 and training == "standard") or not row.get("exact", True)
             axes.plot(
                 row["value"], y, MARKERS.get(row[by], "o"), color=colour,
-                markerfacecolor="white" if hollow else colour, markersize=5,
+                markerfacecolor="white" if hollow else colour, markersize=6,
             )  # fmt: skip
             if np.isfinite(row.get("paper", np.nan)):
                 axes.plot(row["paper"], y, "x", color="black", markersize=6)
         if line is not None:
             axes.axvline(line, color="#888888", linewidth=0.8, linestyle=":")
-        if log:
-            _log_axis(axes.xaxis)
         axes.set_yticks(range(len(names)), [label(name) for name in names])
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_title(label(representation))
         axes.set_xlabel(unit)
+    for axes in grid.flat if log else []:
+        _log_axis(axes.xaxis)
     figure.suptitle(title, fontsize=9)
     return figure
 
@@ -626,7 +644,8 @@ def gallery(
     pictures : representation to images by name.
     axes_of : representation to frequencies [Hz] and times [s].
     below : representation to a line under each image.
-    difference : the images are perturbations; each row has a scale of its own around zero, stated at its end.
+    difference : the images are perturbations; each has a scale of its own around zero, whose end, the largest
+        change, is said below it.
     """
     rows = in_order(pictures)
     columns = list(dict.fromkeys(name for images in pictures.values() for name in images))
@@ -636,30 +655,34 @@ def gallery(
     figure, grid = _canvas(
         len(rows), len(columns), figsize=(1.45 * len(columns) + 1.5, 1.75 * len(rows) + 0.3), dpi=80
     )
+    colours = CHANGE if difference else SPECTRUM
     for i, representation in enumerate(rows):
         images = {name: _image(values) for name, values in pictures[representation].items()}
-        limit = max(np.abs(values).max() for values in images.values()) or 1.0
-        scale = (
-            {"cmap": CHANGE, "vmin": -limit, "vmax": limit}
-            if difference
-            else {"cmap": SPECTRUM, "vmin": 0, "vmax": 1}
-        )
         frequencies, times = axes_of.get(representation, (None, None))
         for j, name in enumerate(columns):
             axes = grid[i, j]
             if name not in images:
                 axes.set_axis_off()
                 continue
-            shown = axes.imshow(images[name], origin="lower", **scale)
+            largest = np.abs(images[name]).max()
+            low, high = (-(largest or 1.0), largest or 1.0) if difference else (0, 1)
+            axes.imshow(images[name], origin="lower", cmap=colours, vmin=low, vmax=high)
             _dress_image(axes, images[name].shape, frequencies, times, first=j == 0, last=i == len(rows) - 1)
             if i == 0:
                 axes.set_title(name)
             if j == 0:
                 axes.set_ylabel(f"{label(representation)}\nfrequency [Hz]")
-            if below and name in below.get(representation, {}):
-                _line_below(axes, below[representation][name])
-        bar = figure.colorbar(shown, ax=list(grid[i]), pad=0.005, shrink=0.9, aspect=15)
-        bar.set_label("change" if difference else "value")
+            lines = [below[representation][name]] if below and name in below.get(representation, {}) else []
+            lines += [f"max ±{largest:.2g}"] if difference else []
+            if lines:
+                _line_below(axes, "\n".join(lines), size=7)
+        bar = figure.colorbar(
+            ScalarMappable(Normalize(-1 if difference else 0, 1), colours),
+            ax=list(grid[i]), pad=0.005, shrink=0.9, aspect=15,
+        )  # fmt: skip
+        if difference:
+            bar.set_ticks([-1, 0, 1], labels=["−max", "0", "+max"])
+        bar.set_label("change" if difference else "value, 0 to 1\n(−100 to 0 dB)", fontsize=8)
     return figure
 
 
@@ -668,7 +691,7 @@ def costs(frame: pd.DataFrame, *, title: str = "") -> Figure:
 
     Parameters
     ----------
-    frame : columns attack, measure, original, robust.
+    frame : columns attack, measure, original (a wider ring, seen also where nothing changed), robust.
     """
     measures = [
         name for name in ("iterations", "forwards", "backwards", "queries") if name in set(frame["measure"])
@@ -687,10 +710,9 @@ def costs(frame: pd.DataFrame, *, title: str = "") -> Figure:
                 continue
             y, colour = names.index(row.attack), COLOURS.get(row.attack)
             axes.plot([row.original, row.robust], [y, y], color=colour, linewidth=1)
-            axes.plot(
-                row.original, y, MARKERS.get(row.attack), color=colour, markerfacecolor="white", markersize=5
-            )
-            axes.plot(row.robust, y, MARKERS.get(row.attack), color=colour, markersize=5)
+            marker = MARKERS.get(row.attack)
+            axes.plot(row.original, y, marker, color=colour, markerfacecolor="white", markersize=7)
+            axes.plot(row.robust, y, marker, color=colour, markersize=3.5)
         _log_axis(axes.xaxis)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
@@ -702,7 +724,7 @@ def costs(frame: pd.DataFrame, *, title: str = "") -> Figure:
 
 
 def matrix(frame: pd.DataFrame, *, unit: str, title: str = "", x: str = "", y: str = "") -> Figure:
-    """A frame as shades of grey with its numbers, from 0 to 1; NaN is left white.
+    """A frame as shades of grey with its numbers, from 0 to 1; NaN is a dash on white.
 
     ``x`` and ``y`` say what columns and rows are.
     """
@@ -711,16 +733,10 @@ def matrix(frame: pd.DataFrame, *, unit: str, title: str = "", x: str = "", y: s
     axes = grid[0, 0]
     shown = axes.imshow(np.ma.masked_invalid(values), cmap="Greys", vmin=0, vmax=1)
     for (i, j), value in np.ndenumerate(values):
-        if np.isfinite(value):
-            axes.text(
-                j,
-                i,
-                f"{value:.2f}",
-                ha="center",
-                va="center",
-                fontsize=7,
-                color="white" if value > 0.5 else "black",
-            )
+        axes.text(
+            j, i, f"{value:.2f}" if np.isfinite(value) else "–", ha="center", va="center", fontsize=7,
+            color="white" if value > 0.5 else "black",
+        )  # fmt: skip
     axes.set_xticks(range(values.shape[1]), [label(name) for name in frame.columns], rotation=45, ha="right")
     axes.set_yticks(range(values.shape[0]), [label(name) for name in frame.index])
     axes.set_xlabel(x)
@@ -736,23 +752,30 @@ def levels(frame: pd.DataFrame, *, title: str = "") -> Figure:
 
     Parameters
     ----------
-    frame : columns representation, training, snr [dB], rate, low, high; colour says the representation, solid
-        and hollow the training.
+    frame : columns representation, training, snr [dB], rate, low, high, the ends of a bar; colour and marker
+        say the representation, dashes and hollow the training. The lines stand a little apart, so that their
+        bars can be told; the ticks are the ratios meant.
     """
     figure, grid = _canvas(figsize=(5.6, 3.2))
     axes = grid[0, 0]
-    for (representation, training), line in frame.groupby(["representation", "training"], sort=False):
+    ratios = np.unique(frame["snr"].to_numpy(dtype=float))
+    apart = 0.06 * (np.diff(ratios).min() if len(ratios) > 1 else 1.0)
+    lines = list(frame.groupby(["representation", "training"], sort=False))
+    for k, ((representation, training), line) in enumerate(lines):
         colour = COLOURS[representation]
-        axes.plot(
-            line["snr"], line["rate"], label=f"{label(representation)}, {label(training)}", color=colour,
-            linestyle=DASHES[training], marker=MARKERS[representation],
-            markerfacecolor="white" if training == "standard" else colour,
+        rate, low, high = (line[name].to_numpy(dtype=float) for name in ("rate", "low", "high"))
+        axes.errorbar(
+            line["snr"] - apart * (k - (len(lines) - 1) / 2), rate,
+            yerr=np.maximum([rate - low, high - rate], 0), capsize=2, elinewidth=0.8, color=colour,
+            label=f"{label(representation)}, {label(training)}", linestyle=DASHES[training],
+            marker=MARKERS[representation], markerfacecolor="white" if training == "standard" else colour,
         )  # fmt: skip
-        axes.fill_between(line["snr"], line["low"], line["high"], color=colour, alpha=0.1, linewidth=0)
+    axes.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
     axes.invert_xaxis()
     axes.set_ylim(-0.02, 1.04)
     axes.set_xlabel("signal-to-noise ratio of the changed sound [dB]")
     axes.set_ylabel("fooling rate of clips named rightly")
     axes.set_title(title)
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    if lines:
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure

@@ -100,6 +100,9 @@ def _interval(row: Mapping, digits: int, sign: bool = False) -> str:
     text = number(row["value"], digits, sign)
     if np.isnan(row["low"]):
         return text
+    count, _, what = row.get("over", "").partition(" ")
+    if what == "clips" and int(count) < claims.FEWEST:  # a bootstrap of so few knows nothing
+        return f"{text} (n = {count})"
     return f"{text} [{number(row['low'], digits, sign)}, {number(row['high'], digits, sign)}]"
 
 
@@ -137,6 +140,8 @@ def _over(frame: pd.DataFrame) -> str:
     if clips:
         count = f"{clips[0]}" if clips[0] == clips[-1] else f"{clips[0]} to {clips[-1]}"
         said.append(f"bootstrapped over {count} clips of one fold: they say nothing of other trainings")
+        if clips[0] < claims.FEWEST:
+            said.append(f"below {claims.FEWEST} clips none is given, and n is")
     if repeats:
         said.append(f"Student's over {' or '.join(repeats)} (folds and seeds)")
     return "Intervals are 95 %, " + "; ".join(said) + "." if said else ""
@@ -200,8 +205,9 @@ def victims_table(found: Results) -> Part:
     body = [[cells.get(column, "–") for column in columns.values()] for cells in lines.values()]
     caption = (
         "Every victim in one line: accuracy of the original model on clean clips, and what adversarial "
-        "training takes of it; the fooling rate within the budget that means ‖ε‖₂ = 3 at the paper's image "
-        "size, averaged over the attacks, before and after; ε_r, the mean perturbation after over before. "
+        "training takes from it; the fooling rate within the budget that means ‖ε‖₂ = 3 at the paper's image "
+        "size, averaged over the attacks, before and after; ε_r, the mean perturbation after over before (≥ "
+        "at least this, ≤ at most, ? either, because clips withstood; – where some attack fooled no clip). "
     )
     return Part(
         caption + _over(frame), frame, pd.DataFrame(body, columns=list(columns.values()), index=index)
@@ -271,7 +277,8 @@ def table_3(found: Results) -> Part:
     caption = (
         "Table III: ε_r of Eq. 15, the mean ‖δ‖₂ that fools the robust model over that which fools the "
         "original, both averaged over attacks. Failed clips count as censored: ≥ means that the ratio is at "
-        "least this, ≤ at most, ? that clips of both are censored. "
+        "least this, ≤ at most, ? that clips of both are censored; – that some attack fooled no clip of "
+        "either, or that one of the two was not attacked. "
     )
     return Part(caption + _over(frame), frame, _beside(frame, 2, "bound"))
 
@@ -301,6 +308,7 @@ def attacks_table(found: Results) -> Part:
             "within ε [%]": [number(x) for x in frame["within_percent"]],
             "area to ε [%]": [number(x) for x in frame["area_percent"]],
             "without limit [%]": [number(x) for x in frame["ever_percent"]],
+            "any wrong class [%]": [number(x) for x in frame["any_percent"]],
             "median ‖δ‖₂": [number(x, 3) for x in frame["median_norm"]],
             "victims": [str(x) for x in frame["victims"]],
         },
@@ -309,7 +317,11 @@ def attacks_table(found: Results) -> Part:
             names=["training", "attack"],
         ),
     )
-    caption = "Each attack, averaged over victims; the worst case takes the best of the six for every clip."
+    caption = (
+        "Each attack by its own criterion, averaged over the pairs of representation and model that were "
+        "attacked under every training; the worst case takes the best of the six for every clip. A targeted "
+        "attack that missed its target, or was not sure enough, may still have led to any wrong class."
+    )
     return Part(caption, frame, shown)
 
 
@@ -317,7 +329,7 @@ def cost_table(found: Results) -> Part:
     frame = tables.cost(found)
     lines = {}
     for row in frame.to_dict("records"):
-        text = f"{number(row['original'], 0)} → {number(row['robust'], 0)}"
+        text = f"{number(row['original'])} → {number(row['robust'])}"
         text += f" (×{number(row['ratio'], 2)})" if np.isfinite(row["ratio"]) else ""
         lines.setdefault(row["attack"], {})[row["measure"]] = (
             text if row["original"] or row["robust"] else "–"
@@ -385,6 +397,11 @@ def cells_table(found: Results) -> Part:
     caption += f"Missing from the grid: {len(absent)} attacked victims" + (
         f" ({', '.join(absent[:8])}{', …' if len(absent) > 8 else ''})." if absent else "."
     )
+    attacked = set(frame.loc[frame["chapter"] == "04_attacks", POINT].itertuples(index=False, name=None))
+    empty = sorted(attacked - set(found.attacks[POINT].itertuples(index=False, name=None)))
+    if empty:
+        names = ", ".join("/".join(point) for point in empty)
+        caption += f" Attacked, but none of their clips was named rightly: {len(empty)} ({names})."
     return Part(caption, frame, shown)
 
 
@@ -412,14 +429,30 @@ def ledger(found: Results) -> Part:
             "paper": [row["paper"] for row in rows],
             "ours": [_interval(row | {"value": row["ours"]}, 2) for row in rows],
             "difference": [number(row["difference"], 2, sign=True) for row in rows],
-            "on": [" over ".join(filter(None, [row["scope"], row["over"]])) for row in rows],
+            "on": [
+                row["scope"]
+                if row["over"].endswith(" parts")
+                else " over ".join(filter(None, [row["scope"], row["over"]]))
+                for row in rows
+            ],
             "verdict": [row["verdict"] for row in rows],
         },
         index=pd.Index([row["claim"] for row in rows], name="claim"),
     )
-    told = frame["verdict"].value_counts()
-    said = ", ".join(f"{told.get(v, 0)} {v}" for v in (claims.HOLDS, claims.FAILS, claims.OPEN))
-    return Part(f"The paper's claims on {figures.label(found.dataset)}: {said}.", frame, shown)
+    return Part(f"The paper's claims on {figures.label(found.dataset)}. {told(frame)}.", frame, shown)
+
+
+def told(frame: pd.DataFrame) -> str:
+    """The verdicts of a ledger, counted: of sentences and, where there are any, of cells."""
+    cells = frame["claim"].str.startswith(tuple(claims.NAMES.values()))
+    kinds = [("sentences", frame[~cells], (claims.HOLDS, claims.FAILS, claims.OPEN))]
+    kinds.append(("cells of its tables", frame[cells], (claims.AGREES, claims.DIFFERS, claims.OPEN)))
+    said = []
+    for what, mine, verdicts in kinds:
+        count = mine["verdict"].value_counts()
+        if len(mine):
+            said.append(f"{len(mine)} {what}: " + ", ".join(f"{v} {count.get(v, 0)}" for v in verdicts))
+    return "; ".join(said)
 
 
 def weights() -> dict[str, int]:
@@ -451,7 +484,8 @@ def trade_off(found: Results) -> Part:
     frame = frame.dropna(subset=["accuracy", "fooling"]).reset_index()
     caption = (
         "What robustness costs: accuracy on clean clips against the fooling rate within the paper's budget; "
-        "an arrow goes from each original model to its adversarially trained one. Better is right and down."
+        "an arrow goes from each original model (hollow) to its adversarially trained one (filled), a panel "
+        "a representation. Better is right and down."
     )
     title = figures.label(found.dataset)
     return _drawn(caption, frame, lambda rows: figures.trade_off(rows, title=title))
@@ -472,13 +506,14 @@ def fooling_curves(found: Results) -> Part:
     curves = _curves(found)
     caption = (
         "Fooling rate against ‖δ‖₂, whole curves: means over models and folds, the band from the least to "
-        "the most robust of them; the vertical line is the paper's ‖ε‖₂ = 3 at this image size, the dotted "
-        "one a fooling rate of 0.9."
+        "the most robust of them; wide and pale behind them the worst case, the best attack on each clip. "
+        "The vertical line is the paper's ‖ε‖₂ = 3 at this image size, the dotted one a fooling rate of 0.9."
     )
     return _drawn(caption, curves, lambda rows: figures.fooling_grid(rows, budgets(found)))
 
 
-def _curves(found: Results, count: int = 60) -> pd.DataFrame:
+def _curves(found: Results, count: int = 120) -> pd.DataFrame:
+    """Fooling rates at ``count`` norms, even in the logarithm, and at every stair where those are fewer."""
     rows = []
     panels = tables.norms(found)
     finite = [panel.replace(np.inf, np.nan) for panel in panels.values()]
@@ -489,7 +524,7 @@ def _curves(found: Results, count: int = 60) -> pd.DataFrame:
             min(budgets(found).values(), default=1.0) / 10,
             10 * max(budgets(found).values(), default=1.0),
         )
-    at = np.geomspace(least / 1.2, top * 1.2, count)
+    even = np.geomspace(least / 1.2, top * 1.2, count)
     gathered: dict[tuple[str, str, str], list[np.ndarray]] = {}
     for fold, panel in panels.items():
         worst = tables.worst({fold: panel})[fold]
@@ -497,10 +532,12 @@ def _curves(found: Results, count: int = 60) -> pd.DataFrame:
             representation, _, training, attack = column
             known = np.sort(values.dropna())
             if len(known):
-                rate = np.searchsorted(known, at, side="right") / len(known)
-                gathered.setdefault((representation, training, attack), []).append(rate)
-    for (representation, training, attack), rates in gathered.items():
-        stacked = np.stack(rates)
+                gathered.setdefault((representation, training, attack), []).append(known)
+    for (representation, training, attack), victims in gathered.items():
+        stairs = np.unique(np.concatenate(victims))
+        stairs = stairs[np.isfinite(stairs) & (stairs > 0)]
+        at = np.union1d(even, stairs) if len(stairs) <= count else even
+        stacked = np.stack([np.searchsorted(known, at, side="right") / len(known) for known in victims])
         for norm, mean, low, high in zip(at, stacked.mean(0), stacked.min(0), stacked.max(0), strict=True):
             rows.append((representation, training, attack, norm, mean, low, high))
     return pd.DataFrame(rows, columns=["representation", "training", "attack", "norm", "rate", "low", "high"])
@@ -510,27 +547,40 @@ def ratios(found: Results) -> Part:
     rows = _ratios(found)
     frame = rows[rows["attack"] == "all"] if len(rows) else rows.assign(attack="")
     caption = (
-        "ε_r with its interval for every pair, the paper's as crosses where it has them; 1 means no gain."
+        "ε_r with its interval for every pair, the paper's as crosses where it has them; 1 means no gain. "
+        "Hollow: some attack's ratio is a bound, or it does not pass a fooling rate of 0.9 on both models."
     )
-    kept = frame[["representation", "model", "value", "low", "high", "paper"]].dropna(subset="value")
-    return _drawn(caption, kept, lambda rows: figures.dots(rows, unit="ε_r", line=1.0, log=True))
+    frame = _exactly(frame)
+    kept = frame[["representation", "model", "value", "low", "high", "paper", "exact"]].dropna(subset="value")
+    return _drawn(caption, kept, lambda rows: figures.dots(rows, unit=_RATIO, line=1.0, log=True))
+
+
+_RATIO = r"$\epsilon_r$"
+
+
+def _exactly(rows: pd.DataFrame) -> pd.DataFrame:
+    """Ratios with a column exact: no clip is censored, and every attack meets the paper's condition."""
+    if rows.empty:
+        return rows.assign(exact=False)
+    return rows.assign(exact=(rows["bound"] == "=") & (rows["comparable"] == rows["attacks"]))
 
 
 def ratios_attacks(found: Results) -> Part:
     rows = _ratios(found)
     rows = rows[rows["attack"] != "all"] if len(rows) else rows.assign(attack="")
-    frame = rows[["representation", "model", "attack", "value"]].dropna()
-    means = (
-        frame.groupby(["representation", "attack"], sort=False)["value"]
-        .agg(["mean", "min", "max"])
+    frame = _exactly(rows)[["representation", "model", "attack", "value", "exact"]].dropna()
+    drawn = (
+        frame.groupby(["representation", "attack"], sort=False)
+        .agg(value=("value", "mean"), low=("value", "min"), high=("value", "max"), exact=("exact", "all"))
         .reset_index()
     )
-    drawn = means.rename(columns={"mean": "value", "min": "low", "max": "high"})
     caption = (
-        "ε_r of each attack: mean over models, the line from the lowest to the highest; 1 means no gain."
+        "ε_r of each attack: mean over models, the line from the lowest to the highest; 1 means no gain. "
+        "Hollow: on some model the ratio is a bound, or the attack does not pass a fooling rate of 0.9 both "
+        "before and after."
     )
     return _drawn(
-        caption, drawn, lambda rows: figures.dots(rows, unit="ε_r", by="attack", line=1.0, log=True)
+        caption, drawn, lambda rows: figures.dots(rows, unit=_RATIO, by="attack", line=1.0, log=True)
     )
 
 
@@ -556,7 +606,8 @@ def figure_1(found: Results) -> Part:
     caption = (
         f"Fig. 1: a clip of the class {who.get('name', '?').replace('_', ' ')} and what the six attacks on "
         f"{figures.label(who.get('model', '?'))} ({figures.label(who.get('training', '?'))} training, fold "
-        f"{who.get('fold', '?')}) make of it in each representation; ‖δ‖₂ below."
+        f"{who.get('fold', '?')}) make of it in each representation; ‖δ‖₂ below, and where the attack's own "
+        "criterion was not met, that it did not fool."
     )
     return Part(caption, frame, figure=figures.gallery(pictures, _axes(found), below=below))
 
@@ -569,7 +620,10 @@ def figure_1_changes(found: Results) -> Part:
         }
         for representation, images in pictures.items()
     }
-    caption = "The perturbations of Fig. 1 themselves, each representation on a scale of its own around zero."
+    caption = (
+        "The perturbations of Fig. 1 themselves, each on a scale of its own around zero that ends at its "
+        "largest change; ‖δ‖₂ and that change below."
+    )
     return Part(caption, frame, figure=figures.gallery(changes, _axes(found), below=below, difference=True))
 
 
@@ -577,6 +631,7 @@ _FACTS = ("clip", "name", "model", "fold", "training")
 
 
 def _gallery(found: Results) -> tuple[dict, dict, pd.DataFrame]:
+    """Images and the line under each, by representation and name; a row an attack, fooled None if unknown."""
     pictures, below, rows = {}, {}, []
     for representation in figures.in_order(found.examples):
         images = found.examples[representation]
@@ -586,10 +641,15 @@ def _gallery(found: Results) -> tuple[dict, dict, pd.DataFrame]:
         for name in names[1:]:
             change = pictures[representation][name] - pictures[representation]["original"]
             norm = float(np.sqrt((change**2).sum()))
-            below[representation][name] = f"‖δ‖₂ = {norm:.3g}"
-            facts = [found.about[representation][fact] for fact in _FACTS]
-            rows.append((representation, *facts, name, norm, np.abs(change).max()))
-    return pictures, below, pd.DataFrame(rows, columns=["representation", *_FACTS, "attack", "l2", "linf"])
+            about = found.about[representation] | {"representation": representation, "attack": name}
+            where = [found.attacks[key] == about[key] for key in (*POINT, "clip", "attack")]
+            held = found.attacks.loc[np.logical_and.reduce(where), "fooled"]
+            fooled = bool(held.any()) if len(held) else None
+            below[representation][name] = f"‖δ‖₂ = {norm:.3g}" + (", not fooled" if fooled is False else "")
+            facts = [about[fact] for fact in _FACTS]
+            rows.append((representation, *facts, name, norm, np.abs(change).max(), fooled))
+    columns = ["representation", *_FACTS, "attack", "l2", "linf", "fooled"]
+    return pictures, below, pd.DataFrame(rows, columns=columns)
 
 
 def _axes(found: Results) -> dict[str, tuple]:
@@ -631,6 +691,12 @@ NEEDS = {  # what a part cannot be made without
     "leaks": ("splits",),
 }
 
+LACKING = {
+    "attacks": "no victim was attacked",
+    "examples": "no adversarial example was kept",
+    "leaks": "no point was asked to measure it (leaks_at of chapter 3)",
+}
+
 
 class Shelf:
     """Makes parts, writes them into a folder and remembers what it wrote, for the index.
@@ -645,12 +711,12 @@ class Shelf:
         self.found, self.folder, self.made = found, Path(folder), {}
 
     def show(self, name: str):
-        """Make and write one part; gives what a notebook displays: a picture, or a table with its caption."""
-        from IPython.display import Image, Markdown
+        """Make and write one part, and display it if it is a picture; gives its caption, with the table."""
+        from IPython.display import Image, Markdown, display
 
         part = self.add(name)
         if part.figure is not None:
-            return Image(filename=str(self.folder / f"{name}.png"), embed=True)
+            display(Image(filename=str(self.folder / f"{name}.png"), embed=True))
         return Markdown(
             f"{part.caption}\n\n{markdown(part.shown)}" if part.shown is not None else part.caption
         )
@@ -663,7 +729,7 @@ class Shelf:
             what for what, names in NEEDS.items() if name in names and not len(getattr(self.found, what))
         ]
         if lacking:
-            part = Part(f"Nothing to show: this run has no {lacking[0]}.", pd.DataFrame())
+            part = Part(f"Nothing to show: {LACKING[lacking[0]]}.", pd.DataFrame())
         else:
             part = PARTS[name](self.found)
             if part.frame.empty:
@@ -680,7 +746,9 @@ class Shelf:
         if part.figure is not None:
             figures.export(part.figure, part.frame, name, self.folder)
             return
-        figures.write_csv(part.frame, self.folder / f"{name}.csv")
+        counted = not any(part.frame.index.names)
+        frame = part.frame.reset_index(drop=True) if counted else part.frame
+        figures.write_csv(frame, self.folder / f"{name}.csv")
         study.save(self.folder / f"{name}.md", f"{part.caption}\n\n{markdown(part.shown)}")
         study.save(self.folder / f"{name}.tex", latex(part.shown, part.caption, name))
 

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import figures
+from lib import figures, report
+from tests import made_up
 
 NEAREST_GREY = 7.0  # of lightness 0 to 100, between two colours of a family
 NEAREST_COLOUR = 20.0  # CIELAB distance, also as seen by the colour-blind
@@ -90,6 +91,75 @@ def test_rows_and_norms_draw_the_same_curve():
     drawn = figures.fooling_curves(rows).axes[0].lines[0].get_ydata()
     wanted = figures.fooling_curves(pd.DataFrame({"BIM-a": [0.1, np.inf]})).axes[0].lines[0].get_ydata()
     np.testing.assert_array_equal(drawn, wanted)
+
+
+def test_curves_of_a_grid_are_stairs_with_the_worst_case_behind_them():
+    run = made_up.grid(representations=("stft",))
+    figure = report.fooling_curves(run).figure
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    assert {line.get_drawstyle() for name, line in lines.items() if name in figures.ATTACKS} == {"steps-post"}
+    assert all(lines[figures.WORST].get_zorder() < lines[name].get_zorder() for name in figures.ATTACKS)
+    assert "ε = 0.247" in [text.get_text() for text in figure.axes[0].texts]
+    victim = run.attacks.query("attack == 'PIA' and training == 'standard' and model == 'alexnet'")
+    drawn = lines["PIA"].get_xdata()
+    assert set(victim["l2"]) <= set(drawn)  # the stairs lie at the norms themselves
+
+
+def test_an_attack_that_did_not_fool_says_so_under_its_picture():
+    for failing, said in ((1.0, True), (0.0, False)):
+        part = report.figure_1(made_up.grid(representations=("stft",), failing=failing))
+        under = [axes.get_xlabel() for axes in part.figure.axes if "δ" in axes.get_xlabel()]
+        assert len(under) == len(figures.ATTACKS)
+        assert all(("not fooled" in text) == said for text in under)
+        assert (part.frame["fooled"] != said).all()
+
+
+def test_each_change_has_a_scale_of_its_own_and_tells_its_largest():
+    changes = {"BIM-a": np.full((8, 8), -0.02), "JSMA": np.eye(8)}
+    figure = figures.gallery({"stft": changes}, {}, difference=True)
+    assert [axes.images[0].get_clim() for axes in figure.axes[:2]] == [(-0.02, 0.02), (-1, 1)]
+    assert ["max ±0.02" in axes.get_xlabel() for axes in figure.axes[:2]] == [True, False]
+
+
+def test_ratios_that_are_bounds_are_hollow():
+    rows = pd.DataFrame({"model": ["alexnet", "vgg16"], "value": [1.0, 1.02], "low": 0.9, "high": 1.1})
+    rows = rows.assign(representation="stft", exact=[True, False])
+    axes = figures.dots(rows, unit="", log=True).axes[0]
+    faces = [line.get_markerfacecolor() for line in axes.lines if line.get_marker() in ("s", "v", "P")]
+    assert [face == "white" for face in faces] == [False, True]
+
+
+def test_a_logarithmic_axis_does_not_blow_up_a_small_change():
+    frame = pd.DataFrame({"attack": ["PIA"], "measure": "queries", "original": 134.0, "robust": 136.0})
+    low, high = figures.costs(frame).axes[0].get_xlim()
+    assert high / low == pytest.approx(figures.LEAST_SPAN)
+    assert low < 134 < 136 < high
+
+
+def test_a_trade_off_has_a_panel_a_representation_and_the_models_markers():
+    frame = report.trade_off(made_up.grid()).frame
+    figure = figures.trade_off(frame)
+    assert [axes.get_title() for axes in figure.axes] == ["STFT", "DWT"]
+    for axes in figure.axes:
+        markers = {line.get_marker() for line in axes.lines if len(line.get_xdata())}
+        assert {figures.MARKERS["alexnet"], figures.MARKERS["resnet18"]} <= markers
+
+
+def test_a_matrix_writes_every_number_and_a_dash_where_there_is_none():
+    figure = figures.matrix(pd.DataFrame({"a": [0.25, np.nan]}), unit="share")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0.25", "–"]
+
+
+@pytest.mark.parametrize("series", [0, 1, 4])
+def test_levels_of_any_number_of_series_have_bars_a_little_apart(series):
+    points = (
+        [("stft", "dwt")[k // 2] for k in range(series)],
+        [list(figures.TRAININGS)[k % 2] for k in range(series)],
+    )
+    rows = [(r, t, snr, 0.5, 0.2, np.nan) for r, t in zip(*points, strict=True) for snr in (20.0, 50.0)]
+    frame = pd.DataFrame(rows, columns=["representation", "training", "snr", "rate", "low", "high"])
+    axes = figures.levels(frame).axes[0]
+    assert len({line[0].get_xdata()[0] for line in axes.containers}) == series
 
 
 def test_all_attacks_failed_still_gives_a_picture():
