@@ -173,7 +173,7 @@ def _count(parts: Mapping, threshold: float = 0.0) -> Estimate:
 def _all(claim, where, of, paper, parts: Mapping, what: str, threshold: float = 0.0) -> list:
     """A sentence that says "all": ours is the percentage of parts, between those sure and those possible."""
     if not parts:
-        return _nothing(claim, where, of, paper, f"no {what} was run")
+        return _nothing(claim, where, of, paper, "none of it was run before and after")
     found = every([verdict(e, threshold) for e in parts.values()])
     undefined = sum(np.isnan(e.value) for e in parts.values())
     scope = f"{len(parts)} {what}" + (f", undefined for {undefined}" if undefined else "")
