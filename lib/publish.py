@@ -224,8 +224,19 @@ def _repainted(png: str, scale: float) -> str:
 # ------------------------------------------------------------------------------------------------- a run
 
 
+def retold(executed: NotebookNode, source: NotebookNode) -> NotebookNode:
+    """An executed notebook with the text that its source has now; their code is the same."""
+    told = copy.copy(executed)
+    told.cells, ran = [], [cell for cell in executed.cells if cell.cell_type == "code"]
+    for cell in source.cells:
+        told.cells.append(ran.pop(0) if cell.cell_type == "code" else cell)
+        if ran and _injected(ran[0]):
+            told.cells.append(ran.pop(0))
+    return told
+
+
 def read(cell: Path, notebooks: Path) -> NotebookNode:
-    """The reader's copy of an executed cell, fit to be committed beside its source.
+    """The reader's copy of an executed cell, with its source's text, fit to be committed beside it.
 
     Raises
     ------
@@ -233,12 +244,12 @@ def read(cell: Path, notebooks: Path) -> NotebookNode:
     """
     import jupytext
 
-    source = notebooks / f"{cell.stem}.py"
-    executed = nbformat.read(cell, 4)
-    if code(executed) != code(jupytext.read(source, fmt="py:percent")):
-        raise Refused(f"{cell}: executed from other code than {source} has now; make runs it again")
+    path = notebooks / f"{cell.stem}.py"
+    executed, source = nbformat.read(cell, 4), jupytext.read(path, fmt="py:percent")
+    if code(executed) != code(source):
+        raise Refused(f"{cell}: executed from other code than {path} has now; make runs it again")
     try:
-        mine = fitting(readers(executed, study.load(cell.with_suffix(receipts.ENDING))))
+        mine = fitting(readers(retold(executed, source), study.load(cell.with_suffix(receipts.ENDING))))
     except Refused as error:
         raise Refused(f"{cell}: {error}") from error
     found = doubts(mine)

@@ -69,10 +69,11 @@ Markdown(shared.T.add_prefix("fold ").to_markdown())
 # %% [markdown]
 # ## What a clip is
 #
-# Before you look: ESC-50 as published has five seconds a clip, padded with zeros; UrbanSound8K ends a clip
-# where the event ends, at most after four. What is drawn is what lies here. Classes that differ in length,
-# level or silence can be told apart without listening, so these are worth knowing. A clip is *quiet* while it
-# stays 60 dB below its peak, and *clipped* where samples stand at full scale.
+# Before you look: ESC-50 as published has five seconds a clip, padded with zeros; the older ESC-10 is lossy
+# OGG of other lengths, and may decode to above full scale; UrbanSound8K ends a clip where the event ends,
+# at most after four. Chapter 2 cuts or pads. What is drawn is what lies here. Classes that differ in
+# length, level or silence can be told apart without listening, so these are worth knowing. A clip is
+# *quiet* while it stays 60 dB below its peak, and *clipped* where samples stand at full scale.
 
 # %%
 facts = pd.DataFrame({

@@ -113,7 +113,7 @@ print(f"ours and librosa's differ by at most {difference:.1e} of the peak")
 #
 # PyWavelets names the wavelet `cmorB-C`; its `cwt` is the plain way, with every sample of every scale. Its
 # wavelet is read from a table of $2^{precision}$ values. Expect the two to meet as the table grows, and a
-# rest where the wavelet is only a few samples long: there PyWavelets holds each sample for its duration.
+# remainder where the wavelet is only a few samples long: there PyWavelets holds each sample for its duration.
 
 # %%
 resampled = data.waveform(clip, dwt_rate, duration)
@@ -181,7 +181,8 @@ figures.spectrograms(
 #
 # The scalogram is computed at the image's size. The STFT is not: its rows are brought to the image's in dB,
 # each new value a mean weighted by a triangle, and its frames are interpolated. Brought back to its own
-# size, what is missing is what the resize has lost.
+# size, what is missing is what the resize has lost. A mean in dB dims what is narrow: a pure tone among
+# silent rows loses far more than noise does, and a clip that is mostly silence loses little on average.
 
 # %%
 whole = features.log_view(features.STFT(stft_rate, n_fft=n_fft, hop=hop)(torch.from_numpy(sound)), floor)
@@ -201,7 +202,7 @@ print(f"one byte a value loses {byte:.2f} dB rms")
 # in $[-1, 1]$, shown as $[0, 1]$. They are repeated to 540 rows for 768 of spectrogram and appended above it.
 #
 # > **Here.** Chroma is normalised frame by frame, so near-silence would show the harmony of rounding noise:
-# > frames 80 dB below the loudest are zero.
+# > frames 80 dB below the loudest are zero, the middle of the scale.
 
 # %%
 figures.spectrograms(

@@ -102,7 +102,8 @@ print(f"the claims differ by a factor of {wide / narrow:.1f}; the lesser is {tim
 # > stopping; accuracy is reported for the remaining 30 %.
 #
 # > **Here.** By default the data set's own folds decide (`protocol = "official"`): the fold of this point
-# > is tested, the next one says when to stop, the rest is learnt from. Clips cut from one recording are in
+# > is tested, the next one chooses the state that is kept (and when to stop, if `patience` is set), the rest
+# > is learnt from, `share` of it in an epoch. Clips cut from one recording are in
 # > one fold, and copies made by pitch shift are only ever learnt from. The paper's random split lets both
 # > cross (`protocol = "paper"`).
 #
@@ -141,8 +142,10 @@ checkpoint = cell.path("checkpoint.safetensors")
 history = fit(victim, images, split, **recipe, checkpoint=checkpoint, say=print)
 
 # %% [markdown]
-# Expect the training loss to fall all the way, and the validation loss to stop falling before it: these are
-# few sounds for so many weights. Where the two curves part, the network begins to learn its clips by heart.
+# The two losses are not the same measure: training's is of shifted images and their copies, of labels
+# smoothed by `smoothing`, and is taken while the weights move; validation's is of plain images and labels.
+# So the second may lie below the first. These are few sounds for so many weights: where the validation loss
+# turns up while the training loss goes on falling, the network begins to learn its clips by heart.
 
 # %%
 figures.history(history.drop(columns="pgd_accuracy"), title=figures.point(str(cell)))
@@ -171,10 +174,15 @@ checkpoint.unlink(missing_ok=True)
 # ## What a random split would have told
 #
 # Two leaks lie in the paper's split. *Recordings* leak where clips cut from one recording are both learnt
-# from and tested. *Copies* leak where pitch-shifted copies of a tested clip are learnt from. Here is each
-# alone (`random`, `copies`), both together (`paper`) and none (`official`), from the same start and with
-# equally many training images and steps. Expect `official` to be the lowest. It costs four more trainings,
-# so it is done at one point of a data set (`leaks_at`); elsewhere the table is empty.
+# from and tested. *Copies* leak where pitch-shifted copies of a tested clip are learnt from; such a copy
+# takes its recording with it, so both are counted there. The table has recordings alone (`random`), copies
+# (`copies`), all that the paper's split lets through (`paper`) and nothing (`official`), from the same
+# start and with equally many training images and steps: as many as the smallest split has, so that
+# `official` may differ from the test above, by chance alone. Images that cross into validation are counted
+# too; the paper's split tests copies as well, and its interval, over images, is too narrow.
+#
+# Expect `official` to be the lowest, but each row is one training, tested on other clips. It costs four more
+# trainings, so it is done at one point of a data set (`leaks_at`); elsewhere the table is empty.
 
 # %%
 wanted = ("official", "random", "copies", "paper") if leaks_at == f"{representation}/{model}/{fold}" else ()

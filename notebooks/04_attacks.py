@@ -94,15 +94,21 @@ print(f"{cell}: {len(right)} of {len(chosen)} clips are named rightly")
 # $$\mathbf{x}'_{n+1} = \operatorname{clip}\left\{\mathbf{x}'_n + \zeta \operatorname{sgn}
 #   \left(\nabla_{\mathbf{x}} J[\mathbf{x}'_n, l(\mathbf{x})]\right)\right\}$$
 #
-# BIM-a leaves a clip at its first example, BIM-b spends every step on it. FGSM is one step as long as the
-# ball is wide.
+# BIM-a leaves a clip at its first example, BIM-b spends every step on it. FGSM is one step to the edge of the
+# ball.
 #
 # > **Paper.** $\epsilon \geq 0.0015$, confidence $\geq 75\,\%$, $\zeta = 1$, measured in $\ell_2$.
 #
-# > **Here.** The Foolbox of that time measured this $\epsilon$ as RMS: the root of the mean square change of
-# > a value. So budgets are RMS radii that double from `bim_first`; the gap between the last that failed and
-# > the first that fooled is then halved `bim_bisections` times, clip by clip. $\zeta = 1$ is read as one grey
-# > level, 1/255 (`bim_step` says what is used here). An example counts when the target has probability 0.75.
+# > **Here.** The Foolbox of that time measured this $\epsilon$ as RMS: the root of the mean square change
+# > of a value. So budgets are RMS radii that double from `bim_first`; the gap between the last that failed
+# > and the first that fooled is then halved `bim_bisections` times, clip by clip. $\zeta = 1$ is read as
+# > one grey level, 1/255 (`bim_step` says what is used here). An example counts when the target has
+# > probability 0.75. A step that is longer than the ball is cut back to it: small budgets are then probed
+# > one step at a time, and BIM is weaker than it could be.
+#
+# Below, both meet one clip within the paper's budget. Where neither makes the target that probable, both
+# spend all their steps and agree. The norm may stay below the budget, since values at 0 or 1 cannot move
+# outwards.
 
 # %%
 one = right.index[:1]
@@ -146,8 +152,8 @@ for name, probability in told.items():
 # DeepFool pretends so, takes the nearest of the boundaries to the other classes, and repeats until the class
 # has changed, whichever it then is.
 #
-# > **Paper.** 100 to 600 iterations; "$\ell_2$ or $\ell_\infty$, we use the latter in accordance with BIM",
-# > whose measure is $\ell_2$.
+# > **Paper.** 100 to 600 iterations; of $\ell_2$ or $\ell_\infty$ "we use latter in accordance with BIM
+# > algorithms", whose measure is $\ell_2$.
 #
 # > **Here.** $\ell_2$, by that accordance; caps on the linearisations climb.
 #
@@ -176,6 +182,9 @@ for name, probability in told.items():
 #
 # $$\hat{g} = \frac{1}{2 n \sigma} \sum_{k=1}^{n} u_k \big[\log p(\mathbf{x}' + \sigma u_k) -
 #   \log p(\mathbf{x}' - \sigma u_k)\big], \qquad u_k \sim \mathcal{N}(0, 1).$$
+#
+# So it fools wherever a start was found: its result is how near it comes, and where its queries run out
+# (`pia_queries`), that is an upper bound.
 #
 # > **Paper.** $\epsilon \geq 0.001$, at most 500 iterations, decay 0.001, learning rate in $[0.001, 0.6]$.
 #
@@ -226,15 +235,19 @@ cell.save("attacks.parquet", rows)
 pieces.clear()
 
 # %% [markdown]
-# Each curve is the share of clips fooled by a perturbation of at most a norm. Before you look: the attacks
-# that see the weights should lead PIA, every one of them noise, and the curves should reach 1 in the end.
+# Each curve is the share of clips fooled by a perturbation no larger than the norm below. Before you look:
+# the attacks that see the weights should need less than PIA, and each of them should beat noise; DeepFool
+# leads, for it is content with any wrong class. A curve need not reach 1: nobody climbs beyond `until`, the
+# dotted line, and a ladder ends. It is flat to the right of the last clip that fell; larger norms were not
+# tried.
 
 # %%
 figures.fooling_curves(rows, budget=budget, title=figures.point(str(cell)))
 
 # %% [markdown]
 # What it cost, and how much was changed: passes and queries are means over the attacked clips, norms over
-# those that were fooled.
+# those that were fooled. *Reached*: the target is named, at any probability. *AUC*: the area under the
+# curve up to ε, the paper's budget at this size, over ε. A black box has queries alone.
 
 # %%
 norms = metrics.least_norms(rows).reindex(columns=list(ladders))
@@ -249,7 +262,8 @@ Markdown(summary.rename_axis("attack").to_markdown(floatfmt=".3g"))
 # %% [markdown]
 # ## One clip under six attacks
 #
-# The first picture is the clip, the others the least perturbed example that each attack found of it.
+# The first picture is the clip, the others the least perturbed example that each attack found of it, or its
+# last try where it failed.
 
 # %%
 spots = [n for n, clip in enumerate(chosen["clip"]) if clip in shown]
@@ -264,8 +278,8 @@ sizes = {name: f"‖δ‖₂ = {each.norm():.2g}" for name, each in change.items
 figures.spectrograms(drawn, frequencies=images.frequencies, times=images.times, below=sizes)
 
 # %% [markdown]
-# And what was changed, on a scale around zero that all six share: JSMA a few values by much, the others
-# nearly all by little.
+# And what was changed, on a scale around zero that all six share: JSMA a few values by much, BIM many by
+# little; PIA keeps what is left of the clip that it came from. What looks empty is small beside the others.
 
 # %%
 figures.spectrograms(
@@ -302,7 +316,7 @@ longer = doubts.reached(victim, steps[1], some, towards, [median]).mean().tolist
 print(f"BIM-b at half, one and two medians: {grown}; with twice the steps: {longer}")
 
 # %% [markdown]
-# These relations hold for any victim if the attacks are sound.
+# Where one of these relations does not hold, an attack is unsound, or its budget was too small.
 
 # %%
 last = metrics.succeeded(norms)

@@ -6,7 +6,7 @@
 # The paper's one defence is the oldest and cheapest: every training image is replaced by one that a single
 # step of FGSM has made harder (Section VII, Eq. 14). This chapter trains the model of chapter 3 again in
 # that way, or with a defence that came after, as the point's `training` says. You will see what is learnt
-# from, what a step costs, whether the robustness is real, and how many clean sounds it is paid with.
+# from, whether the robustness is real, and how many clean sounds it is paid with.
 # Chapter 4 attacks what this chapter leaves with all six attacks.
 #
 # It rests on chapters 1 and 2, and starts from the same weights as chapter 3.
@@ -93,8 +93,8 @@ crafted = defences.ascend(victim, x, lambda logits: cross_entropy(logits, label)
 figures.spectrograms({"x": x[0], "x'": crafted[0]})
 
 # %% [markdown]
-# The change is at most two grey levels of 255 at the default budget: it should not be visible above. Here it
-# is alone.
+# Made here from the weights before training. The change is at most two grey levels of 255 at the default
+# budget: it should not be visible above. Here it is alone.
 
 # %%
 figures.spectrograms({"x' − x": crafted[0] - x[0]}, difference=True)
@@ -114,15 +114,17 @@ figures.spectrograms({"x' − x": crafted[0] - x[0]}, difference=True)
 #
 # An example is crafted in *evaluation mode with the weights frozen*. In training mode, batch norm would take
 # the statistics of examples that are thrown away into its running mean; and the gradients of the weights,
-# which crafting does not need, would be computed for nothing. So a step of FGSM costs a clean step and
-# two thirds of another, and a step of PGD two thirds more for each of its gradient steps.
+# which crafting does not need, would be computed for nothing. So a step of FGSM costs a clean step and two
+# thirds of another (one forward pass and one of the two backward ones), and a step of PGD two thirds more for
+# each of its gradient steps; `make bench-training` measures it.
 
 # %% [markdown]
 # ## Learning
 #
 # After every epoch, two accuracies on the validation part: of the clips as they are, and under PGD with
-# several steps inside the same budget, on the same held-out clips each time. The state with the highest
-# mean of the two is kept.
+# several steps inside the same budget, on the same `pgd_clips` of them each time (0: all). The state with the
+# highest mean of the two is kept. The training loss is of attacked images and smoothed labels, so it may lie
+# above that of validation.
 #
 # Watch the second. Training with one step can go wrong suddenly: the network learns to bend its gradient
 # where FGSM steps to, the training accuracy jumps up, and the accuracy under PGD falls to nothing
@@ -175,7 +177,9 @@ print(f"drop: {100 * drop.value:.1f} points over {drop.over}, {100 * drop.low:.1
 #
 # PGD on the tested clips, now within the $\ell_2$ norm at which the paper compares its robust models
 # (Table II: 3 at 1568 × 768, scaled to this image so that it means the same change per value). It is one
-# attack, of few steps, and not targeted: a first look. Chapter 4 does the rest, and doubts it.
+# attack, of few steps, and not targeted: a first look, at an easier goal than most attacks of chapter 4 have,
+# which does the rest, and doubts it. The ℓ∞ ball that was trained in reaches farther in ℓ2 than this norm, so
+# the accuracies under PGD above and below are not of one attack.
 
 # %%
 plain = (images.settings.bins, images.settings.frames)

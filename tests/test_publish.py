@@ -251,7 +251,7 @@ def test_figures_that_name_a_path_are_refused(made, tmp_path):
         publish.shelve(made, tmp_path / "figures/esc10")
 
 
-def test_a_cell_of_another_source_is_refused(tmp_path):
+def test_a_cell_of_other_code_is_refused_and_other_text_is_taken(tmp_path):
     (tmp_path / "01_data.py").write_text(SOURCE.replace("1 + 1", "1 + 2"))
     cell = tmp_path / "build/01_data.ipynb"
     cell.parent.mkdir()
@@ -259,8 +259,12 @@ def test_a_cell_of_another_source_is_refused(tmp_path):
     study.save(cell.with_suffix(".receipt.json"), RECEIPT)
     with pytest.raises(publish.Refused, match="executed from other code"):
         publish.read(cell, tmp_path)
-    (tmp_path / "01_data.py").write_text(SOURCE)
-    assert publish.doubts(publish.read(cell, tmp_path)) == []
+    (tmp_path / "01_data.py").write_text(SOURCE.replace("# # 1 · Data", "# # 1 · The data\n# Said better."))
+    copy = publish.read(cell, tmp_path)
+    assert publish.doubts(copy) == []
+    assert [each.cell_type for each in copy.cells] == ["markdown", "code", "code", "markdown", "code"]
+    assert copy.cells[0].source == "# 1 · The data\nSaid better."
+    assert "This copy" in copy.cells[3].source
 
 
 @pytest.mark.slow
