@@ -353,12 +353,13 @@ def by_attack(results: Results, budgets: Mapping[str, float]) -> pd.DataFrame:
             least = least.assign(**{figures.WORST: metrics.worst_case(six)}) if len(six.columns) else least
             budget = budgets[representation]
             rate = metrics.rate_within(least, [budget])[budget]
-            wrong = (part["after"] != part["label"]).groupby([part["clip"], part["attack"]]).max().unstack()
-            wrong[figures.WORST] = wrong[[a for a in wrong if a in figures.ATTACKS]].max(axis=1)
+            harm = metrics.least_norms(part, success="any")
+            harm[figures.WORST] = metrics.worst_case(harm[[a for a in harm if a in figures.ATTACKS]])
+            ever, any_class = metrics.succeeded(least), metrics.succeeded(harm)
             for attack in least:
                 gathered.setdefault(attack, []).append(
                     (rate[attack], metrics.shortfall(least[[attack]], budget).mean().iloc[0],
-                     np.isfinite(least[attack]).mean(), wrong[attack].mean(), least[attack].median())
+                     ever[attack], any_class[attack], least[attack].median())
                 )  # fmt: skip
         for attack in figures.in_order(gathered):
             values = np.array(gathered[attack], dtype=float)
