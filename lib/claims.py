@@ -33,7 +33,7 @@ COLUMNS = [
     "verdict",
 ]
 _STFT, _DWT, _ST, _DT = figures.REPRESENTATIONS
-NAMES = {
+_NAMES = {
     "accuracy_percent": "accuracy [%]",
     "accuracy_drop_percent": "drop [points]",
     "fooling_auc_percent": "fooled within ε [%]",
@@ -499,7 +499,7 @@ def _cells(run: _Run) -> list[list]:
         for representation in table.index:
             for model in table.columns:
                 reported = float(table.loc[representation, model])
-                name = f"{NAMES[measure]}, {figures.label(representation)}, {figures.label(model)}"
+                name = f"{_NAMES[measure]}, {figures.label(representation)}, {figures.label(model)}"
                 one = found.get((representation, model))
                 if one is None:
                     rows.append(_nothing(name, where, run.results.dataset, f"{reported:g}", "not run"))

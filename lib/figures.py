@@ -446,10 +446,9 @@ def export(figure: Figure, frame: pd.DataFrame, name: str, folder: str | Path) -
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> Path:
-    """Write a frame with six digits; its index goes along unless it only counts."""
-    counts = isinstance(frame.index, pd.RangeIndex)
+    """Write a frame with six digits; its index goes along if it has a name."""
     with study.atomic(path) as part:
-        frame.to_csv(part, index=not counts, float_format="%.6g", lineterminator="\n")
+        frame.to_csv(part, index=any(frame.index.names), float_format="%.6g", lineterminator="\n")
     return path
 
 

@@ -444,7 +444,7 @@ def ledger(found: Results) -> Part:
 
 def told(frame: pd.DataFrame) -> str:
     """The verdicts of a ledger, counted: of sentences and, where there are any, of cells."""
-    cells = frame["claim"].str.startswith(tuple(claims.NAMES.values()))
+    cells = frame["where"].str.fullmatch("Table I+")
     kinds = [("sentences", frame[~cells], (claims.HOLDS, claims.FAILS, claims.OPEN))]
     kinds.append(("cells of its tables", frame[cells], (claims.AGREES, claims.DIFFERS, claims.OPEN)))
     said = []
@@ -746,9 +746,7 @@ class Shelf:
         if part.figure is not None:
             figures.export(part.figure, part.frame, name, self.folder)
             return
-        counted = not any(part.frame.index.names)
-        frame = part.frame.reset_index(drop=True) if counted else part.frame
-        figures.write_csv(frame, self.folder / f"{name}.csv")
+        figures.write_csv(part.frame, self.folder / f"{name}.csv")
         study.save(self.folder / f"{name}.md", f"{part.caption}\n\n{markdown(part.shown)}")
         study.save(self.folder / f"{name}.tex", latex(part.shown, part.caption, name))
 
