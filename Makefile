@@ -144,7 +144,7 @@ $(BUILD)/%/07_beyond.ipynb: $$(sources) $$(call attacked,$$*) | $(ready)
 
 # -------------------------------------------------------------------------------------------------- verbs
 .DEFAULT_GOAL := help
-.PHONY: help setup all data figures publish book status plan verify lint test test-all lab clean
+.PHONY: help setup all data figures publish shelve book status plan verify lint test test-all lab clean
 peers     = $(if $(filter attacks features,$*),tests/bench/requirements.txt)
 
 help: ## print this
@@ -169,6 +169,9 @@ figures: $(ready) ## draw tables and figures again, from the rows that chapter 6
 
 publish: $(call to_read,$(firstword $(DATASETS))) | $(ready) ## notebooks/*.ipynb and figures/: one run, to be read and committed
 	@$(python) -m lib.publish $(BUILD) $^
+
+shelve: $(BUILD)/$(firstword $(DATASETS))/06_analysis.ipynb | $(ready) ## figures/ alone: one more run beside the one whose copies are there
+	@$(python) -m lib.publish $(BUILD) $^ --figures-only
 
 book: $(call uncopied,$(firstword $(DATASETS))) | $(ready) ## one site of chapters and figures, for a browser, without a network
 	@$(python) -m lib.book $(BUILD) $^

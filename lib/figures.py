@@ -75,6 +75,7 @@ DASHES = {
 }
 SPECTRUM = "magma"  # of images in [0, 1]: dark is silence
 CHANGE = "cividis"  # of perturbations: lighter is more, darker is less, in colour and in grey
+VALUE = "value: 0 the floor, 1 the peak"  # of images in [0, 1]
 
 _LABELS = {**MODELS, **REPRESENTATIONS, **TRAININGS, **DATASETS}
 _ORDER = [*ATTACKS, *CONTROLS, WORST, *MODELS, *REPRESENTATIONS, *TRAININGS, *DATASETS]
@@ -196,8 +197,9 @@ def spectrograms(
     below: Mapping[str, str] | None = None,
     columns: int = 4,
     difference: bool = False,
+    unit: str = VALUE,
 ) -> Figure:
-    """Named images side by side on one scale, low frequencies at the bottom.
+    """Named images side by side, low frequencies at the bottom.
 
     Parameters
     ----------
@@ -206,7 +208,9 @@ def spectrograms(
     times : s of the frames.
     below : a line under an image, such as its perturbation's norm.
     columns : how many stand in a row.
-    difference : the images are perturbations: a scale around zero, the same for all.
+    difference : the images are perturbations; each has a scale of its own around zero, whose end, the largest
+        change, is said below it.
+    unit : what stands at the colour bar of images that are no perturbations.
     """
     images = {name: _image(values) for name, values in images.items()}
     if not images:
@@ -214,32 +218,42 @@ def spectrograms(
     columns = min(columns, len(images))
     lines = -(-len(images) // columns)
     figure, grid = _canvas(lines, columns, figsize=(2.1 * columns + 1.1, 2.1 * lines + 0.3))
-    limit = max(np.abs(values).max() for values in images.values()) or 1.0
-    scale = (
-        {"cmap": CHANGE, "vmin": -limit, "vmax": limit}
-        if difference
-        else {"cmap": SPECTRUM, "vmin": 0, "vmax": 1}
-    )
     drawn = {}
     for i, (name, values) in enumerate(images.items()):
         axes = drawn[name] = grid.flat[i]
-        shown = axes.imshow(values, origin="lower", **scale)
+        end = _paint(axes, values, difference)
         axes.set_title(label(name))
         _dress_image(
             axes, values.shape, frequencies, times, first=i % columns == 0, last=i + columns >= len(images)
         )
-        if below and name in below:
-            _line_below(axes, below[name])
+        lines = [below[name]] if below and name in below else []
+        _line_below(axes, [*lines, end] if difference else lines)
     for axes in grid.flat[len(images) :]:
         axes.set_axis_off()
-    bar = figure.colorbar(shown, ax=list(drawn.values()), shrink=0.8, pad=0.01)
-    bar.set_label("change of value" if difference else "value, 0 to 1 (−100 to 0 dB)")
+    _bar(figure, list(drawn.values()), difference, unit, shrink=0.8, pad=0.01)
     return figure
 
 
-def _line_below(axes, text: str, size: float = 8) -> None:
-    under = axes.get_xlabel()
-    axes.set_xlabel(f"{under}\n{text}" if under else text, fontsize=size)
+def _paint(axes, values: np.ndarray, difference: bool) -> str:
+    """Draw an image of values in [0, 1], or a change on its own scale around zero; gives that scale's end."""
+    largest = np.abs(values).max()
+    low, high = (-(largest or 1.0), largest or 1.0) if difference else (0, 1)
+    axes.imshow(values, origin="lower", cmap=CHANGE if difference else SPECTRUM, vmin=low, vmax=high)
+    return f"max ±{largest:.2g}"
+
+
+def _bar(figure: Figure, axes: list, difference: bool, unit: str, **how) -> None:
+    """The colour bar of what `_paint` drew."""
+    colours = ScalarMappable(Normalize(-1 if difference else 0, 1), CHANGE if difference else SPECTRUM)
+    bar = figure.colorbar(colours, ax=axes, **how)
+    if difference:
+        bar.set_ticks([-1, 0, 1], labels=["−max", "0", "+max"])
+    bar.set_label("change of value" if difference else unit, fontsize=8)
+
+
+def _line_below(axes, lines: Sequence[str], size: float = 8) -> None:
+    if lines:
+        axes.set_xlabel("\n".join(filter(None, [axes.get_xlabel(), *lines])), fontsize=size)
 
 
 # ----------------------------------------------------------------------------------------------- curves
@@ -654,7 +668,6 @@ def gallery(
     figure, grid = _canvas(
         len(rows), len(columns), figsize=(1.45 * len(columns) + 1.5, 1.75 * len(rows) + 0.3), dpi=80
     )
-    colours = CHANGE if difference else SPECTRUM
     for i, representation in enumerate(rows):
         images = {name: _image(values) for name, values in pictures[representation].items()}
         frequencies, times = axes_of.get(representation, (None, None))
@@ -663,25 +676,15 @@ def gallery(
             if name not in images:
                 axes.set_axis_off()
                 continue
-            largest = np.abs(images[name]).max()
-            low, high = (-(largest or 1.0), largest or 1.0) if difference else (0, 1)
-            axes.imshow(images[name], origin="lower", cmap=colours, vmin=low, vmax=high)
+            end = _paint(axes, images[name], difference)
             _dress_image(axes, images[name].shape, frequencies, times, first=j == 0, last=i == len(rows) - 1)
             if i == 0:
                 axes.set_title(name)
             if j == 0:
                 axes.set_ylabel(f"{label(representation)}\nfrequency [Hz]")
             lines = [below[representation][name]] if below and name in below.get(representation, {}) else []
-            lines += [f"max ±{largest:.2g}"] if difference else []
-            if lines:
-                _line_below(axes, "\n".join(lines), size=7)
-        bar = figure.colorbar(
-            ScalarMappable(Normalize(-1 if difference else 0, 1), colours),
-            ax=list(grid[i]), pad=0.005, shrink=0.9, aspect=15,
-        )  # fmt: skip
-        if difference:
-            bar.set_ticks([-1, 0, 1], labels=["−max", "0", "+max"])
-        bar.set_label("change" if difference else "value, 0 to 1\n(−100 to 0 dB)", fontsize=8)
+            _line_below(axes, [*lines, end] if difference else lines, size=7)
+        _bar(figure, list(grid[i]), difference, VALUE.replace(": ", ":\n"), pad=0.005, shrink=0.9, aspect=15)
     return figure
 
 

@@ -310,11 +310,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make publish", description=main.__doc__)
     parser.add_argument("build", type=Path)
     parser.add_argument("cells", type=Path, nargs="+", help="executed notebooks of one data set")
+    parser.add_argument("--figures-only", action="store_true", help="leave the copies as they are")
     given = parser.parse_args(argv)
     (dataset,) = {cell.relative_to(given.build).parts[0] for cell in given.cells}
     shelves = Path("figures")
     try:
-        mine = {cell: read(cell, Path("notebooks")) for cell in given.cells}
+        cells = [] if given.figures_only else given.cells
+        mine = {cell: read(cell, Path("notebooks")) for cell in cells}
         shelve(given.build / dataset / "figures", shelves / dataset)
         print(f"{shelves / dataset}, told in {index(shelves)}")
         for cell, notebook in mine.items():

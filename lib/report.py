@@ -545,12 +545,11 @@ def _curves(found: Results, count: int = 120) -> pd.DataFrame:
 
 def ratios(found: Results) -> Part:
     rows = _ratios(found)
-    frame = rows[rows["attack"] == "all"] if len(rows) else rows.assign(attack="")
+    frame = _exactly(rows[rows["attack"] == "all"])
     caption = (
         "ε_r with its interval for every pair, the paper's as crosses where it has them; 1 means no gain. "
         "Hollow: some attack's ratio is a bound, or it does not pass a fooling rate of 0.9 on both models."
     )
-    frame = _exactly(frame)
     kept = frame[["representation", "model", "value", "low", "high", "paper", "exact"]].dropna(subset="value")
     return _drawn(caption, kept, lambda rows: figures.dots(rows, unit=_RATIO, line=1.0, log=True))
 
@@ -560,15 +559,14 @@ _RATIO = r"$\epsilon_r$"
 
 def _exactly(rows: pd.DataFrame) -> pd.DataFrame:
     """Ratios with a column exact: no clip is censored, and every attack meets the paper's condition."""
-    if rows.empty:
-        return rows.assign(exact=False)
     return rows.assign(exact=(rows["bound"] == "=") & (rows["comparable"] == rows["attacks"]))
 
 
 def ratios_attacks(found: Results) -> Part:
     rows = _ratios(found)
-    rows = rows[rows["attack"] != "all"] if len(rows) else rows.assign(attack="")
-    frame = _exactly(rows)[["representation", "model", "attack", "value", "exact"]].dropna()
+    frame = _exactly(rows[rows["attack"] != "all"])[
+        ["representation", "model", "attack", "value", "exact"]
+    ].dropna()
     drawn = (
         frame.groupby(["representation", "attack"], sort=False)
         .agg(value=("value", "mean"), low=("value", "min"), high=("value", "max"), exact=("exact", "all"))
@@ -767,6 +765,7 @@ class Shelf:
         lines += [
             f"- Points: {axes}.",
             f"- Images (rows × frames): {sizes}.",
+            f"- Clips: {_clips(found)}.",
             f"- Commits of the cells: {commits}.",
         ]
         old, absent = found.stale(), found.missing()
@@ -791,6 +790,17 @@ class Shelf:
             if part.figure is not None:
                 lines += [f"![{name}]({name}.png)", ""]
         return study.save(self.folder / "README.md", "\n".join(lines))
+
+
+def _clips(found: Results) -> str:
+    """How many clips each victim was tested on, and how many of them were attacked at most."""
+    tested = found.clean.groupby(POINT).size()
+    attacked = found.attacks.groupby(POINT)["clip"].nunique()
+    return f"{_range(tested)} tested a victim, {_range(attacked)} attacked"
+
+
+def _range(counts: pd.Series) -> str:
+    return " to ".join(f"{n}" for n in sorted({counts.min(), counts.max()})) if len(counts) else "none"
 
 
 def _sorted(found: Results, axis: str) -> list[str]:

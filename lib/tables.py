@@ -205,7 +205,8 @@ def ratios(results: Results, robust: str = ROBUST) -> pd.DataFrame:
             | {"attacks": each.index.nunique()}
             | {reading: _finite(each[reading]).median() for reading in ("median", "restricted")}
         )
-    return _tidy(rows)
+    more = ["attack", "bound", "comparable", "attacks", "median", "restricted", "geometric"]
+    return _tidy(rows, more)
 
 
 def censor(panel, original, defended) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -250,8 +251,9 @@ def _row(results: Results, victim, measure: str, measured: Estimate, **more) -> 
     return row
 
 
-def _tidy(rows: list[dict]) -> pd.DataFrame:
-    first = [*PAIR, "training", "measure", "value", "low", "high", "over"]
+def _tidy(rows: list[dict], more: Sequence[str] = ()) -> pd.DataFrame:
+    """The rows as a frame that has its columns where there are no rows, too."""
+    first = [*PAIR, "training", "measure", "value", "low", "high", "over", *more]
     frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=first)
     for column in ("paper", "difference"):
         if column not in frame:
@@ -268,13 +270,7 @@ def cost(results: Results, robust: str = ROBUST) -> pd.DataFrame:
     Over victims that were attacked both before and after. Columns attack, measure (iterations, forwards,
     backwards, queries), original, robust, ratio, and clips. Seconds are in `seconds`.
     """
-    rows = results.attacks
-    columns = ["attack", "measure", "original", "robust", "ratio", "clips"]
-    if rows.empty:
-        return pd.DataFrame(columns=columns)
-    both = rows[rows["training"].isin(["standard", robust])]
-    pairs = both.groupby([*PAIR, "fold"])["training"].transform("nunique")
-    both = both[pairs == 2]
+    both = _both(results, robust)
     found = []
     for attack in figures.in_order(both["attack"]):
         mine = both[both["attack"] == attack]
@@ -283,16 +279,19 @@ def cost(results: Results, robust: str = ROBUST) -> pd.DataFrame:
             before, after = float(spent.get("standard", np.nan)), float(spent.get(robust, np.nan))
             ratio = after / before if before else np.nan
             found.append((attack, measure, before, after, ratio, len(mine)))
-    return pd.DataFrame(found, columns=columns)
+    return pd.DataFrame(found, columns=["attack", "measure", "original", "robust", "ratio", "clips"])
+
+
+def _both(results: Results, robust: str) -> pd.DataFrame:
+    """The attack rows of victims that were attacked both before and after adversarial training."""
+    rows = results.attacks[results.attacks["training"].isin(["standard", robust])]
+    return rows[rows.groupby([*PAIR, "fold"])["training"].transform("nunique") == 2]
 
 
 def spent(results: Results, what: str, robust: str = ROBUST) -> Panels:
     """What attacks spent on each clip, by victims attacked both before and after: as `norms` lays it out."""
-    rows = results.attacks
-    if rows.empty:
-        return {}
-    rows = rows[rows["attack"].isin(figures.ATTACKS) & rows["training"].isin(["standard", robust])]
-    rows = rows[rows.groupby([*PAIR, "fold"])["training"].transform("nunique") == 2]
+    rows = _both(results, robust)
+    rows = rows[rows["attack"].isin(figures.ATTACKS)]
     return _panels(rows, rows[what].astype(float), [*PAIR, "training", "attack"]) if len(rows) else {}
 
 

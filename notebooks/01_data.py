@@ -116,8 +116,9 @@ Markdown(out.to_markdown(index=False) if len(out) else "Nothing was left out.")
 # %%
 folds = sorted(clips["fold"].unique())
 leaks = {fold: len(data.leaks(data.split(clips, fold, copies=2))) for fold in folds}
-random_leaks = len(data.leaks(data.split(clips, 1, "paper", copies=2)))
-print(f"on two sides: {sum(leaks.values())} recordings or clips by folds, {random_leaks} in a random split")
+parted = data.leaks(data.split(clips, 1, "paper", copies=2))["what"].value_counts()
+at_random = f"{parted.get('recording', 0)} recordings and {parted.get('clip', 0)} clips"
+print(f"on two sides: {sum(leaks.values())} recordings or clips by folds, {at_random} in a random split")
 
 # %% [markdown]
 # A source's name can be wrong, and one sound can have been uploaded twice. So clips of different folds are
@@ -145,10 +146,9 @@ said = [
     f"{len(clips)} clips of {clips['source'].nunique()} recordings in {clips['label'].nunique()} classes "
     f"and {len(folds)} folds, {facts['seconds'].sum() / 60:.1f} minutes",
     f"a class has {' to '.join(map(str, ends))} clips in a fold",
-    f"{sum(leaks.values())} recordings or clips stand on two sides of a split by folds, "
-    f"{random_leaks} of the paper's random split",
-    f"{len(near)} pairs of clips in different folds sound nearly the same, "
-    f"{near['same_file'].sum()} of them are the same file",
+    f"{sum(leaks.values())} recordings or clips stand on two sides of a split by folds, {at_random} of the "
+    "paper's random split",
+    f"{len(near)} pairs of clips in different folds sound nearly the same",
 ]
 checks = {
     "no recording crosses a fold": not any(leaks.values()),

@@ -64,7 +64,8 @@ print(f"{cell}: {len(images)} images of {images.size[0]} × {images.size[1]}, {l
 # outputs as there are classes. Normalisation is part of the model, so that attacks and budgets live in
 # $[0, 1]$.
 #
-# Counting weights is a way to check what the paper's networks were.
+# Counting weights is a way to check what the paper's networks were. *As published* is with ImageNet's 1000
+# classes and three channels for all six, so that the column compares (He et al. gave ResNet-56 ten classes).
 
 # %%
 counts = {

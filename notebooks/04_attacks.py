@@ -123,6 +123,7 @@ told = {name: victim(image.to(where)).softmax(1)[0, target[at]].item() for name,
 for name, probability in told.items():
     print(f"{name}: the target has probability {probability:.2f}, "
           f"‖δ‖₂ = {(pair[name] - x[at]).norm():.3g} of {budget:.3g}")  # fmt: skip
+print(f"a step that moves every value by ζ has ‖δ‖₂ = {bim_step * x[0].numel() ** 0.5:.3g}")
 
 # %% [markdown]
 # ## JSMA: one value at a time
@@ -246,12 +247,14 @@ figures.fooling_curves(rows, budget=budget, title=figures.point(str(cell)))
 
 # %% [markdown]
 # What it cost, and how much was changed: passes and queries are means over the attacked clips, norms over
-# those that were fooled. *Reached*: the target is named, at any probability. *AUC*: the area under the
-# curve up to ε, the paper's budget at this size, over ε. A black box has queries alone.
+# those that were fooled. *Reached*: the target is named, at any probability. *Within ε*: the share fooled by
+# a change no larger than the paper's budget at this size; *AUC*: the area under the curve up to there, over
+# ε, which counts how far below ε the change stays. A black box has queries alone.
 
 # %%
 norms = metrics.least_norms(rows).reindex(columns=list(ladders))
 summary = rows.groupby("attack", sort=False)[["fooled", "reached"]].mean().reindex(list(ladders))
+summary["fooled within ε"] = metrics.rate_within(norms, [budget])[budget]
 summary["AUC within ε"] = metrics.shortfall(norms, budget).mean()
 summary["median ‖δ‖₂"] = norms.replace(float("inf"), float("nan")).median()
 summary[["forwards", "backwards", "queries"]] = rows.groupby("attack", sort=False)[
@@ -274,12 +277,14 @@ cell.save("examples.safetensors", (kept, about))
 first = order.index(shown[0]) if shown else 0
 drawn = {name: each[first] for name, each in kept.items() if len(each)} or {"nothing was attacked": x[0]}
 change = {name: image - drawn["original"] for name, image in drawn.items() if name in attacks.ALL}
-sizes = {name: f"‖δ‖₂ = {each.norm():.2g}" for name, each in change.items()}
+told = rows[rows["clip"] == shown[0]].set_index("attack")["fooled"] if shown else {}
+sizes = {name: f"‖δ‖₂ = {each.norm():.2g}" + ("" if told[name] else ", not fooled")
+         for name, each in change.items()}  # fmt: skip
 figures.spectrograms(drawn, frequencies=images.frequencies, times=images.times, below=sizes)
 
 # %% [markdown]
-# And what was changed, on a scale around zero that all six share: JSMA a few values by much, BIM many by
-# little; PIA keeps what is left of the clip that it came from. What looks empty is small beside the others.
+# And what was changed, each on a scale of its own around zero that ends at its largest change, said below it:
+# JSMA changes a few values by much, BIM many by little; PIA keeps what is left of the clip that it came from.
 
 # %%
 figures.spectrograms(
@@ -323,6 +328,9 @@ last = metrics.succeeded(norms)
 measured = rows.set_index(["clip", "attack"])["l2"]
 same = [np.isclose(each.norm(), measured[shown[0], name], rtol=1e-3) for name, each in change.items()]
 white = last.drop(["PIA", "FGSM", "noise"])
+short = white[~(white > until)].index
+asked = rows.loc[rows["attack"] == "PIA", "queries"]
+cut = int((asked + pia_samples > pia_queries).sum()) if pia_queries else 0
 checks = {
     "there was a clip to attack": len(right) > 0,
     "a larger budget never fools fewer": grown == sorted(grown),
@@ -330,9 +338,9 @@ checks = {
     "the gradients keep their promise": not honest["masked"].mean() > 0.1,
     "a masked gradient is flagged": bool(hidden["masked"].all()),
     "a victim made to break is broken": bool(fallen.all(axis=None)),
-    "seeing the weights fools more than nine in ten": bool((white > until).all()),
+    f"seeing the weights fools more than {until:.0%} ({', '.join(short)} less)": short.empty,
     "many steps beat one": last["BIM-b"] >= last["FGSM"],
-    "seeing the weights beats asking": white.max() >= last["PIA"],
+    "CWA, which sees the weights, needs less than PIA": norms["CWA"].median() <= norms["PIA"].median(),
     "a gradient beats noise of the same norm": last["BIM-a"] >= last["noise"],
     "what is pictured is what was measured": all(same),
     "every example lies in [0, 1]": all(bool(((e >= 0) & (e <= 1)).all()) for e in examples.values()),
@@ -342,6 +350,7 @@ checks = {
 said = [f"{len(right)} of {len(chosen)} clips are named rightly, and were attacked"]
 medians = {name: f", half of those within ‖δ‖₂ = {norm:.2g}" for name, norm in summary["median ‖δ‖₂"].items()}
 said += [f"{name} fools {value:.0%}{medians[name] if value > 0 else ''}" for name, value in last.items()]
+said += [f"{cut} of {len(asked)} walks of PIA ended for want of queries: their norms are upper bounds"]
 said += [f"the paper's ‖ε‖₂ = 3 is {budget:.2g} at this size"]
 said += [f"**in doubt:** not true that {claim}" for claim, holds in checks.items() if not holds]
 Markdown("## Summary\n\n- " + "\n- ".join(said))

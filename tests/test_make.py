@@ -29,7 +29,7 @@ ATTACKS = [
 def test_make_alone_prints_help(tiny):
     done = tiny.make()
     assert done.returncode == 0
-    for verb in ("all", "data", "test", "test-all", "status", "lab", "figures", "publish", "book"):
+    for verb in ("all", "data", "test", "test-all", "status", "lab", "figures", "publish", "shelve", "book"):
         assert re.search(rf"^  {verb} ", done.stdout, re.MULTILINE), verb
 
 

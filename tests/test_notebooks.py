@@ -11,7 +11,7 @@ import pytest
 from lib import execute, study
 
 NOTEBOOKS = sorted(Path("notebooks").glob("0*.py"))
-SETTINGS = sorted(Path("params").glob("*/*.yaml"))
+SETTINGS = sorted(Path("params").glob("**/*.yaml"))
 DATASETS = ("demo", "esc10", "esc50", "urbansound8k")
 DEPTH = {
     "01_data": 1,

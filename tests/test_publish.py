@@ -285,6 +285,12 @@ def test_make_publish_runs_what_is_missing_and_leaves_copies_and_figures(tiny, m
     assert (tiny.folder / "figures/tiny/rows/attacks.parquet").is_file()
     before = {path: path.read_bytes() for path in copies.values()} | files(tiny.folder / "figures")
     runs = tiny.runs()
+    # The figures alone can be put away, too.
+    shutil.rmtree(tiny.folder / "figures")
+    copies["04_attacks"].unlink()
+    assert tiny.make("shelve").returncode == 0
+    assert files(tiny.folder / "figures")
+    assert not copies["04_attacks"].exists()
     assert tiny.make("publish").returncode == 0
     assert {path: path.read_bytes() for path in copies.values()} | files(tiny.folder / "figures") == before
     assert tiny.runs() == runs
