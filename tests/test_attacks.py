@@ -601,13 +601,14 @@ def check_cwa_keeps_its_margin_and_returns_the_clip_on_failure(a):
 def check_cwa_lets_a_clip_at_rest_leave(a):
     net, x = Curved(), images(6)
     _, criterion = goals(net, x)
-    costs = {}
+    costs, norm = {}, {}
     for abort in (True, False):
         with attacks.counting() as ledger:
-            a.CWA(c=5.0, steps=200, step=0.05, abort=abort).run(wrap(net), x, criterion)
-        costs[abort] = ledger["iterations"]
+            example = a.CWA(c=5.0, steps=200, step=0.05, abort=abort).run(wrap(net), x, criterion)
+        costs[abort], norm[abort] = ledger["iterations"], l2(example - x)
     assert set(costs[False].tolist()) == {200}
     assert (costs[True] < 200).any()
+    assert (norm[True] <= 1.02 * norm[False]).all(), "a clip left before its loss had come to rest"
     assert (ledger["backwards"] < ledger["iterations"]).all(), "gradients were taken where they are zero"
 
 

@@ -12,8 +12,9 @@ from lib.attacks.ladder import Ladder, Rung
 from lib.attacks.run import Run, per_clip, positive
 
 _INSIDE = 0.999999  # artanh is infinite at the bounds, so clips are drawn in by this, as Foolbox does
-_PROGRESS = 0.9999  # a loss that has not fallen below this share of itself has come to rest
+_PROGRESS = 0.99  # a loss that has not fallen below this share of itself rests
 _CHECKS = 10  # how often in a search progress is asked for
+_RESTS = 2  # checks in a row at which a loss must rest: Adam may overshoot once
 _GROWTH = 10  # of c while no example has been found
 _BETA1, _BETA2, _TINY = 0.9, 0.999, 1e-8  # Adam's own
 
@@ -34,7 +35,8 @@ class CWA(MinimizationAttack):
     confidence : κ, by how much the target's logit must lead.
     searches : how many values of c are tried a clip: 1 is ``c`` alone; more raise it tenfold until it
         fools and then halve the gap (Eq. 5's "binary search").
-    abort : stop a clip at a tenth of its steps when its loss has come to rest.
+    abort : stop a clip when its loss has come to rest: it is asked at every tenth of the steps, and has not
+        fallen for two tenths.
 
     Called as ``CWA(...)(model, x, criterion, epsilons=None)``; an untargeted criterion leaves its label.
 
@@ -106,7 +108,7 @@ class CWA(MinimizationAttack):
         origin = start.tanh() * half + middle
         delta, mean, square = (torch.zeros_like(run.x) for _ in range(3))
         found = torch.zeros_like(c, dtype=torch.bool)
-        before = torch.full_like(c, torch.inf)
+        before, rests = torch.full_like(c, torch.inf), torch.zeros_like(c)
         active, needed = run.everyone, torch.ones_like(found)
         for number in range(1, self.steps + 1):
             slope = (start[active] + delta).tanh()
@@ -130,8 +132,9 @@ class CWA(MinimizationAttack):
             run.counts.add("iterations", active)
 
             if self.abort and (number - 1) % -(-self.steps // _CHECKS) == 0:
-                going = total <= _PROGRESS * before[active]
+                rests[active] = (rests[active] + 1) * (total > _PROGRESS * before[active])
                 before[active] = total
+                going = rests[active] < _RESTS
                 if not going.all():
                     active, delta, mean, square = active[going], delta[going], mean[going], square[going]
                 if len(active) == 0:
