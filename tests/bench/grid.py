@@ -4,8 +4,8 @@
   together, beside papermill's own command on the same notebook, in turn; medians and the median ratio.
 - ``imports``: the same with the first code cell of the chapter that imports most, beside 6 s.
 - ``noop``: seconds of ``make all`` where every cell of the full grid is there, beside 1 s.
-- ``j2``: seconds of a part of the demo by ``-j2`` beside ``-j1``, with the threads that make chooses and with
-  one thread a cell. It takes long, wants a machine that does nothing else, and is left out unless asked for.
+- ``j2``: seconds of half the demo by ``-j2`` beside ``-j1``, with the threads that make chooses and with one
+  thread a cell. It takes long, wants a machine that does nothing else, and is left out unless asked for.
 
 The rows go to ``build/bench/grid.json``.
 """
@@ -33,7 +33,7 @@ GRIDS = {  # cells to their make
     974: ["DATASETS=esc50 urbansound8k", "FOLDS=1 2 3 4 5"],
     1454: ["DATASETS=esc50 urbansound8k"],
 }
-PART = ["DATASETS=demo", "REPRESENTATIONS=stft dwt", "MODELS=resnet18", "FOLDS=1"]  # of the demo
+PART = ["DATASETS=demo", "REPRESENTATIONS=stft dwt", "FOLDS=1"]  # of the demo
 NOTEBOOK = """\
 # %% tags=["parameters"]
 word = "here"
@@ -115,16 +115,25 @@ def noop(folder: Path, cells: int, words: list[str], times: int) -> dict:
     return row(f"noop {cells}", "limit", taken, [NOOP] * times)
 
 
-def parallel(folder: Path, words: list[str], what: str) -> dict:
+def parallel(folder: Path) -> list[dict]:
     """Wall seconds of the part of the demo, two cells at once and one after another."""
-    taken = {}
-    for jobs in ("-j2", "-j1"):
-        build = folder / f"{what.replace(' ', '_')}{jobs}"
-        command = ["make", f"PYTHON={sys.executable}", f"BUILD={build}", "all", jobs, *PART, *words]
-        begin = time.perf_counter()
-        subprocess.run(command, check=True)
-        taken[jobs] = time.perf_counter() - begin
-    return row(what, "j1", [taken["-j2"]], [taken["-j1"]])
+    cores = len(os.sched_getaffinity(0))
+    taken: dict[tuple[int, int], float] = {}
+
+    def seconds(jobs: int, threads: int) -> float:
+        """Of one run; on two cores, -j2 gives a cell one thread by itself."""
+        if (jobs, threads) not in taken:
+            build = folder / f"j{jobs}_{threads}"
+            command = ["make", f"PYTHON={sys.executable}", f"BUILD={build}", "all", f"-j{jobs}", *PART]
+            begin = time.perf_counter()
+            subprocess.run([*command, f"THREADS={threads}"], check=True)
+            taken[jobs, threads] = time.perf_counter() - begin
+        return taken[jobs, threads]
+
+    return [
+        row(what, "j1", [seconds(2, threads[0])], [seconds(1, threads[1])])
+        for what, threads in {"j2": (max(1, cores // 2), cores), "j2, one thread": (1, 1)}.items()
+    ]
 
 
 def row(what: str, peer: str, us: list[float], them: list[float]) -> dict:
@@ -143,7 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--build", default="build")
     parser.add_argument("--pairs", type=int, default=5, help="of our runner and papermill's")
-    parser.add_argument("--j2", action="store_true", help="a part of the demo, four times: minutes")
+    parser.add_argument("--j2", action="store_true", help="half the demo, three or four times: half an hour")
     given = parser.parse_args()
     # Of the make above, nothing is passed on to those below.
     for name in [name for name in os.environ if name.startswith(("MAKE", "MFLAGS"))]:
@@ -164,8 +173,7 @@ def main() -> None:
         rows += [noop(folder / str(cells), cells, words, 5) for cells, words in GRIDS.items()]
         if given.j2:
             header["part"] = " ".join(PART)
-            rows.append(parallel(folder, [], "j2"))
-            rows.append(parallel(folder, ["THREADS=1"], "j2, one thread"))
+            rows += parallel(folder)
     path = study.save(Path(given.build) / "bench" / "grid.json", [header, *rows])
     wanted = {"overhead": 1.0, "imports": 1.0, "noop 974": 1.0, "noop 1454": 1.0, "j2": 1.0}
     wanted["j2, one thread"] = 1.6
