@@ -75,7 +75,8 @@ DASHES = {
 }
 SPECTRUM = "magma"  # of images in [0, 1]: dark is silence
 CHANGE = "cividis"  # of perturbations: lighter is more, darker is less, in colour and in grey
-VALUE = "value: 0 the floor, 1 the peak"  # of images in [0, 1]
+VALUE = "value, linear in dB: 0 floor, 1 peak"  # of images in [0, 1]
+TONNETZ = "tonnetz: 0 is −1, 1 is +1"
 
 _LABELS = {**MODELS, **REPRESENTATIONS, **TRAININGS, **DATASETS}
 _ORDER = [*ATTACKS, *CONTROLS, WORST, *MODELS, *REPRESENTATIONS, *TRAININGS, *DATASETS]
@@ -168,8 +169,7 @@ def _dress_image(axes, shape, frequencies, times, *, first: bool, last: bool) ->
     """Axes of one image in Hz and s; rows above the frequencies are tonnetz."""
     rows, frames = shape
     if frequencies is not None and len(frequencies):
-        known = np.asarray(frequencies, dtype=float)
-        known = known[np.isfinite(known)][:rows]
+        known = _known(frequencies, rows)
         ticks, names = _frequency_ticks(known, rows / 9)
         if len(known) < rows:
             axes.axhline(len(known) - 0.5, color="white", linewidth=0.8)
@@ -197,27 +197,27 @@ def spectrograms(
     below: Mapping[str, str] | None = None,
     columns: int = 4,
     difference: bool = False,
-    unit: str = VALUE,
+    unit: str = "",
 ) -> Figure:
     """Named images side by side, low frequencies at the bottom.
 
     Parameters
     ----------
-    images : (rows, frames) each, with any leading axes of length 1, in [0, 1].
+    images : (rows, frames) each, with any leading axes of length 1, in [0, 1] unless they are perturbations.
     frequencies : Hz of the lower rows; rows beyond them are tonnetz.
     times : s of the frames.
     below : a line under an image, such as its perturbation's norm.
     columns : how many stand in a row.
     difference : the images are perturbations; each has a scale of its own around zero, whose end, the largest
         change, is said below it.
-    unit : what stands at the colour bar of images that are no perturbations.
+    unit : what stands at the colour bar of images that are no perturbations, where it is not `VALUE`.
     """
     images = {name: _image(values) for name, values in images.items()}
     if not images:
         raise ValueError("there is no image to draw")
     columns = min(columns, len(images))
-    lines = -(-len(images) // columns)
-    figure, grid = _canvas(lines, columns, figsize=(2.1 * columns + 1.1, 2.1 * lines + 0.3))
+    rows = -(-len(images) // columns)
+    figure, grid = _canvas(rows, columns, figsize=(2.1 * columns + 1.1, 2.1 * rows + 0.3))
     drawn = {}
     for i, (name, values) in enumerate(images.items()):
         axes = drawn[name] = grid.flat[i]
@@ -230,7 +230,8 @@ def spectrograms(
         _line_below(axes, [*lines, end] if difference else lines)
     for axes in grid.flat[len(images) :]:
         axes.set_axis_off()
-    _bar(figure, list(drawn.values()), difference, unit, shrink=0.8, pad=0.01)
+    tallest = max(len(values) for values in images.values())
+    _bar(figure, list(drawn.values()), difference, unit or _unit(tallest, frequencies), shrink=0.8, pad=0.01)
     return figure
 
 
@@ -240,6 +241,17 @@ def _paint(axes, values: np.ndarray, difference: bool) -> str:
     low, high = (-(largest or 1.0), largest or 1.0) if difference else (0, 1)
     axes.imshow(values, origin="lower", cmap=CHANGE if difference else SPECTRUM, vmin=low, vmax=high)
     return f"max ±{largest:.2g}"
+
+
+def _known(frequencies: Sequence[float] | None, rows: int) -> np.ndarray:
+    """The frequencies of an image's lower rows; those above are tonnetz."""
+    known = np.asarray([] if frequencies is None else frequencies, dtype=float)
+    return known[np.isfinite(known)][:rows]
+
+
+def _unit(rows: int, frequencies: Sequence[float] | None) -> str:
+    """What a value of an image means, for its colour bar."""
+    return f"{VALUE}\n{TONNETZ}" if 0 < len(_known(frequencies, rows)) < rows else VALUE
 
 
 def _bar(figure: Figure, axes: list, difference: bool, unit: str, **how) -> None:
@@ -684,7 +696,8 @@ def gallery(
                 axes.set_ylabel(f"{label(representation)}\nfrequency [Hz]")
             lines = [below[representation][name]] if below and name in below.get(representation, {}) else []
             _line_below(axes, [*lines, end] if difference else lines, size=7)
-        _bar(figure, list(grid[i]), difference, VALUE.replace(": ", ":\n"), pad=0.005, shrink=0.9, aspect=15)
+        unit = _unit(max(len(values) for values in images.values()), frequencies).replace(": 0 f", ":\n0 f")
+        _bar(figure, list(grid[i]), difference, unit, pad=0.005, shrink=0.9, aspect=15)
     return figure
 
 

@@ -293,7 +293,7 @@ def index(shelves: Path) -> Path:
         "",
         "A folder a data set: what chapter 6 made of its run, each picture as PNG, PDF and CSV, each table",
         "as Markdown, LaTeX and CSV, and in `rows/` what they were drawn from (`make figures` draws them",
-        "again). Written by `make publish`.",
+        "again). Written by `make publish` and `make shelve`.",
         "",
     ]
     for path in sorted(shelves.glob("*/README.md")):
@@ -306,7 +306,7 @@ def index(shelves: Path) -> Path:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write copies of executed cells to notebooks/, and the figures of their data set to figures/."""
+    """Write copies of executed cells to notebooks/, and figures and rows of their data set to figures/."""
     parser = argparse.ArgumentParser(prog="make publish", description=main.__doc__)
     parser.add_argument("build", type=Path)
     parser.add_argument("cells", type=Path, nargs="+", help="executed notebooks of one data set")

@@ -183,7 +183,7 @@ def victims_table(found: Results) -> Part:
         [
             _recognition(found),
             _fooling(found).query("measure == 'fooling_auc_percent'"),
-            ratios[ratios["attack"] == "all"] if len(ratios) else ratios,
+            ratios[ratios["attack"] == "all"],
         ],
         ignore_index=True,
     )
@@ -273,7 +273,7 @@ def table_2_control(found: Results) -> Part:
 
 def table_3(found: Results) -> Part:
     frame = _ratios(found)
-    frame = frame[frame["attack"] == "all"] if len(frame) else frame
+    frame = frame[frame["attack"] == "all"]
     caption = (
         "Table III: ε_r of Eq. 15, the mean ‖δ‖₂ that fools the robust model over that which fools the "
         "original, both averaged over attacks. Failed clips count as censored: ≥ means that the ratio is at "
@@ -285,7 +285,7 @@ def table_3(found: Results) -> Part:
 
 def table_3_attacks(found: Results) -> Part:
     frame = _ratios(found)
-    frame = frame[frame["attack"] != "all"] if len(frame) else frame
+    frame = frame[frame["attack"] != "all"]
     lines = {}
     for row in frame.to_dict("records"):
         key = (figures.label(row["representation"]), figures.label(row["model"]))
@@ -765,7 +765,7 @@ class Shelf:
         lines += [
             f"- Points: {axes}.",
             f"- Images (rows × frames): {sizes}.",
-            f"- Clips: {_clips(found)}.",
+            f"- Clips of a victim: {_clips(found)}.",
             f"- Commits of the cells: {commits}.",
         ]
         old, absent = found.stale(), found.missing()
@@ -793,10 +793,12 @@ class Shelf:
 
 
 def _clips(found: Results) -> str:
-    """How many clips each victim was tested on, and how many of them were attacked at most."""
+    """On how many clips victims were tested, and how many of those, named rightly, were attacked."""
     tested = found.clean.groupby(POINT).size()
+    met = found.cells.loc[found.cells["chapter"] == "04_attacks", POINT]
     attacked = found.attacks.groupby(POINT)["clip"].nunique()
-    return f"{_range(tested)} tested a victim, {_range(attacked)} attacked"
+    attacked = attacked.reindex(pd.MultiIndex.from_frame(met), fill_value=0)
+    return f"{_range(tested)} tested, {_range(attacked)} attacked"
 
 
 def _range(counts: pd.Series) -> str:

@@ -16,6 +16,10 @@ import pandas as pd
 from lib import receipts, study
 
 POINT = ["representation", "model", "fold", "training"]  # what tells victims of one data set apart
+ATTACKED = [  # of a row of chapter 4, without seconds
+    *POINT, "clip", "attack", "label", "target", "before", "after", "fooled", "reached", "confidence",
+    "l0", "l2", "linf", "rms", "iterations", "forwards", "backwards", "queries", "rung", "budget",
+]  # fmt: skip
 TIMES = ["seconds", "cpu_seconds", "peak_memory_mib"]  # differ from run to run, kept by themselves
 VICTIMS = ("03_training", "05_adversarial_training")
 SIZES = ["representation", "rows", "frames", "bins", "frequencies", "times"]
@@ -110,8 +114,12 @@ def gather(build: str, dataset: str, shown: str = "resnet56/1/standard") -> Resu
                 found[name].append(frame)
     if not found["clean"]:
         raise FileNotFoundError(f"{root}: no victim is there yet (no */*/*/*/clean.parquet)")
-    kept = {name: pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=POINT)
-            for name, frames in found.items()}  # fmt: skip
+    kept = {
+        name: pd.concat(frames, ignore_index=True)
+        if frames
+        else pd.DataFrame(columns=ATTACKED if name == "attacks" else POINT)
+        for name, frames in found.items()
+    }
     spent = [cells[["chapter", *POINT, *TIMES]]]
     spent += [frame.assign(chapter="04_attacks") for frame in seconds]
     examples, about = _examples(build, dataset, shown)

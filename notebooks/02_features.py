@@ -181,8 +181,9 @@ figures.spectrograms(
 #
 # The scalogram is computed at the image's size. The STFT is not: its rows are brought to the image's in dB,
 # each new value a mean weighted by a triangle, and its frames are interpolated. Brought back to its own
-# size, what is missing is what the resize has lost, told here over the values above the floor, for silence
-# loses nothing. A mean in dB dims what is narrow: a pure tone among silent rows loses far more than noise.
+# size, what is missing is what the resize has lost: told here over the values above the floor, without what
+# spreads into silence. A mean in dB dims what is narrow: a pure tone among silent rows loses far more than
+# noise does.
 
 # %%
 whole = features.log_view(features.STFT(stft_rate, n_fft=n_fft, hop=hop)(torch.from_numpy(sound)), floor)
@@ -191,7 +192,7 @@ rows = (np.arange(whole.shape[0]) + 0.5) * bins / whole.shape[0] - 0.5
 columns = np.arange(whole.shape[1]) * hop / stft_rate / duration * frames - 0.5
 back = features.Resize(frames, columns, dim=-1)(features.Resize(bins, rows, dim=-2)(seen))
 lost = float((back - whole)[whole > 0].square().mean().sqrt()) * -floor
-dimmed = float(1 - pictures["stft"]["tone"].max()) * -floor
+dimmed = float(1 - pictures["stft"]["tone"][..., frames // 2].max()) * -floor
 print(f"{whole.shape[0]} × {whole.shape[1]} to {bins} × {frames} and back: {lost:.1f} dB rms are lost")
 print(f"the tone above is {dimmed:.1f} dB too dark")
 byte = -floor / store.STEPS / 12**0.5
@@ -209,7 +210,7 @@ print(f"one byte a value loses {byte:.2f} dB rms")
 # %%
 figures.spectrograms(
     {f"{name}, tonnetz": each for name, each in pictures["tonnetz"].items()}, times=images.times,
-    unit="value: 0 is −1, 1 is 1",
+    unit=figures.TONNETZ,
 )  # fmt: skip
 
 # %% [markdown]
@@ -231,7 +232,7 @@ said = [
     f"of the clip shown, {clip['name'].replace('_', ' ')}, {silent:.0%} of the values are at the floor",
     f"its copies differ from it by at most {np.abs(level - level[0]).max():.3f} in mean level",
     f"our STFT is librosa's to {difference:.1e} of the peak",
-    f"`pywt.cwt` and our scalogram differ by at most {apart.min():.1e} of its peak",
+    f"`pywt.cwt` with its finest table and our scalogram differ by at most {apart.iloc[-1]:.1e} of the peak",
     f"resizing the STFT loses {lost:.1f} dB rms and dims a tone by {dimmed:.1f} dB; keeping bytes loses "
     f"{byte:.2f} dB",
 ]

@@ -178,9 +178,9 @@ print(f"drop: {100 * drop.value:.1f} points over {drop.over}, {100 * drop.low:.1
 # PGD on the tested clips, now within the $\ell_2$ norm at which the paper compares its robust models
 # (Table II: 3 at 1568 × 768, scaled to this image so that it means the same change per value). It is one
 # attack, of few steps, and not targeted: a first look, at an easier goal than most attacks of chapter 4 have,
-# which does the rest, and doubts it. The ℓ∞ ball that was trained in is another one: its corners lie at
-# $\epsilon \sqrt{n}$ for an image of $n$ values, so the accuracies under PGD above and below are not of one
-# attack.
+# which does the rest, and doubts it. The ℓ∞ ball that was trained in is another one: a change
+# of `budget` in each of an image's $n$ values has the ℓ2 norm `budget` $\cdot \sqrt{n}$, which is larger; so
+# the accuracies under PGD above and below are not of one attack.
 
 # %%
 plain = (images.settings.bins, images.settings.frames)

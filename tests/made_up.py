@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from lib import figures
-from lib.results import POINT, TIMES, Results
+from lib.results import ATTACKED, POINT, TIMES, Results
 
 LEAK = ["protocol", "recordings crossing", "clips crossing", "accuracy", "low", "high", "over"]
 
@@ -86,10 +86,9 @@ def grid(
         "fold": folds[0],
         "training": "standard",
     }
-    empty = [*POINT, "clip", "attack", "label", "after", "fooled", "l2"]
     return Results(
         dataset=dataset,
-        attacks=pd.DataFrame(attacks) if attacks else pd.DataFrame(columns=empty),
+        attacks=pd.DataFrame(attacks, columns=ATTACKED),
         clean=pd.DataFrame(clean),
         leaks=pd.DataFrame(columns=[*POINT, *LEAK]),
         history=pd.DataFrame(columns=[*POINT, "epoch"]),

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from lib import attacks, study
+from lib.results import ATTACKED, POINT
 from tests.test_attacks import CLASSES, FRAMES, ROWS, Curved, images, linear, named, starts_for, targets, wrap
 
 SMALL = {
@@ -43,6 +44,7 @@ def test_a_row_is_what_the_victim_says_of_the_example():
     net, x, label, target, clips, starts = given()
     rows, examples = attacks.climb(wrap(net), x, label, target, clips, ladders(), starts=starts)
     assert list(examples) == list(dict.fromkeys(rows["attack"])) == [*attacks.ALL, *attacks.CONTROLS]
+    assert list(rows.drop(columns="seconds")) == [name for name in ATTACKED if name not in POINT]
     for name, found in examples.items():
         own = rows[rows["attack"] == name]
         assert own["clip"].tolist() == clips

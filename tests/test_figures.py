@@ -114,9 +114,16 @@ def test_an_attack_that_did_not_fool_says_so_under_its_picture():
         assert (part.frame["fooled"] != said).all()
 
 
-def test_each_change_has_a_scale_of_its_own_and_tells_its_largest():
-    changes = {"BIM-a": np.full((8, 8), -0.02), "JSMA": np.eye(8)}
-    figure = figures.gallery({"stft": changes}, {}, difference=True)
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda changes: figures.gallery({"stft": changes}, {}, difference=True),
+        lambda changes: figures.spectrograms(changes, difference=True),
+    ],
+    ids=["gallery", "spectrograms"],
+)
+def test_each_change_has_a_scale_of_its_own_and_tells_its_largest(draw):
+    figure = draw({"BIM-a": np.full((8, 8), -0.02), "JSMA": np.eye(8)})
     assert [axes.images[0].get_clim() for axes in figure.axes[:2]] == [(-0.02, 0.02), (-1, 1)]
     assert ["max ±0.02" in axes.get_xlabel() for axes in figure.axes[:2]] == [True, False]
 
@@ -176,6 +183,8 @@ def test_spectrograms_name_hertz_seconds_and_tonnetz():
     assert axes.get_ylabel() == "frequency [Hz]"
     assert axes.get_xlabel() == "time [s]"
     assert axes.get_yticklabels()[-1].get_text() == "tonnetz"
+    assert figures.TONNETZ in figure.axes[-1].get_ylabel()
+    assert figures.TONNETZ not in figures.spectrograms({"a": np.zeros((8, 8))}).axes[-1].get_ylabel()
 
 
 def test_a_1_khz_row_is_labelled_where_it_lies():

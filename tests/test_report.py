@@ -10,6 +10,7 @@ import pytest
 
 from lib import claims, figures, metrics, report, results, tables
 from lib.metrics import Estimate
+from lib.results import POINT
 from tests import made_up
 
 
@@ -107,6 +108,8 @@ def test_any_part_of_a_grid_can_be_told(part, tmp_path, monkeypatch):
         assert part.caption
     assert "nan" not in "".join(path.read_text() for path in tmp_path.glob("*.md")).lower()
     text = shelf.index().read_text()
+    most = max(run.attacks.groupby(POINT)["clip"].nunique(), default=0)
+    assert re.search(rf"^- Clips of a victim: .*20 tested, (\d+ to )?{most} attacked\.$", text, re.MULTILINE)
     text = re.sub(r"\S+(png|pdf)\)", "", text)
     for link in re.findall(r"\]\((\S+?)\)", text):
         assert (tmp_path / link).is_file(), link

@@ -68,6 +68,7 @@ def test_a_grid_without_attacks_is_told_too(tmp_path):
     leave(tmp_path, "dwt", "alexnet", "standard", attacked=False)
     found = results.gather(str(tmp_path), "demo")
     assert found.attacks.empty
+    assert list(found.attacks) == results.ATTACKED
     assert found.examples == {}
 
 

@@ -35,20 +35,20 @@ class CWA(MinimizationAttack):
     confidence : κ, by how much the target's logit must lead.
     searches : how many values of c are tried a clip: 1 is ``c`` alone; more raise it tenfold until it
         fools and then halve the gap (Eq. 5's "binary search").
-    abort : stop a clip when its loss has come to rest: it is asked at every tenth of the steps, and has not
-        fallen for two tenths.
+    abort : stop a clip whose loss rests: looked at every tenth of the steps, it is not a hundredth below the
+        look before, twice in a row. A loss that swings goes on.
 
     Called as ``CWA(...)(model, x, criterion, epsilons=None)``; an untargeted criterion leaves its label.
 
     Notes
     -----
-    Clips come to rest, and are searched, each by itself (Foolbox stops the batch on its summed loss and
-    returns a black image on failure). Where ℒ = −κ its gradient is zero: those clips get a forward pass
-    and the norm's own gradient, nothing else. The paper's formula for δ* (Eq. 8) has a misplaced
-    bracket, and its artan is artanh.
+    Clips come to rest, and are searched, each by itself (Foolbox stops the batch on its summed loss, at the
+    first rest of a ten-thousandth, and returns a black image on failure). Where ℒ = −κ its gradient is
+    zero: those clips get a forward pass and the norm's own gradient, nothing else. The paper's formula for
+    δ* (Eq. 8) has a misplaced bracket, and its artan is artanh.
 
-    Source: Carlini, Wagner, *Towards evaluating the robustness of neural networks*, 2017; constants as
-    in Foolbox.
+    Source: Carlini, Wagner, *Towards evaluating the robustness of neural networks*, 2017; the other
+    constants as in Foolbox.
     """
 
     distance = foolbox.distances.l2
