@@ -264,8 +264,7 @@ def _bar(figure: Figure, axes: list, difference: bool, unit: str, **how) -> None
 
 
 def _line_below(axes, lines: Sequence[str], size: float = 8) -> None:
-    if lines:
-        axes.set_xlabel("\n".join(filter(None, [axes.get_xlabel(), *lines])), fontsize=size)
+    axes.set_xlabel("\n".join(filter(None, [axes.get_xlabel(), *lines])), fontsize=size)
 
 
 # ----------------------------------------------------------------------------------------------- curves
