@@ -270,3 +270,11 @@ def test_the_leaks_that_are_told_are_those_that_chapter_3_leaves():
     source = Path("notebooks/03_training.py").read_text(encoding="utf-8")
     columns = "[" + ", ".join(f'"{name}"' for name in made_up.LEAK) + "]"
     assert f"columns = {columns}" in source
+
+
+def test_one_representation_refutes_nothing_of_most():
+    models = ("resnet56", "alexnet")
+    behind = made_up.grid(models=models, representations=("stft",))
+    assert said(behind, "on most representations")["verdict"] == claims.OPEN
+    everywhere = made_up.grid(models=models, representations=tuple(figures.REPRESENTATIONS))
+    assert said(everywhere, "on most representations")["verdict"] == claims.FAILS
