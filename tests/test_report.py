@@ -275,6 +275,6 @@ def test_the_leaks_that_are_told_are_those_that_chapter_3_leaves():
 def test_one_representation_refutes_nothing_of_most():
     models = ("resnet56", "alexnet")
     behind = made_up.grid(models=models, representations=("stft",))
-    assert said(behind, "on most representations")["verdict"] == claims.OPEN
+    assert said(behind, "ResNet-56 has the highest accuracy")["verdict"] == claims.OPEN
     everywhere = made_up.grid(models=models, representations=tuple(figures.REPRESENTATIONS))
-    assert said(everywhere, "on most representations")["verdict"] == claims.FAILS
+    assert said(everywhere, "ResNet-56 has the highest accuracy")["verdict"] == claims.FAILS
