@@ -283,25 +283,29 @@ def test_make_publish_runs_what_is_missing_and_leaves_copies_and_figures(tiny, m
         assert f"`{point}" in next(cell.source for cell in copy.cells if "This copy" in cell.source)
     assert "`tiny/dwt/small/1/standard`" in copies["04_attacks"].read_text()
     assert (tiny.folder / "figures/tiny/rows/attacks.parquet").is_file()
-    before = {path: path.read_bytes() for path in copies.values()} | files(tiny.folder / "figures")
+
+    def standing() -> dict:
+        """The copies and figures that lie there, byte for byte."""
+        there = {path: path.read_bytes() for path in copies.values() if path.exists()}
+        return there | files(tiny.folder / "figures")
+
+    before = standing()
     runs = tiny.runs()
     # The figures alone can be put away, too.
     shutil.rmtree(tiny.folder / "figures")
     copies["04_attacks"].unlink()
     assert tiny.make("shelve").returncode == 0
-    assert {path: path.read_bytes() for path in copies.values() if path.exists()} | files(
-        tiny.folder / "figures"
-    ) == {name: kept for name, kept in before.items() if name != copies["04_attacks"]}
+    assert standing() == {name: kept for name, kept in before.items() if name != copies["04_attacks"]}
     assert not copies["04_attacks"].exists()
     assert tiny.make("publish").returncode == 0
-    assert {path: path.read_bytes() for path in copies.values()} | files(tiny.folder / "figures") == before
+    assert standing() == before
     assert tiny.runs() == runs
     # What cannot be published leaves what is published.
     (tiny.folder / "build/tiny/figures/rows/more.parquet").write_bytes(bytes(publish.ROWS))
     refused = tiny.make("publish")
     assert refused.returncode != 0
     assert "publish: build/tiny/figures/rows" in refused.stderr
-    assert {path: path.read_bytes() for path in copies.values()} | files(tiny.folder / "figures") == before
+    assert standing() == before
 
 
 # ------------------------------------------------------------------------------------- the committed copies
