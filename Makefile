@@ -8,20 +8,20 @@ DATASETS ?= demo
 LAUNCH   ?=
 TIMEOUT  ?= 0
 
-REPRESENTATIONS ?= stft dwt stft_tonnetz dwt_tonnetz
-TRAININGS       ?= standard adversarial
-
 # Models and folds are a data set's own unless MODELS or FOLDS are given.
-every_model        := googlenet alexnet resnet18 resnet34 resnet56 vgg16
-models_demo        := alexnet resnet18
-folds_demo         := 1
-folds_urbansound8k := 1 2 3 4 5 6 7 8 9 10
+every_representation := stft dwt stft_tonnetz dwt_tonnetz
+every_training       := standard adversarial
+every_model          := googlenet alexnet resnet18 resnet34 resnet56 vgg16
+models_demo          := alexnet resnet18
+folds_demo           := 1
+folds_urbansound8k   := 1 2 3 4 5 6 7 8 9 10
 models = $(or $(MODELS),$(models_$1),$(every_model))
 folds  = $(or $(FOLDS),$(folds_$1),1 2 3 4 5)
 
 # Names end up in paths and in recipes: what could be read as a command is refused, unexpanded.
 letters := a b c d e f g h i j k l m n o p q r s t u v w x y z
-letters += A B C D E F G H I J K L M N O P Q R S T U V W X Y Z 0 1 2 3 4 5 6 7 8 9 _ - .
+digits  := 0 1 2 3 4 5 6 7 8 9
+letters += A B C D E F G H I J K L M N O P Q R S T U V W X Y Z $(digits) _ - .
 signs   := ; & | < > ` " ' * ? \ $$ ( )
 define newline
 
@@ -31,9 +31,24 @@ less     = $(if $2,$(call less,$(subst $(firstword $2),,$1),$(wordlist 2,99,$2))
 $(foreach v,DATASETS REPRESENTATIONS MODELS FOLDS TRAININGS TIMEOUT THREADS,$(if $(or \
   $(call less,$(subst $() $(),,$(value $v)),$(letters)),$(filter .% -%,$(value $v))),\
   $(error $v='$(value $v)': words of letters, digits, '_', '-' and '.' are wanted)))
-$(foreach v,BUILD DATA PARAMS,$(if $(or $(findstring $(newline),$(value $v)),\
-  $(strip $(foreach s,$(signs),$(findstring $s,$(value $v))))),\
+$(foreach v,BUILD DATA PARAMS,$(if $(or $(if $(value $v),,empty),$(findstring $(newline),$(value $v)),\
+  $(filter -%,$(firstword $(value $v))),$(strip $(foreach s,$(signs),$(findstring $s,$(value $v))))),\
   $(error $v='$(value $v)': a path without quotes and signs of the shell is wanted)))
+$(foreach v,BUILD PARAMS,$(if $(or $(findstring $() $(),$(value $v)),\
+  $(strip $(foreach s,% : { },$(findstring $s,$(value $v))))),\
+  $(error $v='$(value $v)': a path without spaces, '%', ':' and braces is wanted)))
+REPRESENTATIONS ?= $(every_representation)
+TRAININGS       ?= $(every_training)
+$(foreach v,DATASETS REPRESENTATIONS TRAININGS,$(if $($v),,$(error $v: none is given)))
+$(foreach v,THREADS TIMEOUT,$(if $(or $(call less,$(value $v),$(digits)),$(word 2,$(value $v))),\
+  $(error $v='$(value $v)': a whole number is wanted)))
+$(if $(filter-out $(every_representation),$(REPRESENTATIONS)),\
+  $(error REPRESENTATIONS='$(REPRESENTATIONS)': they are $(every_representation)))
+$(if $(filter-out $(every_training),$(TRAININGS)),$(error TRAININGS='$(TRAININGS)': they are $(every_training)))
+$(if $(filter 0,$(THREADS)),$(error THREADS=0: one at the least is wanted))
+$(if $(TIMEOUT),,$(error TIMEOUT: seconds are wanted, 0 for no limit))
+$(if $(or $(call less,$(subst $() $(),,$(value FOLDS)),$(digits) .),$(filter 0% .% %. %.0 %.0%,$(FOLDS))),\
+  $(error FOLDS='$(value FOLDS)': numbers are wanted, such as 1, or 1.3 for fold 1 with seed 3))
 
 # ------------------------------------------------------------------------------------------------- set-up
 # An interpreter that is already right (PYTHON=, or the activated conda environment), or a .venv of our own.
@@ -69,6 +84,11 @@ inputs := $(BUILD)/.inputs
 folder := $(subst $() ,\ ,$(DATA))
 ifneq ($(filter-out help setup lint test test-all lab clean bench-%,$(or $(MAKECMDGOALS),help)),)
 $(if $(wildcard $(PARAMS)/.),,$(error PARAMS=$(PARAMS): there is no such folder of settings))
+$(if $(filter-out file,$(origin PARAMS)),$(foreach d,$(DATASETS),$(if $(wildcard $(PARAMS)/$d/.),,\
+  $(error PARAMS=$(PARAMS): it holds no settings of $d))))
+$(foreach f,$(foreach d,$(DATASETS),$(filter-out $(chapters:%=$(PARAMS)/$d/%.yaml),\
+  $(wildcard $(PARAMS)/$d/*.yaml $(PARAMS)/$d/*.yml))),\
+  $(error $f: no chapter reads it; settings are in $(chapters:%=%.yaml)))
 $(shell set -e; keep() { cmp -s "$$1" $$2 || { cat "$$1" > $$2.$$$$; mv -f $$2.$$$$ $$2; }; }; \
   for d in $(DATASETS); do mkdir -p $(inputs)/$$d; for c in $(chapters); do \
   f=$(PARAMS)/$$d/$$c.yaml; [ -f $$f ] || f=/dev/null; keep $$f $(inputs)/$$d/$$c.yaml; done; \
@@ -77,7 +97,8 @@ $(shell set -e; keep() { cmp -s "$$1" $$2 || { cat "$$1" > $$2.$$$$; mv -f $$2.$
 $(if $(filter-out 0,$(.SHELLSTATUS)),$(error BUILD=$(BUILD): nothing can be written there))
 endif
 
-sources   = $(inputs)/$(basename $(@F)).py $(inputs)/$(call axis,1)/$(basename $(@F)).yaml
+settings  = $(inputs)/$(call axis,1)/$(basename $(@F)).yaml
+sources   = $(inputs)/$(basename $(@F)).py $(settings)
 data      = $(BUILD)/$(call axis,1)/01_data.ipynb
 features  = $(BUILD)/$(call axis,1)/$(call axis,2)/02_features.ipynb
 victim    = $(BUILD)/$*/$(if $(filter standard,$(call axis,5)),03_training,05_adversarial_training).ipynb
@@ -109,7 +130,7 @@ endif
 # N cells at once (make -jN) share the cores and the GPU, unless a launcher places each by itself. Huge pages halve the time of networks whose gradients are large.
 cores   := $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu)
 host    := $(shell uname -n)
-jobs     = $(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),1)
+jobs     = $(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),$(if $(filter -j,$(MAKEFLAGS)),$(cores),1))
 threads  = $(or $(THREADS),$(shell n=$$(($(cores) / $(jobs))); echo $$((n > 0 ? n : 1))))
 point    = $(foreach i,1 2 3 4 5,$(if $(call axis,$i),-p $(word $i,$(axes)) $(call axis,$i)))
 
@@ -119,7 +140,8 @@ define run
 @was=$$(ls -i $@ 2>&1); \
 STUDY_MAKE=$(host):$$PPID OMP_NUM_THREADS=$(threads) STUDY_CELLS=$(if $(LAUNCH),1,$(jobs)) THP_MEM_ALLOC_ENABLE=1 \
   $(LAUNCH) $(python) -m lib.execute notebooks/$(basename $(@F)).py $@ \
-  --timeout $(TIMEOUT) -f $(inputs)/$(call axis,1)/$(basename $(@F)).yaml -p build $(BUILD) $(point) $1 || exit; \
+  --timeout $(TIMEOUT) -f $(settings) --called $(PARAMS)/$(settings:$(inputs)/%=%) \
+  $(addprefix --copy ,$(filter $(inputs)/%,$^)) -p build $(BUILD) $(point) $1 || exit; \
 ls $(@D) >/dev/null 2>&1; [ -e $@ ] && [ "$$(ls -i $@)" != "$$was" ] || \
   { echo "FAILED $(basename $@): its runner ended without an error, yet the notebook is not there" >&2; exit 1; }
 endef
@@ -205,4 +227,6 @@ lab: $(ready) ## JupyterLab on this machine only, with its token
 	@$(python) -m jupyterlab --ServerApp.ip=localhost notebooks
 
 clean: ## remove everything that was built
+	@[ ! -e $(BUILD) ] || [ -d $(inputs) ] || [ -d $(BUILD)/bench ] || \
+	  { echo "clean: BUILD=$(BUILD) is no folder that make has built in" >&2; exit 1; }
 	rm -rf $(BUILD)

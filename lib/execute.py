@@ -27,7 +27,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ sys.modules.setdefault("rfc3987_syntax", None)
 
 PROGRESS_EVERY = 5.0  # s between two lines of a cell on the terminal
 LOOK_EVERY = 1.0  # s between two looks whether make is still there
+LONGEST = 80  # bytes of the folder of temporary files: a socket's path has a hundred
 FRESH = 60.0  # s that a temporary folder may be without its owner's name
 OWNER = "owner.txt"  # the file of a temporary folder that says whose it is
 MAKE = "STUDY_MAKE"  # environment variable: HOST:PID of the make that called for the cell
@@ -112,27 +113,30 @@ def settings(path: str) -> dict[str, Any]:
 
     Raises
     ------
-    Refused : if the file is missing, no YAML, or no flat mapping, naming it.
+    Refused : if the file is missing, no YAML, or no flat mapping.
     """
     try:
         found = yaml.load(Path(path).read_text(encoding="utf-8"), _Strict)
     except FileNotFoundError as error:
-        raise Refused(f"{path}: there is no such settings file") from error
+        raise Refused("there is no such settings file") from error
+    except UnicodeDecodeError as error:
+        raise Refused(f"no text in UTF-8: {error}") from error
     except yaml.YAMLError as error:
-        raise Refused(f"{path}: no YAML: {' '.join(str(error).split())}") from error
-    except Refused as error:
-        raise Refused(f"{path}: {error}") from error
+        raise Refused(f"no YAML: {' '.join(str(error).split())}") from error
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise Refused(f"{path}: not lines of 'name: value', but a {type(found).__name__}")
+        raise Refused(f"not lines of 'name: value', but a {type(found).__name__}")
     return found
 
 
-def parameters(known: dict[str, Any], files: list[str], pairs: list[tuple[str, str]]) -> dict[str, Any]:
+def parameters(
+    known: dict[str, Any], files: list[str], pairs: list[tuple[str, str]], called: Sequence[str] = ()
+) -> dict[str, Any]:
     """The values for one run: those of the files in order, then the pairs, each checked against its default.
 
-    A pair's value is text; it is read as its default's type, so ``("fold", "1.10")`` stays text.
+    A pair's value is text; it is read as its default's type, so ``("fold", "1.10")`` stays text. ``called``
+    says what errors call the files, where these are copies.
 
     Raises
     ------
@@ -140,21 +144,21 @@ def parameters(known: dict[str, Any], files: list[str], pairs: list[tuple[str, s
     """
     values: dict[str, Any] = {}
 
-    def take(source: str, name: str, value: Any) -> None:
+    def take(name: str, value: Any) -> None:
         if name not in known:
             close = ", ".join(known)
-            raise Refused(f"{source}unknown parameter {name} = {value!r}; the notebook has {close}")
-        try:
-            values[name] = of_type(name, value, known[name])
-        except Refused as error:
-            raise Refused(f"{source}{error}") from error
+            raise Refused(f"unknown parameter {name} = {value!r}; the notebook has {close}")
+        values[name] = of_type(name, value, known[name])
 
-    for path in files:
-        for name, value in settings(path).items():
-            take(f"{path}: ", str(name), value)
+    for path, name_of_file in zip(files, called or files, strict=True):
+        try:
+            for name, value in settings(path).items():
+                take(str(name), value)
+        except Refused as error:
+            raise Refused(f"{name_of_file}: {error}") from error
     for name, text in pairs:
         plain = isinstance(known.get(name, ""), str)
-        take("", name, text if plain else yaml.safe_load(text))
+        take(name, text if plain else yaml.safe_load(text))
     return values
 
 
@@ -205,8 +209,10 @@ def _alive(pid: int, since: float = float("inf")) -> bool:
 
 def temporary() -> Path:
     """A fresh temporary folder that says whose it is; those of dead processes of this host are removed."""
-    here = socket.gethostname()
-    for folder in Path(tempfile.gettempdir()).glob("study-*"):
+    here, root = socket.gethostname(), Path(tempfile.gettempdir())
+    if len(os.fsencode(root)) > LONGEST:
+        root = Path("/tmp")
+    for folder in root.glob("study-*"):
         with contextlib.suppress(OSError):  # another's, or just swept by another
             owner = folder / OWNER
             if not owner.exists():
@@ -216,7 +222,7 @@ def temporary() -> Path:
             host, pid = owner.read_text(encoding="utf-8").split()
             if host == here and not _alive(int(pid), owner.stat().st_mtime):
                 shutil.rmtree(folder)
-    made = Path(tempfile.mkdtemp(prefix="study-"))
+    made = Path(tempfile.mkdtemp(prefix="study-", dir=root))
     study.save(made / OWNER, f"{here} {os.getpid()}")
     return made
 
@@ -263,6 +269,17 @@ def _identity(path: Path) -> tuple[int, int] | None:
         found = path.stat()
         return found.st_ino, found.st_mtime_ns
     return None
+
+
+def _now(folder: Path) -> int:
+    """The time in ns by the clock of the file system."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return os.fstat(file.fileno()).st_mtime_ns
+
+
+def _newer(paths: Sequence[Path], moment: int) -> Path | None:
+    """The first of the files that was changed after that moment (ns)."""
+    return next((path for path in paths if path.stat().st_mtime_ns > moment), None)
 
 
 def run(
@@ -396,6 +413,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("notebook", type=Path, help="percent source, notebooks/NN_name.py")
     parser.add_argument("target", type=Path, help="where the executed notebook appears")
     parser.add_argument("-f", dest="files", action="append", default=[], metavar="YAML")
+    parser.add_argument("--called", action="append", default=[], metavar="NAME", help="of each -f, in errors")
+    parser.add_argument(
+        "--copy", dest="copies", type=Path, action="append", default=[], metavar="FILE",
+        help="what the cell rests on; if it changes meanwhile, the target is dated to its beginning",
+    )  # fmt: skip
     parser.add_argument("-p", dest="pairs", action="append", default=[], nargs=2, metavar=("NAME", "VALUE"))
     parser.add_argument("--timeout", type=int, default=0, metavar="S", help="of one code cell; 0: no limit")
     given = parser.parse_args(argv)
@@ -405,25 +427,37 @@ def main(argv: list[str] | None = None) -> int:
 
     watch = _Watch(name)
     watch.start()
+    start = time.monotonic()
     try:
         import jupytext
 
         if not given.notebook.is_file():
             raise Refused(f"{given.notebook}: there is no such notebook")
-        source = jupytext.read(given.notebook, fmt="py:percent")
-        values = parameters(defaults(source.cells), given.files, given.pairs)
+
+        def read() -> tuple[Any, dict[str, Any]]:
+            source = jupytext.read(given.notebook, fmt="py:percent")
+            return source, parameters(defaults(source.cells), given.files, given.pairs, given.called)
+
+        read()  # what is refused waits for nobody
         given.target.parent.mkdir(parents=True, exist_ok=True)
-        begun = time.time()
+        before = _identity(given.target)
         left = given.target.with_name(f".{given.target.stem}.lock").exists()
         say = functools.partial(print, file=sys.stderr, flush=True)
         with study.locked(given.target, say=say) as waited:
-            if waited and given.target.exists() and given.target.stat().st_mtime >= begun:
+            made = waited and _identity(given.target) not in (before, None)
+            if made and not _newer(given.copies, given.target.stat().st_mtime_ns):
                 print(f"{name}: made by the runner that was waited for", file=sys.stderr)
                 return 0
+            moment = _now(given.target.parent)
+            source, values = read()
             if left and not waited:  # a lock that nobody holds: its runner was killed
                 _sweep(_root(given.target, values))
             print(f"{name}: begun", file=sys.stderr, flush=True)
             run(given.notebook, given.target, values, source, given.timeout, watch)
+            changed = _newer(given.copies, moment)
+            if changed:
+                os.utime(given.target, ns=(moment, moment))
+                print(f"{name}: {changed} changed meanwhile; the next make runs it again", file=sys.stderr)
     except Refused as error:
         print(f"{name}: {error}", file=sys.stderr)
         return MISUSED
@@ -439,7 +473,7 @@ def main(argv: list[str] | None = None) -> int:
         return INTERRUPTED if stopped else FAILED
     finally:
         watch.over.set()
-    print(f"{name}: done in {time.time() - begun:.0f} s", file=sys.stderr)
+    print(f"{name}: done in {time.monotonic() - start:.0f} s", file=sys.stderr)
     return 0
 
 

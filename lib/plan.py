@@ -307,9 +307,9 @@ def main(argv: list[str] | None = None) -> int:
         "--cells", type=Path, required=True, help="a file that lists the notebooks of the grid"
     )
     given = parser.parse_args(argv)
-    points = [_point(Path(word), given.build) for word in given.cells.read_text().split()]
-    planner = Planner(given.params, given.build, points)
     try:
+        points = [_point(Path(word), given.build) for word in given.cells.read_text().split()]
+        planner = Planner(given.params, given.build, points)
         before, known = rates(given.params, given.build)
         hours = {
             (cell, chapter): (before + known[chapter].seconds * planner.work(cell, chapter)) / 3600

@@ -245,7 +245,11 @@ def read(cell: Path, notebooks: Path) -> NotebookNode:
     import jupytext
 
     path = notebooks / f"{cell.stem}.py"
-    executed, source = nbformat.read(cell, 4), jupytext.read(path, fmt="py:percent")
+    try:
+        executed = nbformat.read(cell, 4)
+    except nbformat.reader.NotJSONError as error:
+        raise Refused(f"{cell}: it is no whole notebook") from error
+    source = jupytext.read(path, fmt="py:percent")
     if code(executed) != code(source):
         raise Refused(f"{cell}: executed from other code than {path} has now; make runs it again")
     try:
@@ -277,12 +281,22 @@ def shelve(made: Path, shelf: Path) -> Path:
         named = paths(path.read_text(encoding="utf-8")) if path.suffix in TEXTS else []
         if named:
             raise Refused(f"{path}: it names a path of a machine, {named[0]}")
-    part = shelf.with_name(f".{shelf.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(made, part, ignore=shutil.ignore_patterns(".*"))
-    if shelf.exists():
-        shutil.rmtree(shelf)
-    os.replace(part, shelf)
+    part, old = (shelf.with_name(f".{shelf.name}.{word}") for word in ("part", "old"))
+    if old.exists() and not shelf.exists():  # of a run that was killed between the two names
+        os.replace(old, shelf)
+    for left in (part, old):
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        shutil.copytree(made, part, ignore=shutil.ignore_patterns(".*"))
+        if shelf.exists():
+            os.replace(shelf, old)
+        os.replace(part, shelf)
+    except BaseException:
+        if old.exists() and not shelf.exists():
+            os.replace(old, shelf)
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
     return shelf
 
 
@@ -324,7 +338,7 @@ def main(argv: list[str] | None = None) -> int:
             with study.atomic(target) as part:
                 part.write_bytes(written(notebook))
             print(f"{target}: {target.stat().st_size / 1e6:.2f} MB, of {cell}")
-    except Refused as error:
+    except (Refused, OSError) as error:
         print(f"publish: {error}", file=sys.stderr)
         return 1
     return 0

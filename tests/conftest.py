@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,13 @@ class Tiny:
             text=True,
             start_new_session=True,
         )
+
+    def await_begun(self, chapter: str, seconds: float = 60.0) -> None:
+        """Return when a runner has read the cell's settings and handed it to its kernel."""
+        end = time.monotonic() + seconds
+        while not list((self.folder / "build").glob(f"**/.{chapter}.*.study-*.ipynb")):
+            assert time.monotonic() < end, f"{chapter} did not begin"
+            time.sleep(0.05)
 
     def settings(self, chapter: str, **values: object) -> None:
         text = "".join(f"{name}: {value}\n" for name, value in values.items())

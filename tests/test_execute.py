@@ -60,11 +60,12 @@ def test_parameters_are_read_as_their_defaults_are(tmp_path, text, pairs, values
         ("epochs: 1\nepochs: 2", r"s\.yaml: epochs is given twice"),
         ("- epochs", "not lines of 'name: value', but a list"),
         ("epochs: [", r"s\.yaml: no YAML"),
+        (b"fold: \xff", r"s\.yaml: no text in UTF-8"),
         ("epochs: !!python/object/apply:os.system [id]", r"s\.yaml: no YAML"),
     ],
 )
 def test_a_bad_parameter_is_refused_by_name(tmp_path, text, said):
-    (tmp_path / "s.yaml").write_text(text)
+    (tmp_path / "s.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(execute.Refused, match=said):
         execute.parameters(KNOWN, [str(tmp_path / "s.yaml")], [])
 
@@ -247,6 +248,16 @@ def test_two_runners_at_one_target_run_it_once(door):
     assert sum("begun" in text for text in said) in (1, 2)  # 2 only where the one ended before the other came
     for runner in (first, second):
         runner.stderr.close()
+
+
+def test_a_long_path_of_temporary_files_leaves_room_for_sockets(door):
+    folder = door.folder / ("x" * 99)
+    folder.mkdir()
+    done = subprocess.run(
+        door.command(), env=os.environ | {"TMPDIR": str(folder)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert not list(folder.iterdir())
 
 
 def test_what_another_has_put_in_place_meanwhile_is_not_replaced(door):

@@ -121,6 +121,7 @@ def test_a_launcher_that_loses_its_cell_and_exits_0_is_found_out(tiny):
     assert tiny.make("-B", "data").returncode == 0
 
 
+RECEIPT = "build/tiny/01_data.receipt.json"
 CORES = len(os.sched_getaffinity(0))
 
 
@@ -154,6 +155,105 @@ def test_a_folder_of_settings_that_is_not_there_is_named_before_anything_runs(ti
     assert done.returncode != 0
     assert "PARAMS=parms: there is no such folder" in done.stderr
     assert not (tiny.folder / "build").exists()
+
+
+def test_settings_that_nothing_reads_are_refused(tiny):
+    tiny.settings("02_feature", seconds=1)
+    done = tiny.make("all")
+    assert done.returncode != 0
+    assert "params/tiny/02_feature.yaml: no chapter reads it" in done.stderr
+    (tiny.folder / "other/esc10").mkdir(parents=True)
+    done = tiny.make("all", "PARAMS=other")
+    assert done.returncode != 0
+    assert "PARAMS=other: it holds no settings of tiny" in done.stderr
+    assert not tiny.runs()
+
+
+def test_an_error_in_settings_names_the_file_that_a_user_has(tiny):
+    tiny.settings("01_data", second=1)
+    said = tiny.make("data").stderr
+    assert "params/tiny/01_data.yaml: unknown parameter second = 1" in said
+    assert ".inputs" not in said.partition("unknown")[0]
+
+
+@pytest.mark.parametrize(
+    ("verb", "word", "said"),
+    [
+        ("clean", "BUILD=my build", "a path without spaces"),
+        ("data", "BUILD=b%1", "a path without spaces, '%'"),
+        ("data", "BUILD=b{x,y}", "a path without spaces, '%', ':' and braces"),
+        ("data", "BUILD=", "BUILD='': a path"),
+        ("data", "BUILD=-b", "BUILD='-b': a path"),
+        ("data", "DATA=", "DATA='': a path"),
+        ("data", "PARAMS=my params", "PARAMS='my params': a path"),
+        ("plan", "DATASETS=", "DATASETS: none is given"),
+        ("plan", "FOLDS=abc", "FOLDS='abc': numbers are wanted"),
+        ("all", "FOLDS=1 01", "FOLDS='1 01': numbers are wanted"),
+        ("all", "FOLDS=1 1.0", "FOLDS='1 1.0': numbers are wanted"),
+        ("plan", "FOLDS=1..2", "1..2"),
+        ("plan", "REPRESENTATIONS=foo", "REPRESENTATIONS='foo': they are stft dwt"),
+        ("plan", "TRAININGS=none", "TRAININGS='none': they are standard adversarial"),
+        ("data", "THREADS=two", "THREADS='two': a whole number"),
+        ("data", "THREADS=1 2", "THREADS='1 2': a whole number"),
+        ("data", "THREADS=0", "THREADS=0: one at the least"),
+        ("data", "TIMEOUT=1.5", "TIMEOUT='1.5': a whole number"),
+        ("data", "TIMEOUT=", "TIMEOUT: seconds are wanted"),
+    ],
+)
+def test_a_bad_word_is_named_and_nothing_is_lost(tiny, verb, word, said):
+    kept = tiny.folder / "build" / ".inputs" / "kept"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    done = tiny.make(verb, word)
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert kept.exists()
+    assert {path.name for path in tiny.folder.iterdir()} <= {
+        "Makefile", "lib", "notebooks", "params", "build"
+    }  # fmt: skip
+
+
+def test_clean_removes_what_make_has_built_and_nothing_else(tiny):
+    (tiny.folder / "mine").mkdir()
+    done = tiny.make("clean", "BUILD=mine")
+    assert done.returncode != 0
+    assert "BUILD=mine is no folder that make has built in" in done.stderr
+    assert (tiny.folder / "mine").exists()
+    assert tiny.make("data").returncode == 0
+    assert tiny.make("clean").returncode == 0
+    assert not (tiny.folder / "build").exists()
+
+
+def test_as_many_cells_at_once_as_there_may_be_share_the_cores(tiny):
+    assert f"OMP_NUM_THREADS=1 STUDY_CELLS={CORES} " in tiny.make("-n", "data", "-j").stdout
+
+
+def test_a_cell_whose_settings_change_while_it_runs_is_run_again(tiny):
+    tiny.settings("01_data", seconds=6.0)
+    running = tiny.start("data")
+    tiny.await_begun("01_data")
+    tiny.settings("01_data", seconds=0.1)
+    assert tiny.make("status").returncode == 0  # any verb takes the change
+    said = running.communicate()[0]
+    assert running.returncode == 0
+    assert "01_data.yaml changed meanwhile; the next make runs it again" in said
+    assert tiny.make("data").returncode == 0
+    assert json.loads((tiny.folder / RECEIPT).read_text())["parameters"]["seconds"] == 0.1
+    assert "begun" not in tiny.make("data").stderr
+
+
+def test_a_cell_that_was_waited_for_is_taken_only_with_the_same_settings(tiny):
+    tiny.settings("01_data", seconds=6.0)
+    first = tiny.start("data")
+    tiny.await_begun("01_data")
+    tiny.settings("01_data", seconds=0.1)
+    second = tiny.make("data")
+    first.communicate()
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert "waiting for the process" in second.stderr
+    assert "made by the runner that was waited for" not in second.stderr
+    assert json.loads((tiny.folder / RECEIPT).read_text())["parameters"]["seconds"] == 0.1
 
 
 def test_makes_that_begin_at_once_leave_whole_inputs(tiny):

@@ -234,6 +234,29 @@ def test_figures_are_put_in_place_of_the_old_ones_and_told(made, tmp_path):
     assert results.load(shelf / "rows").dataset == "esc10"
 
 
+def test_a_shelf_stands_until_the_new_one_is_there(made, tmp_path, monkeypatch):
+    shelf = tmp_path / "figures/esc10"
+    publish.shelve(made, shelf)
+    before = sorted(path.name for path in shelf.rglob("*"))
+
+    def full(*args, **kwargs):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(publish.shutil, "copytree", full)
+        with pytest.raises(OSError, match="no space left"):
+            publish.shelve(made, shelf)
+    assert sorted(path.name for path in shelf.rglob("*")) == before
+    assert [path.name for path in shelf.parent.iterdir()] == ["esc10"]
+    # Killed between the two names, the next run finds the old one again.
+    shelf.rename(shelf.with_name(".esc10.old"))
+    with monkeypatch.context() as patched:
+        patched.setattr(publish.shutil, "copytree", full)
+        with pytest.raises(OSError, match="no space left"):
+            publish.shelve(made, shelf)
+    assert sorted(path.name for path in shelf.rglob("*")) == before
+
+
 def test_rows_that_are_too_many_or_none_are_refused(made, tmp_path):
     shelf = tmp_path / "figures/esc10"
     (made / "rows/more.parquet").write_bytes(bytes(publish.ROWS))
