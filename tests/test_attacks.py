@@ -1008,3 +1008,22 @@ def test_starting_points_are_of_the_target_and_belong_to_the_clip():
     assert start[2].isnan().all()
     assert torch.equal(attacks.starting_points(x, range(6), found, target[:1], ["a"])[0], start[0])
     assert torch.equal(attacks.starting_points(x, [3, 1, 2], found[[3, 1, 2]], target[1:2], ["b"])[0], x[3])
+
+
+@pytest.mark.parametrize(("bounds", "decay"), [((0, 255), 0.001), ((0, 1), 1e-6)])
+def test_pia_ends_where_a_step_is_finer_than_float32(bounds, decay):
+    net, x = Curved(), images(2)
+    _, criterion = goals(net, x)
+    start = starts_for(net, criterion.target_classes.raw)
+    asked, scale = [0], bounds[1]
+
+    class Counting(nn.Module):
+        def forward(self, y):
+            asked[0] += len(y)
+            assert asked[0] < 4000, "the walk does not end"
+            return net(y / scale)
+
+    victim = foolbox.PyTorchModel(Counting().eval(), bounds=bounds, device="cpu")
+    made = attacks.PIA(steps=3, samples=10, sigmas=(0.01,), decay=decay)
+    example = made.run(victim, x * scale, criterion, starting_points=start * scale)
+    assert (named(net, example / scale) == criterion.target_classes.raw).all()

@@ -34,7 +34,8 @@ class PIA(MinimizationAttack):
     ----------
     steps : the most estimates for any clip.
     samples : queries an estimate, even.
-    decay : δ at first; it doubles while steps succeed and halves when they fail.
+    decay : δ at first; it doubles while steps succeed and halves when they fail, but never so far that a
+        step leaves the ball as it is.
     rates : the least and the largest η.
     sigmas : the values of σ among which a clip chooses, at its first refusal, by the loss that a step
         along each one's estimate takes off; one value is used as it is.
@@ -130,7 +131,7 @@ class _Walk:
         self.best, self.least = run.x.clone(), torch.full_like(run.x.flatten(1)[:, 0], torch.inf)
         self.floor = max(attack.floor, early_stop or 0.0)
         self.ball = (self.at - run.x).abs().flatten(1).amax(1)
-        self.delta = torch.full_like(self.ball, attack.decay)
+        self.delta = self._least_delta(run.everyone).clamp_min(attack.decay)
         self.rate = torch.full_like(self.ball, attack.rates[1])
         self.sigma = torch.full_like(self.ball, sorted(attack.sigmas)[len(attack.sigmas) // 2])
         self.tuned = torch.full_like(there, len(attack.sigmas) == 1)
@@ -155,6 +156,7 @@ class _Walk:
             gradient = self._gradient(active, self.sigma[active])
             self.run.counts.add("iterations", active)
             self._propose(active, gradient.sign())
+        self.delta = torch.maximum(self.delta, self._least_delta(self.run.everyone))
         self.delta.clamp_min_(self.attack.decay)
         self._coast(last=True)
         return self.best
@@ -165,7 +167,7 @@ class _Walk:
         while len(going := self._affordable(going, 1)):
             kept = self._try(going, self.at[going], sight_alone=last)
             self._resize(going, kept)
-            smaller = self.delta[going] > self.attack.decay * _LEAST
+            smaller = self.delta[going] > self._least_delta(going)
             going = going[(smaller if last else kept) & (self.ball[going] > self.floor)]
 
     def _propose(self, places: torch.Tensor, ascent: torch.Tensor) -> None:
@@ -198,7 +200,12 @@ class _Walk:
     def _resize(self, places: torch.Tensor, kept: torch.Tensor) -> None:
         """Double δ where a proposal was kept, halve it where it was refused."""
         delta = self.delta[places] * torch.where(kept, 2.0, 0.5)
-        self.delta[places] = delta.clamp_min(self.attack.decay * _LEAST)
+        self.delta[places] = torch.maximum(delta, self._least_delta(places))
+
+    def _least_delta(self, places: torch.Tensor) -> torch.Tensor:
+        """(k,) below this δ is not halved: ``_LEAST`` of the first, and enough to change a float32 ball."""
+        ball = self.ball[places]
+        return (ball - ball.nextafter(torch.zeros_like(ball))).clamp_min(self.attack.decay * _LEAST)
 
     def _see(self, image: torch.Tensor, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Whether the target is in sight, and its log p; the image is kept where the criterion holds."""
