@@ -236,3 +236,43 @@ def test_bad_arguments_are_refused():
         attacks.climb(wrap(net), x, label, target, clips, ladders(only=["PIA"]))
     with pytest.raises(ValueError, match="no rung"):
         attacks.climb(wrap(net), x, label, target, clips, {"none": attacks.Ladder([], "target")})
+
+
+def test_what_a_kill_leaves_of_a_piece_is_cleared_too(tmp_path):
+    """A kill while a piece is written leaves its part, which study.atomic names so."""
+    pieces = attacks.Pieces(tmp_path / "pieces", study.save, study.load)
+    pieces("whole", lambda: {"a": torch.zeros(2)})
+    with pytest.raises(KeyboardInterrupt), study.atomic(tmp_path / "pieces" / "cut.safetensors") as part:
+        part.write_text("cut")
+        left = part.rename(tmp_path / part.name)
+        raise KeyboardInterrupt
+    left.rename(tmp_path / "pieces" / left.name)
+    pieces.clear()
+    assert not (tmp_path / "pieces").exists()
+
+
+class Tight(Curved):
+    """A victim whose passes with a graph bear two images."""
+
+    def forward(self, x):
+        if x.requires_grad and len(x) > 2:
+            raise torch.OutOfMemoryError("a fake")
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("name", ["BIM-b", "DeepFool"])
+def test_a_batch_that_was_halved_is_attacked_once(name):
+    net, x, label, target, clips, _ = given()
+    made = ladders(only=[name])
+    rows, _ = attacks.climb(wrap(net), x, label, target, clips, made, batch=2)
+    settled = []
+
+    def progress(places, what, total):
+        for place in places:
+            settled.append(place)
+            yield place
+
+    halved, _ = attacks.climb(wrap(Tight()), x, label, target, clips, made, batch=8, progress=progress)
+    assert sorted(settled) == list(range(8))
+    for column in ("budget", "iterations", "l2"):
+        np.testing.assert_allclose(halved[column], rows[column], rtol=1e-4)

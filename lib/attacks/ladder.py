@@ -104,9 +104,10 @@ class Pieces:
         return made
 
     def clear(self) -> None:
-        """Remove the pieces: what they made is saved."""
-        for path in Path(self.folder).glob("*.safetensors"):
-            path.unlink()
+        """Remove the pieces, and what a kill left of one that was being written: what they made is saved."""
+        for pattern in ("*.safetensors", ".*.safetensors.*"):
+            for path in Path(self.folder).glob(pattern):
+                path.unlink()
         if Path(self.folder).is_dir():
             Path(self.folder).rmdir()
 
@@ -237,8 +238,9 @@ class _Climb:
     def _parts(self, places: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The places a batch at a time; the batch may shrink on the way."""
         while len(places):
-            yield places[: self.batch]
-            places = places[len(places[: self.batch]) :]
+            part = places[: self.batch]
+            yield part
+            places = places[len(part) :]
 
     def _attempt(self, number: int, rung: Rung, places: torch.Tensor, epsilon: torch.Tensor) -> torch.Tensor:
         """Run one rung on the clips at ``places``, measure, and keep what is better."""
