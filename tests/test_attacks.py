@@ -309,12 +309,89 @@ def test_bad_input_is_refused_in_one_sentence(name):
             made.run(wrap(Broken()), x, criterion, **extra)
 
 
+@pytest.mark.parametrize("name", MAKE)
+def test_foolbox_s_call_refuses_bad_input_in_a_sentence_too(name):
+    """Before Foolbox's own checks, which are assertions that name nothing."""
+    net, x = Curved(), images(2)
+    label, criterion = goals(net, x)
+    extra = {"epsilons": 1.0 if name in FIXED else None}
+    extra |= {"starting_points": x} if name == "PIA" else {}
+    hurt = x.clone()
+    hurt[0, 0, 0, 0] = math.nan
+    for bad in (x + 1, hurt):
+        with pytest.raises(ValueError, match="bounds"):
+            MAKE[name](attacks)(wrap(net), bad, criterion, **extra)
+    with pytest.raises(ValueError, match="no clip"):
+        MAKE[name](attacks)(wrap(net), x[:0], criterion, **extra)
+    for bad, words in (
+        (label[:1], "one a clip"),
+        (label.float(), "integers"),
+        (label + CLASSES, r"0\.\.4"),
+        (label * 0 - 100, "not -100"),
+    ):
+        for goal, found in (
+            (bad, "labels"),
+            (foolbox.Misclassification(bad), "labels"),
+            (foolbox.TargetedMisclassification(bad), "target_classes"),
+        ):
+            with pytest.raises(ValueError, match=f"{found} .*{words}"):
+                MAKE[name](attacks)(wrap(net), x, goal, **extra)
+
+
+@pytest.mark.parametrize("name", MAKE)
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int16, torch.int32])
+def test_labels_are_integers_of_any_type(name, kind):
+    net, x = Curved(), images(3)
+    label, criterion = goals(net, x)
+    target = criterion.target_classes.raw
+    extra = {"epsilons": 1.0 if name in FIXED else None}
+    if name == "PIA":
+        extra["starting_points"] = starts_for(net, target)
+    for make, classes in (
+        (lambda classes: classes, label),
+        (foolbox.TargetedMisclassification, target),
+        (attacks.Confident, target),
+    ):
+        plain, _, held = MAKE[name](attacks)(wrap(net), x, make(classes), **extra)
+        other, _, also = MAKE[name](attacks)(wrap(net), x, make(classes.to(kind)), **extra)
+        assert torch.equal(plain, other)
+        assert torch.equal(held, also)
+
+
+def test_starting_points_that_do_not_fit_are_refused():
+    net, x = Curved(), images(2)
+    _, criterion = goals(net, x)
+    for bad, words in ((x.double(), "float64"), (x[:1], "shape"), (x + 1, "lie in"), (x / 0, "lie in")):
+        with pytest.raises(ValueError, match=f"starting_points .*{words}"):
+            attacks.PIA()(wrap(net), x, criterion, epsilons=None, starting_points=bad)
+
+
+def test_foolbox_s_contract_is_kept():
+    import eagerpy
+
+    net, x = Curved(), images(3)
+    label, _ = goals(net, x)
+    made = attacks.BIM(step=0.02, steps=10)
+    raw, clipped, success = made(wrap(net), eagerpy.astensor(x), label, epsilons=[0.1, 1.0])
+    assert len(raw) == len(clipped) == 2
+    assert all(isinstance(found, eagerpy.PyTorchTensor) for found in (*raw, *clipped, success))
+    again, _, _ = made.repeat(2)(wrap(net), x, label, epsilons=[0.1, 1.0])
+    assert all(torch.equal(one, other.raw) for one, other in zip(again, raw, strict=True))
+
+
 BAD = [
     (lambda: attacks.BIM(step=0), "step"),
     (lambda: attacks.BIM(steps=0), "steps"),
     (lambda: attacks.JSMA(theta=0.0), "theta"),
     (lambda: attacks.JSMA(change="both"), "change"),
+    (lambda: attacks.BIM(steps=2.5), "steps is a whole"),
+    (lambda: attacks.JSMA(features=1.5), "features is a whole"),
     (lambda: attacks.DeepFool(candidates=1), "candidates"),
+    (lambda: attacks.DeepFool(overshoot=-0.1), "overshoot"),
+    (lambda: attacks.DeepFool(overshoot=math.nan), "overshoot"),
+    (lambda: attacks.NES(momentum=1.5), "momentum"),
+    (lambda: attacks.NES(samples=50, queries=50), "queries"),
+    (lambda: attacks.PIA(queries=1), "queries"),
     (lambda: attacks.CWA(confidence=-1), "confidence"),
     (lambda: attacks.CWA(c=0), "c is"),
     (lambda: attacks.PIA(samples=3), "even"),

@@ -9,14 +9,14 @@ from torch.nn.functional import cross_entropy
 
 from lib.attacks.criteria import direction
 from lib.attacks.ladder import Ladder, rms_rungs
-from lib.attacks.run import Run, budgets, into_ball, positive
+from lib.attacks.run import Checked, Run, budgets, into_ball, positive, whole
 
 
-class BIM(FixedEpsilonAttack):
+class BIM(Checked, FixedEpsilonAttack):
     """Climb the loss in many signed steps inside a ball around ``x`` (basic iterative method).
 
     Each step is Eq. 1 of the paper, x' ← clip{x' + ζ sgn ∇J(x', l)}, where ``clip`` takes the nearest
-    point of the ℓ2 ball of radius ε around ``x``, then of the unit cube. The second projection cannot
+    point of the ℓ2 ball of radius ε around ``x``, then of the model's bounds. The second projection cannot
     undo the first: it moves every value towards ``x``. Chapter 4.
 
     Parameters
@@ -27,7 +27,7 @@ class BIM(FixedEpsilonAttack):
     stop_at_first : let a spectrogram leave once its criterion holds (BIM-a), or go on (BIM-b).
 
     Called as every Foolbox attack, ``BIM(...)(model, x, criterion, epsilons=ε)``: x is (n, 1, height,
-    width) in [0, 1], ε the largest ‖x' − x‖₂ over a whole spectrogram; a targeted criterion descends
+    width) in the model's bounds, ε the largest ‖x' − x‖₂ over a whole spectrogram, in the unit of x; a targeted criterion descends
     the target's loss. Returns raw, clipped and success as Foolbox does. ``run`` takes one ε for all
     or one a spectrogram.
 
@@ -46,7 +46,8 @@ class BIM(FixedEpsilonAttack):
     distance = foolbox.distances.l2
 
     def __init__(self, *, step: float = 1 / 255, steps: int = 100, stop_at_first: bool = True):
-        positive(step=step, steps=steps)
+        positive(step=step)
+        whole(steps=steps)
         self.step = step
         self.steps = steps
         self.stop_at_first = stop_at_first

@@ -31,7 +31,8 @@ class Confident(foolbox.criteria.TargetedMisclassification):
 
     def __call__(self, perturbed: Any, outputs: Any) -> Any:
         logits, restore_type = ep.astensor_(outputs)
-        probability = logits.softmax(axis=-1)[range(len(logits)), self.target_classes]
+        wanted = ep.astensor(self.target_classes.raw.long())  # the one integer type that all indexing takes
+        probability = logits.softmax(axis=-1)[range(len(logits)), wanted]
         named = logits.argmax(axis=-1) == self.target_classes
         return restore_type(ep.logical_and(named, probability >= self.probability))
 
@@ -45,9 +46,9 @@ def direction(criterion: foolbox.Criterion) -> tuple[int, torch.Tensor]:
     classes : (n,) the labels, or the targets.
     """
     if isinstance(criterion, foolbox.criteria.TargetedMisclassification):
-        return -1, criterion.target_classes.raw
+        return -1, criterion.target_classes.raw.long()
     if isinstance(criterion, foolbox.criteria.Misclassification):
-        return 1, criterion.labels.raw
+        return 1, criterion.labels.raw.long()
     raise ValueError(
         f"criterion is Misclassification or TargetedMisclassification, not {type(criterion).__name__}"
     )

@@ -9,7 +9,7 @@ from foolbox.attacks.base import MinimizationAttack
 
 from lib.attacks.criteria import direction
 from lib.attacks.ladder import Ladder, Rung
-from lib.attacks.run import Run, per_clip, positive
+from lib.attacks.run import Checked, Run, per_clip, positive
 
 _INSIDE = 0.999999  # artanh is infinite at the bounds, so clips are drawn in by this, as Foolbox does
 _PROGRESS = 0.99  # a loss that has not fallen below this share of itself rests
@@ -19,7 +19,7 @@ _GROWTH = 10  # of c while no example has been found
 _BETA1, _BETA2, _TINY = 0.9, 0.999, 1e-8  # Adam's own
 
 
-class CWA(MinimizationAttack):
+class CWA(Checked, MinimizationAttack):
     """Minimise ‖x' − x‖₂² + c ℒ(x') with Adam, in a space without walls (Carlini and Wagner).
 
     Eq. 7: x' = (tanh ρ + 1)/2, ρ = artanh(2x − 1) + δ, so that any δ gives an image in [0, 1] (and

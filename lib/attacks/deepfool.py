@@ -1,5 +1,6 @@
 """DeepFool: the nearest boundary of the victim, linearised again and again (Eq. 4)."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,10 +10,10 @@ from foolbox.attacks.base import MinimizationAttack
 
 from lib.attacks.criteria import direction
 from lib.attacks.ladder import Ladder, Rung
-from lib.attacks.run import Run, l2, per_clip, positive
+from lib.attacks.run import Checked, Run, l2, per_clip, whole
 
 
-class DeepFool(MinimizationAttack):
+class DeepFool(Checked, MinimizationAttack):
     """Step onto the nearest linearised boundary until the class changes.
 
     With f_k = Z_k − Z_label and w_k its gradient, each step adds Eq. 4's
@@ -40,9 +41,13 @@ class DeepFool(MinimizationAttack):
     distance = foolbox.distances.l2
 
     def __init__(self, *, steps: int = 100, candidates: int = 10, overshoot: float = 0.02):
-        positive(steps=steps)
+        whole(steps=steps)
         if candidates == 1 or candidates < 0:
             raise ValueError(f"candidates is 0 (all classes) or at least 2, not {candidates}")
+        if candidates:
+            whole(candidates=candidates)
+        if not 0 <= overshoot < math.inf:
+            raise ValueError(f"overshoot is a share of the way, not negative, not {overshoot}")
         self.steps = steps
         self.candidates = candidates
         self.overshoot = overshoot

@@ -9,15 +9,15 @@ from torch.nn.functional import cross_entropy
 
 from lib.attacks.criteria import direction
 from lib.attacks.ladder import Ladder, rms_rungs
-from lib.attacks.run import Run, budgets, per_clip
+from lib.attacks.run import Checked, Run, budgets, per_clip
 
 
-class FGSM(FixedEpsilonAttack):
+class FGSM(Checked, FixedEpsilonAttack):
     """Move every value by ε along the sign of the gradient, once: x' = clip{x + ε sgn ∇J(x, l)}.
 
     The first step of Eq. 1, as long as its budget; against it one sees what many steps are worth.
-    A targeted criterion descends the target's loss. Takes no hyper-parameter; ``run`` takes one ε for
-    all or one a spectrogram. Chapter 4.
+    A targeted criterion descends the target's loss. Takes no hyper-parameter; ε is in the
+    unit of x, and ``run`` takes one for all or one a spectrogram. Chapter 4.
 
     Source: Goodfellow, Shlens, Szegedy, *Explaining and harnessing adversarial examples*, 2015.
     """

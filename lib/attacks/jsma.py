@@ -9,10 +9,10 @@ from foolbox.attacks.base import MinimizationAttack
 
 from lib.attacks.criteria import direction
 from lib.attacks.ladder import Ladder, Rung
-from lib.attacks.run import Run, positive
+from lib.attacks.run import Checked, Run, positive, whole
 
 
-class JSMA(MinimizationAttack):
+class JSMA(Checked, MinimizationAttack):
     """Change the feature that most raises the target and lowers all other classes; again and again.
 
     J_ij = ∂Z_j/∂x_i on logits (Eq. 3). With the target's column J_t and the others' sum
@@ -45,7 +45,8 @@ class JSMA(MinimizationAttack):
     def __init__(
         self, *, theta: float = 50 / 255, steps: int = 1000, change: str = "increase", features: int = 1
     ):
-        positive(theta=theta, steps=steps, features=features)
+        positive(theta=theta)
+        whole(steps=steps, features=features)
         if change not in ("increase", "decrease"):
             raise ValueError(f"change is increase or decrease, not {change!r}")
         self.theta = theta

@@ -8,7 +8,7 @@ import torch
 from foolbox.attacks.base import FixedEpsilonAttack
 
 from lib.attacks.criteria import direction
-from lib.attacks.run import Run, budgets, own_generators, per_clip, positive
+from lib.attacks.run import Checked, Run, budgets, own_generators, per_clip, positive, whole
 
 Loss = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
@@ -65,7 +65,7 @@ def _noise(like: torch.Tensor, generator: torch.Generator, count: int) -> torch.
     )
 
 
-class NES(FixedEpsilonAttack):
+class NES(Checked, FixedEpsilonAttack):
     """Projected signed steps along the NES estimate, inside an ℓ∞ ball: BIM for a black box.
 
     x' ← clip{x' − ζ sgn ĝ} with ĝ from ``samples`` queries. Ilyas et al. call it the query-limited
@@ -73,11 +73,11 @@ class NES(FixedEpsilonAttack):
 
     Parameters
     ----------
-    step : how far a step moves each value.
+    step : how far a step moves each value, in the unit of x as ε is.
     samples : queries an estimate, even.
-    sigma : σ, how far probes lie.
-    queries : the most queries for any clip.
-    momentum : share of the last direction that is kept.
+    sigma : σ, how far probes lie, in the unit of x.
+    queries : the most queries for any clip, at least ``samples`` + 1: an estimate and a look.
+    momentum : share of the last direction that is kept, in [0, 1).
     seed : of the probes; a clip's probes depend on its own values and the seed alone.
     at_once : the most images asked about at once.
 
@@ -99,8 +99,13 @@ class NES(FixedEpsilonAttack):
         seed: int = 0,
         at_once: int = 64,
     ):
-        positive(step=step, samples=samples, sigma=sigma, queries=queries, at_once=at_once)
+        positive(step=step, sigma=sigma)
+        whole(samples=samples, queries=queries, at_once=at_once)
         even(samples)
+        if queries <= samples:
+            raise ValueError(f"queries are at least samples + 1, {samples + 1}, for one step, not {queries}")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum is a share in [0, 1), not {momentum}")
         self.step = step
         self.samples = samples
         self.sigma = sigma

@@ -7,12 +7,12 @@ import torch
 from foolbox.attacks.base import FixedEpsilonAttack
 
 from lib.attacks.ladder import Ladder, rms_rungs
-from lib.attacks.run import Run, budgets, l2, own_generators, per_clip
+from lib.attacks.run import Checked, Run, budgets, l2, own_generators, per_clip
 
 _ROUNDS = 20  # of making up for the norm that clipping takes away
 
 
-class Noise(FixedEpsilonAttack):
+class Noise(Checked, FixedEpsilonAttack):
     """White noise with ‖δ‖₂ = ε, drawn once per clip and seed.
 
     Clipping to the model's bounds takes from the norm, so the noise is scaled up until the clipped
@@ -38,6 +38,7 @@ class Noise(FixedEpsilonAttack):
         **kwargs: Any,
     ) -> Any:
         run = Run(model, inputs, criterion, kwargs)
+        run.ask_classes()
         epsilon = budgets(epsilon, run.x)
         noise = torch.stack(
             [

@@ -13,13 +13,13 @@ from foolbox.attacks.base import MinimizationAttack
 from lib.attacks.criteria import direction
 from lib.attacks.ladder import Ladder, Rung
 from lib.attacks.nes import estimate, even
-from lib.attacks.run import Run, own_generators, per_clip, positive
+from lib.attacks.run import Checked, Run, own_generators, per_clip, positive, whole
 
 _LEAST = 2.0**-10  # of the first δ, so that halving never ends in a step of nothing
 _REFUSALS = 10  # proposals a step may make before it waits for a better estimate
 
 
-class PIA(MinimizationAttack):
+class PIA(Checked, MinimizationAttack):
     """Walk from a clip of the target's class towards ``x`` without ever losing the target.
 
     The victim tells the probabilities of its ``top`` classes only. The attack begins at a clip that is
@@ -34,7 +34,7 @@ class PIA(MinimizationAttack):
     ----------
     steps : the most estimates for any clip.
     samples : queries an estimate, even.
-    decay : δ at first; it doubles while steps succeed and halves when they fail, but never so far that a
+    decay : δ at first, in the unit of x as η, σ and the floor are; it doubles while steps succeed and halves when they fail, but never so far that a
         step leaves the ball as it is.
     rates : the least and the largest η.
     sigmas : the values of σ among which a clip chooses, at its first refusal, by the loss that a step
@@ -43,13 +43,13 @@ class PIA(MinimizationAttack):
     sure : a proposal is kept while the target is in sight and has this probability, or a higher one than
         before; only the last shrinking asks for sight alone.
     top : how many classes the victim tells.
-    queries : the most queries for any clip; 0 is no limit.
+    queries : the most queries for any clip, at least 2; 0 is no limit.
     seed : of the probes; a clip's probes depend on its own values and the seed alone.
     at_once : the most images asked about at once; does not change the result.
 
     Called as ``PIA(...)(model, x, criterion, epsilons=None, starting_points=s)``, s of x's shape, a clip
     of its target's class each; with an ε the walk ends once it is inside it. A clip whose starting point
-    is not named as its target (or is NaN) is returned as it came. An untargeted criterion takes the
+    is not named as its target (or holds a NaN) is returned as it came. An untargeted criterion takes the
     class that the victim gives the starting point.
 
     Notes
@@ -81,15 +81,18 @@ class PIA(MinimizationAttack):
         seed: int = 0,
         at_once: int = 64,
     ):
-        positive(steps=steps, samples=samples, decay=decay, floor=floor, top=top, at_once=at_once)
+        positive(decay=decay, floor=floor)
+        whole(steps=steps, samples=samples, top=top, at_once=at_once)
         positive(rate=min(rates), sigma=min(sigmas))
         even(samples)
         if len(rates) != 2 or rates[0] > rates[1]:
             raise ValueError(f"rates are the least and the largest η, not {list(rates)}")
         if not 0 <= sure <= 1:
             raise ValueError(f"sure is a probability, not {sure}")
-        if queries < 0:
-            raise ValueError(f"queries is 0 (no limit) or above, not {queries}")
+        if queries:
+            whole(queries=queries)
+        if queries == 1:
+            raise ValueError("queries is 0 (no limit) or at least 2, to see the starting point, not 1")
         self.steps = steps
         self.samples = samples
         self.decay = decay
@@ -125,9 +128,18 @@ class _Walk:
         sign, self.target = direction(run.criterion)
         starts = torch.as_tensor(getattr(starting_points, "raw", starting_points))
         if starts.shape != run.x.shape:
-            raise ValueError(f"starting points are {tuple(starts.shape)}, the clips are {tuple(run.x.shape)}")
-        there = starts.flatten(1).isfinite().all(1)
-        self.at = torch.where(per_clip(there, starts), starts, run.x).clamp(run.low, run.high)
+            raise ValueError(
+                f"starting_points are of the clips' shape, {tuple(run.x.shape)}, not {tuple(starts.shape)}"
+            )
+        if starts.dtype != run.x.dtype:
+            raise ValueError(f"starting_points are float32 as the clips are, not {starts.dtype}")
+        there = ~starts.flatten(1).isnan().any(1)
+        self.at = torch.where(per_clip(there, starts), starts, run.x)
+        if not (run.low <= self.at.min() and self.at.max() <= run.high):
+            raise ValueError(
+                f"starting_points lie in [{self.at.min():g}, {self.at.max():g}], "
+                f"the model's bounds are [{run.low:g}, {run.high:g}]"
+            )
         self.best, self.least = run.x.clone(), torch.full_like(run.x.flatten(1)[:, 0], torch.inf)
         self.floor = max(attack.floor, early_stop or 0.0)
         self.ball = (self.at - run.x).abs().flatten(1).amax(1)

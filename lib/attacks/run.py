@@ -6,6 +6,7 @@ remembers the last logits of everyone and asks the criterion about the whole bat
 """
 
 import hashlib
+from numbers import Integral
 from typing import Any
 
 import eagerpy as ep
@@ -14,6 +15,62 @@ import torch
 from foolbox.attacks.base import get_criterion, raise_if_kwargs
 
 from lib.attacks.accounting import Counts
+
+
+class Checked:
+    """An attack that checks what it is called with before Foolbox does, whose assertions name nothing."""
+
+    def __call__(self, model: foolbox.Model, inputs: Any, criterion: Any, **kwargs: Any) -> Any:
+        check(model, inputs, criterion)
+        return super().__call__(model, inputs, criterion, **kwargs)
+
+
+def check(model: foolbox.Model, inputs: Any, criterion: Any) -> None:
+    """Refuse clips, labels and targets that no attack can take; :func:`check_classes` needs an answer.
+
+    Raises
+    ------
+    ValueError : unless ``inputs`` are float32 within the model's bounds, one clip at least, and the labels
+        or targets of ``criterion`` are one integer of any type a clip, not negative.
+    """
+    x = ep.astensor(inputs)
+    if not isinstance(x, ep.PyTorchTensor):
+        raise ValueError(f"the attacks of this study take PyTorch tensors, not {type(x.raw).__name__}")
+    x, (low, high) = x.raw, model.bounds
+    if x.dtype != torch.float32:
+        raise ValueError(f"attacks run in float32, not {x.dtype}")
+    if len(x) == 0:
+        raise ValueError("there is no clip to attack")
+    if not (low <= x.min() and x.max() <= high):
+        raise ValueError(
+            f"clips lie in [{x.min():g}, {x.max():g}], the model's bounds are [{low:g}, {high:g}]"
+        )
+    name, classes = numbers(criterion)
+    if name and not isinstance(classes, torch.Tensor):
+        raise ValueError(f"{name} are a PyTorch tensor, not {type(classes).__name__}")
+    if name and (classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool):
+        raise ValueError(f"{name} are integers, not {classes.dtype}")
+    if name and classes.shape != x.shape[:1]:
+        raise ValueError(f"{name} are one a clip, {tuple(x.shape[:1])}, not {tuple(classes.shape)}")
+    if name and classes.min() < 0:
+        raise ValueError(f"{name} are classes from 0, not {int(classes.min())}")
+
+
+def check_classes(criterion: foolbox.Criterion, classes: int) -> None:
+    """Refuse labels or targets that are none of the victim's classes."""
+    name, wanted = numbers(criterion)
+    if name and wanted.max() >= classes:
+        raise ValueError(f"{name} lie in 0..{classes - 1}, not {int(wanted.max())}")
+
+
+def numbers(criterion: Any) -> tuple[str, Any]:
+    """What Foolbox calls the classes of a criterion, and they; an empty name where it has none."""
+    criterion = get_criterion(criterion)
+    if isinstance(criterion, foolbox.criteria.TargetedMisclassification):
+        return "target_classes", criterion.target_classes.raw
+    if isinstance(criterion, foolbox.criteria.Misclassification):
+        return "labels", criterion.labels.raw
+    return "", None
 
 
 class Run:
@@ -26,6 +83,10 @@ class Run:
     criterion : a Foolbox criterion, or (n,) labels, as Foolbox allows.
     kwargs : what the caller passed beside; must be empty.
 
+    Raises
+    ------
+    ValueError : if :func:`check` or, at the first pass, :func:`check_classes` refuses them.
+
     Attributes
     ----------
     x : (n, …) the clips, detached, on the victim's device.
@@ -35,25 +96,16 @@ class Run:
 
     def __init__(self, model: foolbox.Model, inputs: Any, criterion: Any, kwargs: dict[str, Any]):
         raise_if_kwargs(kwargs)
+        check(model, inputs, criterion)
         x, self._restore = ep.astensor_(inputs)
-        if not isinstance(x, ep.PyTorchTensor):
-            raise ValueError(f"the attacks of this study take PyTorch tensors, not {type(x.raw).__name__}")
         self.model, self.criterion = model, get_criterion(criterion)
         self.low, self.high = model.bounds
         self.x = x.raw.detach()
-        if self.x.dtype != torch.float32:
-            raise ValueError(f"attacks run in float32, not {self.x.dtype}")
-        if len(self.x) == 0:
-            raise ValueError("there is no clip to attack")
-        if not (self.low <= self.x.min() and self.x.max() <= self.high):
-            raise ValueError(
-                f"clips lie in [{self.x.min():g}, {self.x.max():g}], "
-                f"the model's bounds are [{self.low:g}, {self.high:g}]"
-            )
         self.everyone = torch.arange(len(self.x), device=self.x.device)
         self.counts = Counts(len(self.x))
         self._latest = self.x.clone()
         self._logits: torch.Tensor | None = None
+        self._numbered = False
 
     def forward(self, x: torch.Tensor, active: torch.Tensor, cost: str = "forwards") -> torch.Tensor:
         """(k, classes) logits of ``x``, the images of the clips at ``active``, in full precision."""
@@ -61,8 +113,16 @@ class Run:
             logits = self._pass(x)
         if not torch.isfinite(logits).all():
             raise ValueError("the victim's logits are not finite")
+        if not self._numbered:
+            check_classes(self.criterion, logits.shape[-1])
+            self._numbered = True
         self.counts.add(cost, active)
         return logits
+
+    def ask_classes(self) -> None:
+        """Check the labels for an attack that never asks the victim: one clip's pass, charged to nobody."""
+        with torch.no_grad():
+            check_classes(self.criterion, self._pass(self.x[:1]).shape[-1])
 
     def _pass(self, x: torch.Tensor) -> torch.Tensor:
         """The victim's answer; in halves where memory is too short for a pass that keeps no graph."""
@@ -137,3 +197,11 @@ def positive(**settings: float) -> None:
     for name, value in settings.items():
         if not value > 0:
             raise ValueError(f"{name} is above 0, not {value}")
+
+
+def whole(**settings: float) -> None:
+    """Refuse a setting that is not a whole number above zero, naming it."""
+    positive(**settings)
+    for name, value in settings.items():
+        if not isinstance(value, Integral):
+            raise ValueError(f"{name} is a whole number, not {value}")
