@@ -379,6 +379,20 @@ def test_foolbox_s_contract_is_kept():
     assert all(torch.equal(one, other.raw) for one, other in zip(again, raw, strict=True))
 
 
+def test_a_step_of_bim_is_a_share_of_the_bounds():
+    net, x = Curved(), images(3)
+    label = named(net, x)
+    wide = foolbox.PyTorchModel(nn.Sequential(Scaled(), net).eval(), bounds=(0, 255), device="cpu")
+    made = attacks.BIM(step=1 / 255, steps=1, stop_at_first=False)
+    example = made.run(wide, x * 255, foolbox.Misclassification(label), epsilon=1e6)
+    torch.testing.assert_close((example - x * 255).abs().amax(), torch.tensor(1.0), atol=1e-4, rtol=0)
+
+
+class Scaled(nn.Module):
+    def forward(self, x):
+        return x / 255
+
+
 BAD = [
     (lambda: attacks.BIM(step=0), "step"),
     (lambda: attacks.BIM(steps=0), "steps"),

@@ -21,8 +21,8 @@ class BIM(Checked, FixedEpsilonAttack):
 
     Parameters
     ----------
-    step : ζ, how far one step moves each value, in units of full scale; the paper's 1 is read as one
-        grey level, 1/255.
+    step : ζ, how far one step moves each value, as a share of the model's bounds; the paper's 1 is read
+        as one grey level, 1/255.
     steps : the most gradient steps for any spectrogram.
     stop_at_first : let a spectrogram leave once its criterion holds (BIM-a), or go on (BIM-b).
 
@@ -75,7 +75,7 @@ class BIM(Checked, FixedEpsilonAttack):
             gradient = run.gradient(loss, x, active)[going]
             active = active[going]
             run.counts.add("iterations", active)
-            x = adversarial[active] + sign * self.step * gradient.sign()
+            x = adversarial[active] + sign * self.step * (run.high - run.low) * gradient.sign()
             x = into_ball(x, run.x[active], epsilon[active])
             adversarial[active] = x.clamp(run.low, run.high)
         return run.end(adversarial)
