@@ -68,13 +68,14 @@ def test_a_row_is_what_the_victim_says_of_the_example():
 def test_only_clips_that_are_named_rightly_are_attacked():
     net, x, label, target, clips, _ = given()
     label = label.clone()
-    label[2] = (label[2] + 1) % CLASSES
+    label[2] = next(wrong for wrong in range(CLASSES) if wrong not in (label[2], target[2]))
     rows, examples = attacks.climb(wrap(net), x, label, target, clips, ladders(only=["BIM-a"]))
     assert rows["clip"].tolist() == clips[:2] + clips[3:]
     assert len(examples["BIM-a"]) == 7
-    nobody, _ = attacks.climb(wrap(net), x, (label + 1) % CLASSES, target, clips, ladders(only=["BIM-a"]))
+    wrong = (named(net, x) + 1) % CLASSES
+    nobody, _ = attacks.climb(wrap(net), x, wrong, targets(wrong), clips, ladders(only=["BIM-a"]))
     assert list(nobody.columns) == list(rows.columns)
-    assert len(nobody) <= 1
+    assert len(nobody) == 0
 
 
 def test_neither_order_nor_batch_matters():
@@ -276,3 +277,65 @@ def test_a_batch_that_was_halved_is_attacked_once(name):
     assert sorted(settled) == list(range(8))
     for column in ("budget", "iterations", "l2"):
         np.testing.assert_allclose(halved[column], rows[column], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        (
+            {
+                "x": lambda x: x[:0],
+                "label": lambda y: y[:0],
+                "target": lambda t: t[:0],
+                "clips": lambda c: [],
+            },
+            "no clip",
+        ),
+        ({"x": lambda x: x + 1}, "bounds"),
+        ({"ladders": lambda made: {}}, "ladders are empty"),
+        ({"target": lambda t: t + CLASSES}, r"target_classes lie in 0\.\.4"),
+        ({"label": lambda y: y - CLASSES}, "labels are classes from 0"),
+        ({"until": lambda u: 1.5}, "until"),
+        ({"until": lambda u: -0.1}, "until"),
+        ({"until": lambda u: float("nan")}, "until"),
+        ({"batch": lambda b: 0}, "batch"),
+        ({"batch": lambda b: 2.5}, "batch"),
+        ({"starts": lambda s: s[:2]}, "starts"),
+    ],
+)
+def test_what_cannot_be_climbed_is_refused(changed, words):
+    net, x, label, target, clips, starts = given(3)
+    given_ = {"x": x, "label": label, "target": target, "clips": clips, "ladders": ladders(only=["BIM-a"])}
+    given_ |= {"until": 0.9, "batch": 16, "starts": starts}
+    with pytest.raises(ValueError, match=words):
+        attacks.climb(wrap(net), **given_ | {name: change(given_[name]) for name, change in changed.items()})
+
+
+def test_a_target_that_is_the_label_is_refused():
+    net, x, label, target, clips, _ = given(3)
+    target[1] = label[1]
+    with pytest.raises(ValueError, match="target differs from label.*'clip 1'"):
+        attacks.climb(wrap(net), x, label, target, clips, ladders(only=["BIM-a"]))
+
+
+@pytest.mark.parametrize(("n", "batch"), [(1, 16), (4, 1), (4, 16)])
+def test_batch_statistics_are_refused_before_they_change(n, batch):
+    net, x, label, target, clips, _ = given(n)
+    norm = nn.BatchNorm2d(1)
+    victim = wrap(nn.Sequential(norm, net))
+    norm.train()
+    with pytest.raises(ValueError, match="BatchNorm2d is in training mode"):
+        attacks.climb(victim, x, label, target, clips, ladders(only=["FGSM"]), batch=batch)
+    assert norm.num_batches_tracked == 0
+
+
+def test_bisection_halves_epsilon_whatever_the_unit_of_the_budget():
+    net, x, label, target, clips, _ = given(4)
+    made = ladders(only=["BIM-b"])["BIM-b"]
+    percent = [attacks.Rung(rung.attack, 100 * rung.budget, rung.epsilon) for rung in made.rungs]
+    other = attacks.Ladder(percent, made.goal, made.probability, made.bisections)
+    rows, _ = attacks.climb(wrap(net), x, label, target, clips, {"one": made, "other": other})
+    one, other = (rows[rows["attack"] == name].reset_index() for name in ("one", "other"))
+    assert one["fooled"].any()
+    np.testing.assert_allclose(other["budget"], 100 * one["budget"])
+    assert other["l2"].tolist() == one["l2"].tolist()

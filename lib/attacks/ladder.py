@@ -16,9 +16,11 @@ import foolbox
 import pandas as pd
 import torch
 from foolbox.attacks.base import FixedEpsilonAttack
+from torch import nn
 
 from lib.attacks.accounting import COSTS, counting
 from lib.attacks.criteria import Confident
+from lib.attacks.run import check, check_classes, whole
 
 Tensors = dict[str, torch.Tensor]
 
@@ -138,7 +140,8 @@ def climb(
     label, target : (n,) true and wanted classes.
     clips : n names; those of the rows.
     ladders : name to ladder, as :func:`lib.attacks.ladders` makes them, or your own.
-    until : the share of clips fooled beyond which nobody climbs on; 1 lets everyone climb to the end.
+    until : the share of clips fooled beyond which nobody climbs on, in [0, 1]; 1 lets everyone climb to
+        the end.
     batch : the most clips attacked at once; halved for good when memory runs out.
     memory : GiB that a batch may take, by :func:`footprint`; 0 sets no limit.
     starts : (n, 1, rows, frames) where an attack that needs one starts, a clip of the target's class
@@ -158,6 +161,11 @@ def climb(
         (of that rung, or of the last one tried), seconds.
     examples : attack to (m, 1, rows, frames), the least change found for each clip of ``show`` that was
         attacked, in the order of ``clips``; the last attempt where none fooled.
+
+    Raises
+    ------
+    ValueError : if an argument cannot be climbed with, naming it and what was found; if a target is its
+        clip's label; if the victim is in training mode.
     """
     device = getattr(victim, "device", x.device)
     label, target = torch.as_tensor(label), torch.as_tensor(target)
@@ -165,9 +173,26 @@ def climb(
         raise ValueError(f"{len(x)} clips, {len(label)} labels, {len(target)} targets, {len(clips)} names")
     if len(set(clips)) != len(clips):
         raise ValueError("two clips have the same name")
-    if memory and len(x):
+    if not ladders:
+        raise ValueError("ladders are empty: there is no attack to climb")
+    if not 0 <= until <= 1:
+        raise ValueError(f"until is a share of the clips, in [0, 1], not {until}")
+    whole(batch=batch)
+    criteria = foolbox.Misclassification(label), foolbox.TargetedMisclassification(target)
+    for criterion in criteria:
+        check(victim, x, criterion)
+    same = torch.nonzero(label == target)[:, 0]
+    if len(same):
+        raise ValueError(f"target differs from label: both are {int(label[same[0]])} for {clips[same[0]]!r}")
+    if starts is not None and starts.shape != x.shape:
+        raise ValueError(f"starts are of the clips' shape, {tuple(x.shape)}, not {tuple(starts.shape)}")
+    _check_mode(victim, x[:1].to(device))
+    if memory:
         batch = min(batch, max(1, int(memory * 2**30 / footprint(victim, x[:1].to(device)))))
-    before = torch.cat([_logits(victim, part.to(device)) for part in x.split(batch)]).argmax(1).cpu()
+    logits = torch.cat([_logits(victim, part.to(device)) for part in x.split(batch)])
+    before = logits.argmax(1).cpu()
+    for criterion in criteria:
+        check_classes(criterion, logits.shape[1])
     _check_still(victim, x[:batch].to(device))
     places = torch.nonzero(before == label)[:, 0]
     attacked = [clips[place] for place in places]
@@ -209,30 +234,35 @@ class _Climb:
 
     def settle(self, until: float) -> Iterator[int]:
         """Climb; yields each clip's place once it is settled."""
-        n, below = len(self.x), torch.zeros(len(self.x), dtype=torch.float64)
+        n, below = len(self.x), torch.zeros(2, len(self.x), dtype=torch.float64)
+        above = torch.zeros_like(
+            below
+        )  # ε and budget of the rung that fooled; below, of the last that did not
         for number, rung in enumerate(self.ladder.rungs, start=1):
             waiting = torch.nonzero(~self.fooled)[:, 0]
             if len(waiting) == 0 or n - len(waiting) > until * n:
                 break
-            epsilon = torch.full((n,), rung.epsilon, dtype=torch.float64)
+            above[:, waiting] = torch.tensor([[rung.epsilon], [rung.budget]], dtype=torch.float64)
             for places in self._parts(waiting):
-                self._attempt(number, rung, places, epsilon[places])
+                self._attempt(number, rung, places, *above[:, places])
                 if not self.ladder.bisections:
                     yield from places[self.fooled[places]].tolist()
-            below[~self.fooled] = rung.epsilon
+            below[:, ~self.fooled] = above[:, ~self.fooled]
         if self.ladder.bisections:
-            yield from self._bisect(torch.nonzero(self.fooled)[:, 0], below)
+            yield from self._bisect(torch.nonzero(self.fooled)[:, 0], below, above)
         yield from torch.nonzero(~self.fooled)[:, 0].tolist()
 
-    def _bisect(self, fooled: torch.Tensor, below: torch.Tensor) -> Iterator[int]:
-        """Halve the gap between the last ε that failed and the least that fooled, clip by clip."""
-        rungs, above = self.ladder.rungs, self.budget.clone()
+    def _bisect(self, fooled: torch.Tensor, below: torch.Tensor, above: torch.Tensor) -> Iterator[int]:
+        """Halve the gap between the last ε that failed and the least that fooled, clip by clip.
+
+        ``below``, ``above`` : (2, n) ε and the budget that the rows report for it, which is halved alike.
+        """
         for places in self._parts(fooled):
             for _ in range(self.ladder.bisections):
-                middle = (below[places] + above[places]) / 2
-                held = self._attempt(0, rungs[0], places, middle)
-                above[places] = torch.where(held, middle, above[places])
-                below[places] = torch.where(held, below[places], middle)
+                middle = (below[:, places] + above[:, places]) / 2
+                held = self._attempt(0, self.ladder.rungs[0], places, *middle)
+                above[:, places] = torch.where(held, middle, above[:, places])
+                below[:, places] = torch.where(held, below[:, places], middle)
             yield from places.tolist()
 
     def _parts(self, places: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -242,7 +272,9 @@ class _Climb:
             yield part
             places = places[len(part) :]
 
-    def _attempt(self, number: int, rung: Rung, places: torch.Tensor, epsilon: torch.Tensor) -> torch.Tensor:
+    def _attempt(
+        self, number: int, rung: Rung, places: torch.Tensor, epsilon: torch.Tensor, budget: torch.Tensor
+    ) -> torch.Tensor:
         """Run one rung on the clips at ``places``, measure, and keep what is better."""
         words = [repr(rung), self.ladder.goal, self.ladder.probability, epsilon.tolist()]
         seen = [self.x[places], self.label[places], self.target[places]]
@@ -264,10 +296,10 @@ class _Climb:
         if number:
             better = held | ~self.fooled[places]
             self.rung[places[held]] = number
-            self.budget[places] = rung.budget
+            self.budget[places] = budget
         else:
             better = held & (measured["l2"] < self.norm[places])
-            self.budget[places[held]] = epsilon[held]
+            self.budget[places[held]] = budget[held]
         chosen = places[better]
         self.best[chosen] = piece["example"][better].to(self.best.device)
         self.fooled[places] |= held
@@ -403,9 +435,32 @@ def measure(
     return {name: values.cpu() for name, values in measured.items()}
 
 
+_MOODY = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+"""Layers whose answer in training mode depends on the batch or on chance."""
+
+
 def _logits(victim: foolbox.Model, x: torch.Tensor) -> torch.Tensor:
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         return victim(x).float()
+
+
+def _check_mode(victim: foolbox.Model, x: torch.Tensor) -> None:
+    """Refuse a victim in training mode before the first pass through it, which would already change it.
+
+    With one clip, or one at a time, batch statistics look like the victim's own, so no answer tells.
+    """
+
+    def refuse(module: nn.Module, args: Any) -> None:
+        if module.training and isinstance(module, _MOODY):
+            raise ValueError(
+                f"the victim's {type(module).__name__} is in training mode: put the victim in evaluation mode"
+            )
+
+    handle = nn.modules.module.register_module_forward_pre_hook(refuse)
+    try:
+        _logits(victim, x)
+    finally:
+        handle.remove()
 
 
 def _check_still(victim: foolbox.Model, x: torch.Tensor) -> None:
