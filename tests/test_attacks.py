@@ -35,13 +35,13 @@ class Linear(nn.Module):
 class Curved(nn.Module):
     """A small smooth network, so that gradients differ from place to place."""
 
-    def __init__(self, classes=CLASSES, gain=3.0):
+    def __init__(self, classes=CLASSES, gain=3.0, values=VALUES):
         super().__init__()
         self.classes = classes
         with torch.random.fork_rng():
             torch.manual_seed(7)
             self.layers = nn.Sequential(
-                nn.Conv2d(1, 6, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(6 * VALUES, classes)
+                nn.Conv2d(1, 6, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(6 * values, classes)
             )
             for layer in self.layers:
                 if hasattr(layer, "weight"):
@@ -408,6 +408,8 @@ BAD = [
     (lambda: attacks.PIA(queries=1), "queries"),
     (lambda: attacks.CWA(confidence=-1), "confidence"),
     (lambda: attacks.CWA(c=0), "c is"),
+    (lambda: attacks.CWA(confidence=math.nan), "confidence"),
+    (lambda: attacks.CWA(searches=1.5), "searches is a whole"),
     (lambda: attacks.PIA(samples=3), "even"),
     (lambda: attacks.PIA(rates=(0.6, 0.001)), "rates"),
     (lambda: attacks.PIA(queries=-1), "queries"),
@@ -701,6 +703,75 @@ def check_cwa_lets_a_clip_at_rest_leave(a):
     assert (costs[True] < 200).any()
     assert (norm[True] <= 1.02 * norm[False]).all(), "a clip left before its loss had come to rest"
     assert (ledger["backwards"] < ledger["iterations"]).all(), "gradients were taken where they are zero"
+
+
+def check_cwa_does_not_leave_before_values_leave_their_bound(a):
+    """Half an image of silence: the loss stands still until its values are off their bound."""
+    net, x = Curved(values=16 * 24), draw(8, 1, 16, 24, seed=6)
+    x = x.sigmoid() * (x > 0)
+    _, criterion = goals(net, x)
+    norm = {
+        abort: l2(a.CWA(c=5.0, steps=1000, abort=abort).run(wrap(net), x, criterion) - x)
+        for abort in (True, False)
+    }
+    assert norm[True].mean() <= 1.02 * norm[False].mean()
+    assert (norm[True] <= 1.05 * norm[False]).all()
+
+
+def check_cwa_returns_a_clip_that_fools_as_it_is(a):
+    net, x = Curved(), images(4)
+    label = named(net, x)
+    for criterion in (
+        foolbox.TargetedMisclassification(label),
+        foolbox.Misclassification((label + 1) % CLASSES),
+    ):
+        for searches in (1, 3):
+            with attacks.counting() as ledger:
+                example = a.CWA(steps=100, searches=searches).run(wrap(net), x, criterion)
+            assert torch.equal(example, x)
+            assert (ledger["forwards"] <= 2).all()
+
+
+def check_cwa_leaves_where_the_loss_is_zero(a):
+    """The target is named but not surely enough: no gradient will ever change that."""
+    net, x = Curved(gain=0.1), images(4)
+    criterion = attacks.Confident(named(net, x), 0.99)
+    with attacks.counting() as ledger:
+        a.CWA(steps=100).run(wrap(net), x, criterion)
+    assert (ledger["iterations"] < 50).all()
+
+
+def check_cwa_goes_on_where_one_gradient_is_not_finite(a):
+    class Hurt(torch.autograd.Function):
+        @staticmethod
+        def forward(context, x):
+            context.save_for_backward(x)
+            return x.clone()
+
+        @staticmethod
+        def backward(context, gradient):
+            (x,) = context.saved_tensors
+            return torch.where((x[:, :1, :1, :1] > 0.95), math.nan, gradient)
+
+    class Hurting(Curved):
+        def forward(self, x):
+            return super().forward(Hurt.apply(x))
+
+    net, x = Curved(), images(4)
+    x[1, 0, 0, 0] = 0.99
+    _, criterion = goals(net, x)
+    made = a.CWA(c=10.0, steps=100, step=0.02)
+    example, whole = made.run(wrap(Hurting()), x, criterion), made.run(wrap(net), x, criterion)
+    assert torch.equal(example[1], x[1])
+    torch.testing.assert_close(example[[0, 2, 3]], whole[[0, 2, 3]], atol=1e-5, rtol=0)
+
+
+def check_cwa_takes_images_of_any_shape(a):
+    net, x = linear(), images(3)
+    _, criterion = goals(net, x)
+    made = a.CWA(c=10.0, steps=60, step=0.02)
+    flat = made.run(wrap(net), x.flatten(1), criterion)
+    torch.testing.assert_close(flat, made.run(wrap(net), x, criterion).flatten(1))
 
 
 def check_nes_estimates_a_linear_loss(a):
@@ -997,7 +1068,7 @@ MUTANTS = [
     (cwa, "(1 - _BETA1**number)", "1", "cwa"),
     (cwa, "(1 - _BETA2**number)", "1", "cwa"),
     (cwa, "logits.scatter(1, classes[:, None], -torch.inf)", "logits", "cwa"),
-    (cwa, "if self.abort and", "if False and", "cwa"),
+    (cwa, "if self.abort:", "if False:", "cwa"),
     (cwa, "places[margin.detach() > 0] if not graph", "places[:0] if not graph", "cwa"),
     (nes, "plus - minus, 0", "minus - plus, 0", "nes"),
     (nes, "plus - minus, 0", "plus, 0", "nes"),

@@ -9,12 +9,15 @@ from foolbox.attacks.base import MinimizationAttack
 
 from lib.attacks.criteria import direction
 from lib.attacks.ladder import Ladder, Rung
-from lib.attacks.run import Checked, Run, per_clip, positive
+from lib.attacks.run import Checked, Run, per_clip, positive, whole
 
 _INSIDE = 0.999999  # artanh is infinite at the bounds, so clips are drawn in by this, as Foolbox does
-_PROGRESS = 0.99  # a loss that has not fallen below this share of itself rests
 _CHECKS = 10  # how often in a search progress is asked for
-_RESTS = 2  # checks in a row at which a loss must rest: Adam may overshoot once
+_LOWEST = 0.995  # a loss whose lowest has not fallen below this share of the lowest before rests,
+_MEAN = 0.95  # if its mean since the last look has not fallen below this share of the mean before either
+_RESTS = 2  # looks in a row at which a loss must rest: Adam may overshoot once,
+_RESTS_AT_BOUND = 5  # and a value on a bound moves nothing until it is well away from it
+_FLAT = 4.0  # the slope of tanh beyond this ρ is below a thousandth
 _GROWTH = 10  # of c while no example has been found
 _BETA1, _BETA2, _TINY = 0.9, 0.999, 1e-8  # Adam's own
 
@@ -35,8 +38,9 @@ class CWA(Checked, MinimizationAttack):
     confidence : κ, by how much the target's logit must lead.
     searches : how many values of c are tried a clip: 1 is ``c`` alone; more raise it tenfold until it
         fools and then halve the gap (Eq. 5's "binary search").
-    abort : stop a clip whose loss rests: looked at every tenth of the steps, it is not a hundredth below the
-        look before, twice in a row. A loss that swings goes on.
+    abort : stop a clip whose loss rests: looked at every tenth of the steps, neither has its lowest fallen
+        by half a hundredth nor its mean by a twentieth since the look before, twice in a row; five times
+        where values begin on a bound that ``steps`` may take off it, for till then the loss stands still.
 
     Called as ``CWA(...)(model, x, criterion, epsilons=None)``; an untargeted criterion leaves its label.
 
@@ -44,7 +48,8 @@ class CWA(Checked, MinimizationAttack):
     -----
     Clips come to rest, and are searched, each by itself (Foolbox stops the batch on its summed loss, at the
     first rest of a ten-thousandth, and returns a black image on failure). Where ℒ = −κ its gradient is
-    zero: those clips get a forward pass and the norm's own gradient, nothing else. The paper's formula for
+    zero: those clips get a forward pass and the norm's own gradient, nothing else. A clip that fools as it
+    came leaves at once, and one whose gradient is not finite goes no further. The paper's formula for
     δ* (Eq. 8) has a misplaced bracket, and its artan is artanh.
 
     Source: Carlini, Wagner, *Towards evaluating the robustness of neural networks*, 2017; the other
@@ -63,8 +68,9 @@ class CWA(Checked, MinimizationAttack):
         searches: int = 1,
         abort: bool = True,
     ):
-        positive(c=c, steps=steps, step=step, searches=searches)
-        if confidence < 0:
+        positive(c=c, step=step)
+        whole(steps=steps, searches=searches)
+        if not confidence >= 0:
             raise ValueError(f"confidence is not negative, this is {confidence}")
         self.c = c
         self.steps = steps
@@ -84,10 +90,12 @@ class CWA(Checked, MinimizationAttack):
     ) -> Any:
         run = Run(model, inputs, criterion, kwargs)
         sign, classes = direction(run.criterion)
-        best, least = run.x.clone(), torch.full_like(run.x[:, 0, 0, 0], torch.inf)
+        best, least = run.x.clone(), run.x.new_full((len(run.x),), torch.inf)
         c = torch.full_like(least, self.c)
         low, high = torch.zeros_like(c), torch.full_like(c, torch.inf)
         for _ in range(self.searches):
+            if not least.any():
+                break
             found = self._descend(run, c, sign, classes, best, least)
             low, high = torch.where(found, low, c), torch.where(found, c, high)
             c = torch.where(high.isinf(), c * _GROWTH, (low + high) / 2)
@@ -108,8 +116,10 @@ class CWA(Checked, MinimizationAttack):
         origin = start.tanh() * half + middle
         delta, mean, square = (torch.zeros_like(run.x) for _ in range(3))
         found = torch.zeros_like(c, dtype=torch.bool)
-        before, rests = torch.full_like(c, torch.inf), torch.zeros_like(c)
-        active, needed = run.everyone, torch.ones_like(found)
+        resting = _Resting(self, start)
+        active = torch.nonzero(least > 0)[:, 0]
+        delta, mean, square = delta[active], mean[active], square[active]
+        needed = torch.ones_like(found)
         for number in range(1, self.steps + 1):
             slope = (start[active] + delta).tanh()
             x = slope * half + middle
@@ -123,6 +133,8 @@ class CWA(Checked, MinimizationAttack):
             found[active] |= holds
             nearer = holds & (norm < least[active])
             best[active[nearer]], least[active[nearer]] = x[nearer], norm[nearer]
+            if number == 1 and holds.any():
+                self._keep_as_they_came(run, active[holds], sign, classes, best, least)
 
             gradient = (2 * away + per_clip(c[active], x) * pull) * (1 - slope.square()) * half
             mean.mul_(_BETA1).add_(gradient, alpha=1 - _BETA1)
@@ -131,15 +143,28 @@ class CWA(Checked, MinimizationAttack):
             delta.addcdiv_(mean, root, value=-self.step / (1 - _BETA1**number))
             run.counts.add("iterations", active)
 
-            if self.abort and (number - 1) % -(-self.steps // _CHECKS) == 0:
-                rests[active] = (rests[active] + 1) * (total > _PROGRESS * before[active])
-                before[active] = total
-                going = rests[active] < _RESTS
-                if not going.all():
-                    active, delta, mean, square = active[going], delta[going], mean[going], square[going]
+            going = (least[active] > 0) & gradient.flatten(1).isfinite().all(1)
+            if self.abort:
+                going &= ~resting.look(number, total, active)
+            if not going.all():
+                active, delta, mean, square = active[going], delta[going], mean[going], square[going]
                 if len(active) == 0:
                     break
         return found
+
+    def _keep_as_they_came(
+        self,
+        run: Run,
+        places: torch.Tensor,
+        sign: int,
+        classes: torch.Tensor,
+        best: torch.Tensor,
+        least: torch.Tensor,
+    ) -> None:
+        """Those that fool without any change, asked of the clips themselves: δ = 0 is drawn in a little."""
+        x = run.x[places]
+        holds = self._fools(run, x, run.forward(x, places), places, sign, classes)
+        best[places[holds]], least[places[holds]] = x[holds], 0
 
     def _loss(
         self,
@@ -191,6 +216,31 @@ class CWA(Checked, MinimizationAttack):
         """Whether the criterion holds, with margin κ."""
         holds = run.holds(x, logits, active)
         return holds & (self._margin(logits, classes[active], sign) <= 0) if self.confidence else holds
+
+
+class _Resting:
+    """Which clips' losses have come to rest, told by their lowest and by their mean between looks."""
+
+    def __init__(self, attack: CWA, start: torch.Tensor):
+        self.every = -(-attack.steps // _CHECKS)
+        # A clip whose values on a bound may come off it within the steps is given longer.
+        on_bound = (start.abs() > _FLAT) & (start.abs() - attack.steps * attack.step < _FLAT)
+        self.patience = torch.where(on_bound.flatten(1).any(1), _RESTS_AT_BOUND, _RESTS)
+        self.rests = torch.zeros_like(self.patience)
+        self.lowest, self.sum = start.new_full((len(start),), torch.inf), start.new_zeros(len(start))
+        self.lowest_before, self.sum_before = self.lowest.clone(), self.lowest.clone()
+
+    def look(self, number: int, total: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
+        """(k,) whether the active clips, with loss ``total`` at step ``number``, have rested long enough."""
+        self.lowest[active] = torch.minimum(self.lowest[active], total)
+        self.sum[active] += total
+        if number % self.every:
+            return torch.zeros_like(total, dtype=torch.bool)
+        fell = (self.lowest < _LOWEST * self.lowest_before) | (self.sum < _MEAN * self.sum_before)
+        self.rests = torch.where(fell, 0, self.rests + 1)
+        self.lowest_before, self.sum_before = self.lowest.clone(), self.sum
+        self.sum = torch.zeros_like(self.sum)
+        return (self.rests >= self.patience)[active]
 
 
 def ladder(
