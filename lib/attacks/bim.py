@@ -27,9 +27,9 @@ class BIM(Checked, FixedEpsilonAttack):
     stop_at_first : let a spectrogram leave once its criterion holds (BIM-a), or go on (BIM-b).
 
     Called as every Foolbox attack, ``BIM(...)(model, x, criterion, epsilons=ε)``: x is (n, 1, height,
-    width) in the model's bounds, ε the largest ‖x' − x‖₂ over a whole spectrogram, in the unit of x; a targeted criterion descends
-    the target's loss. Returns raw, clipped and success as Foolbox does. ``run`` takes one ε for all
-    or one a spectrogram.
+    width) in the model's bounds, ε the largest ‖x' − x‖₂ over a whole spectrogram, in the unit of x; a
+    targeted criterion descends the target's loss. Returns raw, clipped and success as Foolbox does.
+    ``run`` takes one ε for all or one a spectrogram.
 
     Raises
     ------

@@ -34,8 +34,8 @@ class PIA(Checked, MinimizationAttack):
     ----------
     steps : the most estimates for any clip.
     samples : queries an estimate, even.
-    decay : δ at first, in the unit of x as η, σ and the floor are; it doubles while steps succeed and halves when they fail, but never so far that a
-        step leaves the ball as it is.
+    decay : δ at first, in the unit of x as η, σ and the floor are; it doubles while steps succeed and
+        halves when they fail, but never so far that a step leaves the ball as it is.
     rates : the least and the largest η.
     sigmas : the values of σ among which a clip chooses, at its first refusal, by the loss that a step
         along each one's estimate takes off; one value is used as it is.
