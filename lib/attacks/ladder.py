@@ -235,9 +235,7 @@ class _Climb:
     def settle(self, until: float) -> Iterator[int]:
         """Climb; yields each clip's place once it is settled."""
         n, below = len(self.x), torch.zeros(2, len(self.x), dtype=torch.float64)
-        above = torch.zeros_like(
-            below
-        )  # ε and budget of the rung that fooled; below, of the last that did not
+        above = torch.zeros_like(below)  # ε and budget of the rung tried last; below, of the last that failed
         for number, rung in enumerate(self.ladder.rungs, start=1):
             waiting = torch.nonzero(~self.fooled)[:, 0]
             if len(waiting) == 0 or n - len(waiting) > until * n:
