@@ -653,30 +653,34 @@ def check_cwa_comes_within_5_percent_of_the_plane(a):
 
 
 def check_cwa_is_equations_5_to_7(a):
-    """Adam as PyTorch has it, clip by clip, on the loss as it is written."""
+    """Adam as PyTorch has it, clip by clip, on the loss as it is written; a backward pass where ℒ pulls."""
     net, x = Curved(), images(4)
     _, criterion = goals(net, x)
     target = criterion.target_classes.raw
-    made = a.CWA(c=3.0, steps=60, step=0.02, confidence=0.5, abort=False)
+    made = a.CWA(c=3.0, steps=100, step=0.02, confidence=0.5, abort=False)
     example = made.run(wrap(net), x, criterion)
     for n in range(len(x)):
         t = int(target[n])
+        with attacks.counting() as ledger:
+            made.run(wrap(net), x[n : n + 1], foolbox.TargetedMisclassification(target[n : n + 1]))
         rho0 = torch.atanh((2 * x[n : n + 1] - 1) * 0.999999)
         origin = (rho0.tanh() + 1) / 2
         delta = torch.zeros_like(rho0, requires_grad=True)
-        adam, best, least = torch.optim.Adam([delta], lr=0.02), x[n], math.inf
-        for _ in range(60):
+        adam, best, least, pulls = torch.optim.Adam([delta], lr=0.02), x[n], math.inf, 0
+        for _ in range(100):
             y = ((rho0 + delta).tanh() + 1) / 2
             z = net(y)[0]
             margin = max(z[j] for j in range(CLASSES) if j != t) - z[t]
             norm = float((y - x[n]).detach().norm())
             if float(margin.detach()) <= -0.5 and norm < least:
                 best, least = y[0].detach(), norm
+            pulls += float(margin.detach()) > -0.5
             loss = (y - origin).square().sum() + 3.0 * torch.clamp(margin, min=-0.5)
             adam.zero_grad()
             loss.backward()
             adam.step()
         torch.testing.assert_close(example[n], best, atol=2e-4, rtol=0)
+        assert int(ledger["backwards"]) == pulls
 
 
 def check_cwa_keeps_its_margin_and_returns_the_clip_on_failure(a):
@@ -826,12 +830,15 @@ def check_nes_is_a_loop_over_pairs(a):
         assert int(ledger["queries"][n]) == spent
 
 
+MANY = 5000  # queries: more than any walk here takes, so that a mutant's ends too
+
+
 def check_pia_keeps_the_target_and_shrinks_the_ball(a):
     net, x = Curved(), images(5)
     _, criterion = goals(net, x)
     target = criterion.target_classes.raw
     start = starts_for(net, target)
-    made = a.PIA(steps=60, samples=20, sigmas=(0.01, 0.03), floor=0.01)
+    made = a.PIA(steps=60, samples=20, sigmas=(0.01, 0.03), floor=0.01, queries=MANY)
     with attacks.counting() as ledger:
         example = made.run(wrap(net), x, criterion, starting_points=start)
     ball = (example - x).abs().flatten(1).amax(1)
@@ -867,7 +874,7 @@ def check_pia_is_a_walk_written_out(a):
         "rates": (0.002, 0.2),
     }
     with attacks.counting() as ledger:
-        example = a.PIA(**settings, seed=5).run(wrap(net), x, criterion, starting_points=start)
+        example = a.PIA(**settings, seed=5, queries=MANY).run(wrap(net), x, criterion, starting_points=start)
     for n in range(len(x)):
         best, queries = walk(net, x[n], start[n], int(criterion.target_classes.raw[n]), 5, **settings)
         torch.testing.assert_close(example[n], best, atol=1e-4, rtol=0)
@@ -958,7 +965,7 @@ def check_pia_returns_the_clip_where_the_start_is_not_the_target(a):
     _, criterion = goals(net, x)
     start = starts_for(net, criterion.target_classes.raw)
     start[0], start[1] = torch.nan, x[1]
-    example = a.PIA(steps=3, samples=4).run(wrap(net), x, criterion, starting_points=start)
+    example = a.PIA(steps=3, samples=4, queries=MANY).run(wrap(net), x, criterion, starting_points=start)
     assert torch.equal(example[:2], x[:2])
     assert not torch.equal(example[2], x[2])
 
