@@ -964,9 +964,12 @@ def check_pia_returns_the_clip_where_the_start_is_not_the_target(a):
     net, x = Curved(), images(3)
     _, criterion = goals(net, x)
     start = starts_for(net, criterion.target_classes.raw)
-    start[0], start[1] = torch.nan, x[1]
-    example = a.PIA(steps=3, samples=4, queries=MANY).run(wrap(net), x, criterion, starting_points=start)
+    start[0], start[1] = torch.nan, 0.9 * x[1]
+    assert int(named(net, start[1:2])) != int(criterion.target_classes.raw[1])
+    with attacks.counting() as ledger:
+        example = a.PIA(steps=3, samples=4, queries=MANY).run(wrap(net), x, criterion, starting_points=start)
     assert torch.equal(example[:2], x[:2])
+    assert (ledger["queries"][:2] <= 2).all()
     assert not torch.equal(example[2], x[2])
 
 
