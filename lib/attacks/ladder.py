@@ -150,7 +150,8 @@ def climb(
         where it lay if it was done before (:class:`Pieces`).
     show : the clips whose examples are returned; all of them where it is not given.
     progress : ``progress(iterable, what, total)`` goes through the clips of an attack as they settle.
-    say : takes a line when a batch had to be made smaller. Which clips share a batch changes no result.
+    say : takes a line when a batch had to be made smaller. Which clips share a batch changes no result; a
+        clip that is done may be charged a pass of those beside it.
 
     Returns
     -------
