@@ -13,6 +13,15 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
+def await_that(holds, what="", seconds=120.0):
+    """Wait for what ``holds`` gives, until it is anything."""
+    end = time.monotonic() + seconds
+    while not (found := holds()):
+        assert time.monotonic() < end, f"it did not come to pass: {what}"
+        time.sleep(0.02)
+    return found
+
+
 def recordings(name: str) -> Path:
     """The folder of a data set for development, or a skip that says why."""
     folder = Path(os.environ.get("STUDY_DATA", ROOT / "../shared/data")) / name
@@ -120,12 +129,10 @@ class Tiny:
             start_new_session=True,
         )
 
-    def await_begun(self, chapter: str, seconds: float = 60.0) -> None:
+    def await_begun(self, chapter: str) -> None:
         """Return when a runner has read the cell's settings and handed it to its kernel."""
-        end = time.monotonic() + seconds
-        while not list((self.folder / "build").glob(f"**/.{chapter}.*.study-*.ipynb")):
-            assert time.monotonic() < end, f"{chapter} did not begin"
-            time.sleep(0.05)
+        parts = f"**/.{chapter}.*.study-*.ipynb"
+        await_that(lambda: list((self.folder / "build").glob(parts)), f"{chapter} begins", 60.0)
 
     def settings(self, chapter: str, **values: object) -> None:
         text = "".join(f"{name}: {value}\n" for name, value in values.items())

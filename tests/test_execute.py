@@ -11,6 +11,7 @@ import time
 import nbformat
 import psutil
 import pytest
+from conftest import await_that
 
 from lib import execute, guard
 
@@ -139,13 +140,6 @@ class Door:
 @pytest.fixture
 def door(tmp_path):
     return Door(tmp_path)
-
-
-def await_that(holds, seconds=120.0):
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it did not come to pass"
-        time.sleep(0.05)
 
 
 def is_kernel(process):

@@ -21,7 +21,7 @@ import pandas as pd
 import psutil
 import pytest
 import torch
-from conftest import ROOT, SOUNDS
+from conftest import ROOT, SOUNDS, await_that
 from safetensors import safe_open
 from test_execute import Door, gone
 from test_make import ALL
@@ -65,15 +65,6 @@ KILLS = [
     ("make", "06_analysis", ""),
     ("guard", "07_beyond", ""),
 ]
-
-
-def await_that(holds, what, seconds=PATIENCE):
-    """Wait for what ``holds`` gives, until it is anything."""
-    end = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < end, f"it did not come to pass: {what}"
-        time.sleep(0.02)
-    return found
 
 
 def processes(folder):
@@ -153,14 +144,16 @@ def aim(real, make, who, cell, what, share, log):
     def missed():
         return make.poll() is not None or (real.folder / target).exists()
 
-    await_that(lambda: f"build/small/{cell}: begun" in log.read_text() or missed(), f"{cell} begins")
+    await_that(
+        lambda: f"build/small/{cell}: begun" in log.read_text() or missed(), f"{cell} begins", PATIENCE
+    )
     at = time.monotonic()
     if what:
         runner = family(make, target).get("runner", 0)
-        await_that(lambda: tells(real, runner, what, share) or missed(), f"{what} in {cell}")
+        await_that(lambda: tells(real, runner, what, share) or missed(), f"{what} in {cell}", PATIENCE)
     else:
         time.sleep(share * real.seconds[cell])
-    await_that(lambda: doomed <= set(family(make, target)) or missed(), f"{who} of {cell} is born")
+    await_that(lambda: doomed <= set(family(make, target)) or missed(), f"{who} of {cell} is born", PATIENCE)
     people = family(make, target)
     return {} if missed() or not doomed <= set(people) else people, time.monotonic() - at
 
@@ -330,7 +323,7 @@ def test_cells_at_once_and_workers_change_nothing_and_another_batch_of_attacks_o
 def test_a_runner_ends_with_its_make(tiny):
     tiny.settings("01_data", ends="hang")
     make = tiny.start("data")
-    await_that((tiny.folder / "build/runs").exists, "the chapter is at work")
+    await_that((tiny.folder / "build/runs").exists, "the chapter is at work", PATIENCE)
     make.kill()
     said = make.communicate()[0]
     assert "FAILED build/tiny/01_data: stopped by the end of its make; as far as it came: build/" in said
@@ -365,7 +358,7 @@ def test_what_a_killed_runner_leaves_is_swept_by_its_guard_or_by_the_next(tmp_pa
     def parts():
         return [path for path, _ in guard.parts(str(tmp_path / "build"))]
 
-    await_that(lambda: any("rows.json" in path for path in parts()), "a file is half written")
+    await_that(lambda: any("rows.json" in path for path in parts()), "a file is half written", PATIENCE)
     assert len(parts()) == 2, "the file, and the notebook as far as it has come"
     children = psutil.Process(runner.pid).children()
     (beside,) = [child for child in children if "guard.py" in " ".join(child.cmdline())]
@@ -559,7 +552,7 @@ def test_one_of_two_makes_is_killed_and_the_other_does_all_that_is_left(tiny):
     for chapter in ("01_data", "03_training"):
         tiny.settings(chapter, seconds=1.0)
     both = [tiny.start("all", "-j2"), tiny.start("all", "-j2")]
-    await_that((tiny.folder / "build/tiny/01_data.ipynb").exists, "the first chapter is finished")
+    await_that((tiny.folder / "build/tiny/01_data.ipynb").exists, "the first chapter is finished", PATIENCE)
     both[0].kill()
     said = [make.communicate()[0] for make in both]
     assert both[1].returncode == 0, said
