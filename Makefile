@@ -139,7 +139,7 @@ point    = $(foreach i,1 2 3 4 5,$(if $(call axis,$i),-p $(word $i,$(axes)) $(ca
 define run
 @was=$$(ls -i $@ 2>&1); \
 STUDY_MAKE=$(host):$$PPID OMP_NUM_THREADS=$(threads) STUDY_CELLS=$(if $(LAUNCH),1,$(jobs)) THP_MEM_ALLOC_ENABLE=1 \
-  $(LAUNCH) $(python) -m lib.execute notebooks/$(basename $(@F)).py $@ \
+  $(LAUNCH) $(python) -m lib.grid.execute notebooks/$(basename $(@F)).py $@ \
   --timeout $(TIMEOUT) -f $(settings) --called $(PARAMS)/$(settings:$(inputs)/%=%) \
   $(addprefix --copy ,$(filter $(inputs)/%,$^)) -p build $(BUILD) $(point) $1 || exit; \
 ls $(@D) >/dev/null 2>&1; [ -e $@ ] && [ "$$(ls -i $@)" != "$$was" ] || \
@@ -186,28 +186,28 @@ data: $(foreach d,$(DATASETS),$(BUILD)/$d/01_data.ipynb) ## chapter 1: fetch, ch
 
 figures: $(ready) ## draw tables and figures again, from the rows that chapter 6 kept
 	@for d in $(DATASETS); do rows=; for f in $(BUILD)/$$d/figures figures/$$d; do [ ! -d $$f/rows ] || \
-	  { rows=$$f/rows; $(python) -m lib.report $$rows || exit; }; done; [ "$$rows" ] || \
+	  { rows=$$f/rows; $(python) -m lib.analysis.report $$rows || exit; }; done; [ "$$rows" ] || \
 	  { echo "figures: chapter 6 has left no rows of $$d in $(BUILD)/$$d/figures or figures/$$d" >&2; exit 1; }; done
 
 publish: $(call to_read,$(firstword $(DATASETS))) | $(ready) ## notebooks/*.ipynb and figures/: one run, to be read and committed
-	@$(python) -m lib.publish $(BUILD) $^
+	@$(python) -m lib.grid.publish $(BUILD) $^
 
 shelve: $(BUILD)/$(firstword $(DATASETS))/06_analysis.ipynb | $(ready) ## figures/ alone: one more run beside the one whose copies are there
-	@$(python) -m lib.publish $(BUILD) $^ --figures-only
+	@$(python) -m lib.grid.publish $(BUILD) $^ --figures-only
 
 book: $(call uncopied,$(firstword $(DATASETS))) | $(ready) ## one site of chapters and figures, for a browser, without a network
-	@$(python) -m lib.book $(BUILD) $^
+	@$(python) -m lib.grid.book $(BUILD) $^
 
 status: $(ready) ## what is finished, to do, failed, or older than its code
 	@mkdir -p $(inputs)$(file >$(inputs)/cells,$(cells))
-	@$(python) -m lib.receipts --build $(BUILD) --cells $(inputs)/cells
+	@$(python) -m lib.grid.receipts --build $(BUILD) --cells $(inputs)/cells
 
 plan: $(ready) ## what a grid will take, told from finished cells: hours, disk, memory
 	@mkdir -p $(inputs)$(file >$(inputs)/cells,$(cells))
-	@$(python) -m lib.plan --build $(BUILD) --params $(PARAMS) --cells $(inputs)/cells
+	@$(python) -m lib.grid.plan --build $(BUILD) --params $(PARAMS) --cells $(inputs)/cells
 
 verify: $(ready) ## run a random tenth of the finished cells again: do they come out the same?
-	@OMP_NUM_THREADS=$(threads) $(python) -m lib.verify --build $(BUILD)
+	@OMP_NUM_THREADS=$(threads) $(python) -m lib.grid.verify --build $(BUILD)
 
 lint: $(ready) ## ruff
 	@$(python) -m ruff check lib tests notebooks && $(python) -m ruff format --check lib tests notebooks

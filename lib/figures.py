@@ -6,97 +6,57 @@ are told apart in grey and by colour-blind readers; markers and dashes repeat wh
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, hsv_to_rgb, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from lib import study
+from lib import files, names
 
-# ------------------------------------------------------------------------------------- names and colours
+# ------------------------------------------------------------------------------------------------ colours
 
-ATTACKS = ("BIM-a", "BIM-b", "JSMA", "DeepFool", "CWA", "PIA")  # the paper's order
-CONTROLS = ("FGSM", "noise")
-WORST = "worst case"
-MODELS = {
-    "googlenet": "GoogLeNet",
-    "alexnet": "AlexNet",
-    "resnet18": "ResNet-18",
-    "resnet34": "ResNet-34",
-    "resnet56": "ResNet-56",
-    "vgg16": "VGG-16",
+_COLOURS = {  # of each family, by place in the order; beyond the last the wheel of hues goes on
+    "attacks": ("#332288", "#882255", "#4477AA", "#EE6677", "#E69F00", "#88CCEE"),
+    "models": ("#661100", "#004488", "#997700", "#EE6677", "#56B4E9", "#DDCC77"),
+    "representations": ("#004488", "#BB5566", "#6699CC", "#DDAA33"),
+    "trainings": ("#222222", "#BB5566", "#4477AA", "#DDAA33", "#88CCEE"),
+    "controls": ("#555555", "#AAAAAA"),
 }
-REPRESENTATIONS = {
-    "stft": "STFT",
-    "dwt": "DWT",
-    "stft_tonnetz": "STFT | Tonnetz",
-    "dwt_tonnetz": "DWT | Tonnetz",
-}
-TRAININGS = {
-    "standard": "standard",
-    "adversarial": "adversarial (FGSM)",
-    "fgsm_rs": "FGSM, random start",
-    "pgd": "PGD",
-    "trades": "TRADES",
-}
-DATASETS = {"demo": "toy sounds", "esc10": "ESC-10", "esc50": "ESC-50", "urbansound8k": "UrbanSound8K"}
-
-_SIX = ("#332288", "#882255", "#4477AA", "#EE6677", "#E69F00", "#88CCEE")
-_OTHER_SIX = ("#661100", "#004488", "#997700", "#EE6677", "#56B4E9", "#DDCC77")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (8, 3)))
+_GOLDEN = 0.618  # of the wheel: hues that far apart stay apart however many there are
 
-COLOURS = {
-    **dict(zip(ATTACKS, _SIX, strict=True)),
-    **{"FGSM": "#555555", "noise": "#AAAAAA", WORST: "#CCCCCC"},
-    **dict(zip(MODELS, _OTHER_SIX, strict=True)),
-    **dict(zip(REPRESENTATIONS, ("#004488", "#BB5566", "#6699CC", "#DDAA33"), strict=True)),
-    **dict(zip(TRAININGS, ("#222222", "#BB5566", "#4477AA", "#DDAA33", "#88CCEE"), strict=True)),
-}
-MARKERS = {
-    **dict(zip((*ATTACKS, *CONTROLS), _MARKERS, strict=True)),
-    **{WORST: ""},
-    **dict(zip(MODELS, _MARKERS, strict=False)),
-    **dict(zip(REPRESENTATIONS, _MARKERS, strict=False)),
-    **dict(zip(TRAININGS, _MARKERS, strict=False)),
-}
-DASHES = {
-    **dict(zip(ATTACKS, _DASHES, strict=True)),
-    **{"FGSM": "--", "noise": ":", WORST: "-"},
-    **dict(zip(MODELS, _DASHES, strict=True)),
-    **dict(zip(REPRESENTATIONS, _DASHES, strict=False)),
-    **dict(zip(TRAININGS, _DASHES, strict=False)),
-}
+
+def _further(place: int) -> str:
+    return to_hex(hsv_to_rgb((place * _GOLDEN % 1, 0.7, 0.55 + 0.3 * (place % 2))))
+
+
+def _looks() -> tuple[dict[str, str], dict[str, str], dict[str, object]]:
+    """Colour, marker and dash of every registered name, by its place in its family."""
+    colours, markers, dashes = {names.WORST: "#CCCCCC"}, {names.WORST: ""}, {names.WORST: "-"}
+    families = {"attacks": names.ATTACKS, "controls": names.CONTROLS, "models": names.MODELS}
+    families |= {"representations": names.REPRESENTATIONS, "trainings": names.TRAININGS}
+    for family, members in families.items():
+        known = _COLOURS[family]
+        for place, key in enumerate(members):
+            shift = len(names.ATTACKS) if family == "controls" else 0
+            colours[key] = known[place] if place < len(known) else _further(place)
+            markers[key] = _MARKERS[(place + shift) % len(_MARKERS)]
+            dashes[key] = ("--", ":")[place % 2] if family == "controls" else _DASHES[place % len(_DASHES)]
+    return colours, markers, dashes
+
+
+COLOURS, MARKERS, DASHES = _looks()
 SPECTRUM = "magma"  # of images in [0, 1]: dark is silence
 CHANGE = "cividis"  # of perturbations: lighter is more, darker is less, in colour and in grey
 VALUE = "value, linear in dB: 0 floor, 1 peak"  # of images in [0, 1]
 TONNETZ = "tonnetz: 0 is −1, 1 is +1"
-
-_LABELS = {**MODELS, **REPRESENTATIONS, **TRAININGS, **DATASETS}
-_ORDER = [*ATTACKS, *CONTROLS, WORST, *MODELS, *REPRESENTATIONS, *TRAININGS, *DATASETS]
-
-
-def label(name: str) -> str:
-    """How a name of the grid is printed in legends and tables: ``resnet56`` as ResNet-56."""
-    return _LABELS.get(name, str(name))
-
-
-def in_order(names: Iterable[str]) -> list[str]:
-    """The names once each, those of the study first and in the paper's order, others as they come."""
-    names = list(dict.fromkeys(names))
-    return sorted(names, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))
-
-
-def point(name: str) -> str:
-    """``esc10/dwt/resnet18/1/standard`` in words for a title: ESC-10, DWT, ResNet-18, fold 1, standard."""
-    words = name.split("/")
-    return ", ".join(f"fold {word}" if i == 3 else label(word) for i, word in enumerate(words))
 
 
 def use_style() -> None:
@@ -170,11 +130,11 @@ def _dress_image(axes, shape, frequencies, times, *, first: bool, last: bool) ->
     rows, frames = shape
     if frequencies is not None and len(frequencies):
         known = _known(frequencies, rows)
-        ticks, names = _frequency_ticks(known, rows / 9)
+        ticks, texts = _frequency_ticks(known, rows / 9)
         if len(known) < rows:
             axes.axhline(len(known) - 0.5, color="white", linewidth=0.8)
-            ticks, names = [*ticks, (len(known) + rows - 1) / 2], [*names, "tonnetz"]
-        axes.set_yticks(ticks, names)
+            ticks, texts = [*ticks, (len(known) + rows - 1) / 2], [*texts, "tonnetz"]
+        axes.set_yticks(ticks, texts)
         axes.set_ylabel("frequency [Hz]" if first else "")
     else:
         axes.set_ylabel("row" if first else "")
@@ -222,7 +182,7 @@ def spectrograms(
     for i, (name, values) in enumerate(images.items()):
         axes = drawn[name] = grid.flat[i]
         end = _paint(axes, values, difference)
-        axes.set_title(label(name))
+        axes.set_title(names.label(name))
         _dress_image(
             axes, values.shape, frequencies, times, first=i % columns == 0, last=i + columns >= len(images)
         )
@@ -299,7 +259,7 @@ def fooling_curves(
     low, high = (positive.min() / 2, positive.max() * 1.5) if len(positive) else (0.01, 10.0)
     if budget:
         low, high = min(low, budget / 2), max(high, budget * 2)
-    for attack in in_order(norms.columns):
+    for attack in names.in_order(norms.columns):
         found = np.sort(norms[attack].dropna().to_numpy())
         if not len(found):
             continue
@@ -324,7 +284,7 @@ def fooling_curves(
 
 def _stroke(attack: str) -> dict:
     """How an attack's curve is drawn; the worst case wide and pale behind the others, which it follows."""
-    width, depth = (5.0, 1.5) if attack == WORST else (1.4, 2)
+    width, depth = (5.0, 1.5) if attack == names.WORST else (1.4, 2)
     return {
         "color": COLOURS.get(attack), "linestyle": DASHES.get(attack, "-"), "marker": MARKERS.get(attack),
         "linewidth": width, "zorder": depth,
@@ -355,8 +315,8 @@ def history(frame: pd.DataFrame, *, x: str = "epoch", title: str = "") -> Figure
     shares = [name for name in frame if "accuracy" in name]
     figure, grid = _canvas(1, 2, figsize=(7.4, 2.7))
     steps = frame[x] if x in frame else np.arange(1, len(frame) + 1)
-    for axes, names, unit in ((grid[0, 0], losses, "loss [nat]"), (grid[0, 1], shares, "accuracy")):
-        for i, name in enumerate(names):
+    for axes, columns, unit in ((grid[0, 0], losses, "loss [nat]"), (grid[0, 1], shares, "accuracy")):
+        for i, name in enumerate(columns):
             axes.plot(
                 steps,
                 frame[name],
@@ -368,7 +328,7 @@ def history(frame: pd.DataFrame, *, x: str = "epoch", title: str = "") -> Figure
         axes.set_xlabel(x)
         axes.set_ylabel(unit)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        if names:
+        if columns:
             axes.legend()
     grid[0, 1].set_ylim(0, 1.02)
     figure.suptitle(title, fontsize=9)
@@ -383,15 +343,15 @@ def distributions(frame: pd.DataFrame, units: Mapping[str, str], *, title: str =
     frame : with ``name``, the class, and the columns of ``units``.
     units : column to what stands at its axis, with the unit.
     """
-    names = sorted(frame["name"].unique())
-    figure, grid = _canvas(columns=len(units), figsize=(2.4 * len(units) + 1.2, 0.9 + 0.17 * len(names)))
+    classes = sorted(frame["name"].unique())
+    figure, grid = _canvas(columns=len(units), figsize=(2.4 * len(units) + 1.2, 0.9 + 0.17 * len(classes)))
     for axes, (column, text) in zip(grid[0], units.items(), strict=True):
-        values = [frame.loc[frame["name"] == name, column] for name in names]
+        values = [frame.loc[frame["name"] == name, column] for name in classes]
         axes.boxplot(
             values, orientation="horizontal", whis=(0, 100), widths=0.6, medianprops={"color": "black"}
         )
         axes.set_xlabel(text)
-        axes.set_yticks(range(1, len(names) + 1), names if axes is grid[0, 0] else [""] * len(names))
+        axes.set_yticks(range(1, len(classes) + 1), classes if axes is grid[0, 0] else [""] * len(classes))
         axes.invert_yaxis()
     figure.suptitle(title, fontsize=9)
     return figure
@@ -463,7 +423,7 @@ def export(figure: Figure, frame: pd.DataFrame, name: str, folder: str | Path) -
     written = []
     for ending, metadata in _FORMATS.items():
         path = Path(folder) / f"{name}.{ending}"
-        with study.atomic(path) as part:
+        with files.atomic(path) as part:
             figure.savefig(part, format=ending, metadata=metadata, bbox_inches=page)
         written.append(path)
     figure.set_layout_engine(engine)
@@ -472,7 +432,7 @@ def export(figure: Figure, frame: pd.DataFrame, name: str, folder: str | Path) -
 
 def write_csv(frame: pd.DataFrame, path: Path) -> Path:
     """Write a frame with six digits; its index goes along if it has a name."""
-    with study.atomic(path) as part:
+    with files.atomic(path) as part:
         frame.to_csv(part, index=any(frame.index.names), float_format="%.6g", lineterminator="\n")
     return path
 
@@ -496,8 +456,8 @@ def fooling_grid(curves: pd.DataFrame, budgets: Mapping[str, float], *, threshol
     budgets : representation to the ℓ2 norm at which a line stands, the paper's ‖ε‖₂ at this size.
     threshold : a horizontal line, the rate that attacks are given budget to pass.
     """
-    rows = in_order(curves["representation"])
-    columns = in_order(curves["training"])
+    rows = names.in_order(curves["representation"])
+    columns = names.in_order(curves["training"])
     figure, grid = _canvas(
         len(rows), len(columns), figsize=(3.1 * len(columns) + 1.6, 1.9 * len(rows) + 0.5),
         sharex=True, sharey=True,
@@ -506,13 +466,13 @@ def fooling_grid(curves: pd.DataFrame, budgets: Mapping[str, float], *, threshol
         for j, training in enumerate(columns):
             axes = grid[i, j]
             mine = curves.query("representation == @representation and training == @training")
-            for k, attack in enumerate(in_order(mine["attack"])):
+            for k, attack in enumerate(names.in_order(mine["attack"])):
                 line = mine[mine["attack"] == attack]
                 axes.plot(
                     line["norm"], line["rate"], label=attack, drawstyle="steps-post",
                     markevery=(0.04 * k, 0.3), **_stroke(attack),
                 )  # fmt: skip
-                if attack != WORST and (line["high"] > line["low"]).any():
+                if attack != names.WORST and (line["high"] > line["low"]).any():
                     axes.fill_between(
                         line["norm"], line["low"], line["high"], step="post",
                         color=COLOURS.get(attack), alpha=0.1, linewidth=0,
@@ -522,16 +482,16 @@ def fooling_grid(curves: pd.DataFrame, budgets: Mapping[str, float], *, threshol
             axes.set_xscale("log")
             axes.set_ylim(-0.02, 1.03)
             if i == 0:
-                axes.set_title(label(training), pad=14)
+                axes.set_title(names.label(training), pad=14)
             if j == 0:
-                axes.set_ylabel(f"{label(representation)}\nfooling rate")
+                axes.set_ylabel(f"{names.label(representation)}\nfooling rate")
             if i == len(rows) - 1:
                 axes.set_xlabel(r"$\|\delta\|_2$")
     handles = {
         text: line for axes in grid.flat for line, text in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    names = in_order(handles)
-    figure.legend([handles[name] for name in names], names, loc="outside right center")
+    drawn = names.in_order(handles)
+    figure.legend([handles[name] for name in drawn], drawn, loc="outside right center")
     return figure
 
 
@@ -543,7 +503,7 @@ def trade_off(frame: pd.DataFrame, *, title: str = "") -> Figure:
     frame : a row a pair and training: representation, model, training, and accuracy and fooling [%] with
         ``_low`` and ``_high``, drawn as pale bars. Colour and marker say the model; hollow is standard.
     """
-    panels = in_order(frame["representation"])
+    panels = names.in_order(frame["representation"])
     figure, grid = _canvas(
         1, len(panels), figsize=(1.9 + 1.95 * len(panels), 3.1), sharex=True, sharey=True
     )  # fmt: skip
@@ -562,16 +522,16 @@ def trade_off(frame: pd.DataFrame, *, title: str = "") -> Figure:
                     x, y, MARKERS[model], color=colour, markersize=6,
                     markerfacecolor="white" if row.training == "standard" else colour,
                 )  # fmt: skip
-            for training in in_order(ends)[1:] if "standard" in ends else []:
+            for training in names.in_order(ends)[1:] if "standard" in ends else []:
                 axes.annotate(
                     "", ends[training], ends["standard"],
                     arrowprops={"arrowstyle": "->", "color": colour, "linewidth": 1, "shrinkA": 3,
                                 "shrinkB": 3},
                 )  # fmt: skip
-        axes.set_title(label(representation))
+        axes.set_title(names.label(representation))
         axes.set_xlabel("accuracy of\nclean clips [%]")
-    for model in in_order(frame["model"]):
-        grid[0, -1].plot([], [], MARKERS[model], color=COLOURS[model], label=label(model))
+    for model in names.in_order(frame["model"]):
+        grid[0, -1].plot([], [], MARKERS[model], color=COLOURS[model], label=names.label(model))
     for text, colour in (("standard", "white"), ("robust", "#777777")):
         grid[0, -1].plot([], [], "o", color="#777777", markerfacecolor=colour, label=text)
     grid[0, 0].set_ylabel("fooling rate within the budget,\nmean of attacks [%]")
@@ -620,10 +580,10 @@ def dots(
     line : where a line stands, the number that means no effect.
     log : a logarithmic axis.
     """
-    panels, names = in_order(frame["representation"]), in_order(frame[by])
-    trainings = in_order(frame["training"]) if "training" in frame else [""]
+    panels, rows = names.in_order(frame["representation"]), names.in_order(frame[by])
+    trainings = names.in_order(frame["training"]) if "training" in frame else [""]
     figure, grid = _canvas(
-        1, len(panels), figsize=(1.1 + 1.9 * len(panels), 0.9 + 0.3 * len(names) * len(trainings) ** 0.5),
+        1, len(panels), figsize=(1.1 + 1.9 * len(panels), 0.9 + 0.3 * len(rows) * len(trainings) ** 0.5),
         sharex=True, sharey=True,
     )  # fmt: skip
     for j, representation in enumerate(panels):
@@ -631,7 +591,7 @@ def dots(
         mine = frame[frame["representation"] == representation]
         for row in mine.to_dict("records"):
             training = row.get("training", "")
-            y = names.index(row[by]) + 0.18 * (trainings.index(training) - (len(trainings) - 1) / 2) * 2
+            y = rows.index(row[by]) + 0.18 * (trainings.index(training) - (len(trainings) - 1) / 2) * 2
             colour = COLOURS.get(row[by], "#333333")
             if np.isfinite(row["low"]) and np.isfinite(row["high"]):
                 axes.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=1.2)
@@ -644,9 +604,9 @@ def dots(
                 axes.plot(row["paper"], y, "x", color="black", markersize=6)
         if line is not None:
             axes.axvline(line, color="#888888", linewidth=0.8, linestyle=":")
-        axes.set_yticks(range(len(names)), [label(name) for name in names])
-        axes.set_ylim(len(names) - 0.4, -0.6)
-        axes.set_title(label(representation))
+        axes.set_yticks(range(len(rows)), [names.label(name) for name in rows])
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.set_title(names.label(representation))
         axes.set_xlabel(unit)
     for axes in grid.flat if log else []:
         _log_axis(axes.xaxis)
@@ -671,10 +631,10 @@ def gallery(
     difference : the images are perturbations; each has a scale of its own around zero, whose end, the largest
         change, is said below it.
     """
-    rows = in_order(pictures)
+    rows = names.in_order(pictures)
     columns = list(dict.fromkeys(name for images in pictures.values() for name in images))
-    columns = [name for name in columns if name not in ATTACKS] + [
-        name for name in ATTACKS if name in columns
+    columns = [name for name in columns if name not in names.ATTACKS] + [
+        name for name in names.ATTACKS if name in columns
     ]
     figure, grid = _canvas(
         len(rows), len(columns), figsize=(1.45 * len(columns) + 1.5, 1.75 * len(rows) + 0.3), dpi=80
@@ -692,7 +652,7 @@ def gallery(
             if i == 0:
                 axes.set_title(name)
             if j == 0:
-                axes.set_ylabel(f"{label(representation)}\nfrequency [Hz]")
+                axes.set_ylabel(f"{names.label(representation)}\nfrequency [Hz]")
             lines = [below[representation][name]] if below and name in below.get(representation, {}) else []
             _line_below(axes, [*lines, end] if difference else lines, size=7)
         unit = _unit(max(len(values) for values in images.values()), frequencies).replace(": 0 f", ":\n0 f")
@@ -710,11 +670,11 @@ def costs(frame: pd.DataFrame, *, title: str = "") -> Figure:
     measures = [
         name for name in ("iterations", "forwards", "backwards", "queries") if name in set(frame["measure"])
     ]
-    names = in_order(frame["attack"])
+    attacks = names.in_order(frame["attack"])
     figure, grid = _canvas(
         1,
         max(1, len(measures)),
-        figsize=(1.2 + 1.9 * max(1, len(measures)), 0.9 + 0.26 * len(names)),
+        figsize=(1.2 + 1.9 * max(1, len(measures)), 0.9 + 0.26 * len(attacks)),
         sharey=True,
     )
     for j, measure in enumerate(measures):
@@ -722,14 +682,14 @@ def costs(frame: pd.DataFrame, *, title: str = "") -> Figure:
         for row in frame[frame["measure"] == measure].itertuples():
             if not (row.original > 0 or row.robust > 0):
                 continue
-            y, colour = names.index(row.attack), COLOURS.get(row.attack)
+            y, colour = attacks.index(row.attack), COLOURS.get(row.attack)
             axes.plot([row.original, row.robust], [y, y], color=colour, linewidth=1)
             marker = MARKERS.get(row.attack)
             axes.plot(row.original, y, marker, color=colour, markerfacecolor="white", markersize=7)
             axes.plot(row.robust, y, marker, color=colour, markersize=3.5)
         _log_axis(axes.xaxis)
-        axes.set_yticks(range(len(names)), names)
-        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_yticks(range(len(attacks)), attacks)
+        axes.set_ylim(len(attacks) - 0.5, -0.5)
         axes.set_xlabel(f"{measure} a clip")
     figure.suptitle(
         title or "hollow: original model, filled: adversarially trained; means over clips", fontsize=9
@@ -751,8 +711,10 @@ def matrix(frame: pd.DataFrame, *, unit: str, title: str = "", x: str = "", y: s
             j, i, f"{value:.2f}" if np.isfinite(value) else "–", ha="center", va="center", fontsize=7,
             color="white" if value > 0.5 else "black",
         )  # fmt: skip
-    axes.set_xticks(range(values.shape[1]), [label(name) for name in frame.columns], rotation=45, ha="right")
-    axes.set_yticks(range(values.shape[0]), [label(name) for name in frame.index])
+    axes.set_xticks(
+        range(values.shape[1]), [names.label(name) for name in frame.columns], rotation=45, ha="right"
+    )
+    axes.set_yticks(range(values.shape[0]), [names.label(name) for name in frame.index])
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.set_title(title)
@@ -781,7 +743,7 @@ def levels(frame: pd.DataFrame, *, title: str = "") -> Figure:
         axes.errorbar(
             line["snr"] - apart * (k - (len(lines) - 1) / 2), rate,
             yerr=np.maximum([rate - low, high - rate], 0), capsize=2, elinewidth=0.8, color=colour,
-            label=f"{label(representation)}, {label(training)}", linestyle=DASHES[training],
+            label=f"{names.label(representation)}, {names.label(training)}", linestyle=DASHES[training],
             marker=MARKERS[representation], markerfacecolor="white" if training == "standard" else colour,
         )  # fmt: skip
     axes.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])

@@ -21,7 +21,8 @@ import torch
 import torchvision
 from torch import nn
 
-from lib import study
+from lib import files, reporting, study
+from lib.device import keep_freed_memory
 
 NAMES = ("googlenet", "alexnet", "resnet18", "resnet34", "resnet56", "vgg16")
 """The victims in the paper's order."""
@@ -265,7 +266,7 @@ def published(name: str, weights_folder: str | Path = "weights") -> dict[str, to
         _same(path, weights, str(path))
     else:
         try:
-            with study.atomic(path) as part:
+            with files.atomic(path) as part:
                 torch.hub.download_url_to_file(weights.url, str(part), progress=False)
                 _same(part, weights, weights.url)
         except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
@@ -283,7 +284,7 @@ def published(name: str, weights_folder: str | Path = "weights") -> dict[str, to
 
 
 def _same(path: Path, weights: Weights, origin: str) -> None:
-    found = study.digest(path)
+    found = files.digest(path)
     if not found.startswith(weights.sha256):
         raise ValueError(f"{origin} is not the published file: SHA-256 {found}, not {weights.sha256}…")
 
@@ -297,7 +298,7 @@ def save(model: Victim, path: str | Path) -> None:
     """Write a victim whole or not at all: its weights, and name, classes and size in the header."""
     header = {"victim": json.dumps({"name": model.name, "classes": model.classes, "size": model.size})}
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    with study.atomic(path) as part:
+    with files.atomic(path) as part:
         safetensors.torch.save_file(tensors, part, metadata=header)
 
 
@@ -328,10 +329,10 @@ def to(model: nn.Module, device: str | torch.device) -> nn.Module:
     """Move a model to a device, with its convolutions laid out as that device computes them fastest.
 
     Channels last is faster on CUDA with mixed precision and, for these networks, on the CPU. There the
-    process also keeps the memory that passes free (``study.keep_freed_memory``).
+    process also keeps the memory that passes free (``keep_freed_memory``).
     """
     if torch.device(device).type == "cpu":
-        study.keep_freed_memory()
+        keep_freed_memory()
     return model.to(device, memory_format=torch.channels_last)
 
 
@@ -358,7 +359,7 @@ def predict(
                     if batch == 1:
                         raise
                     batch //= 2
-                    study.note("batch halved to", str(batch))
+                    reporting.note("batch halved to", str(batch))
                     continue
                 start += batch
     finally:

@@ -32,7 +32,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib import features, study
+from lib import features, files
+from lib.device import keep_freed_memory
 
 TONNETZ_SHARE = 540 / 768  # rows of tonnetz for each row of spectrogram: the paper's 1568 × 540 to 768
 STEPS = 255  # of one byte over [0, 1]; on the 100 dB of a spectrogram one step is 0.39 dB
@@ -168,20 +169,20 @@ def write(
     }
     rows = clips.to_dict("records")
     with contextlib.ExitStack() as stack:
-        with study.locked(folder / "store"):
+        with files.locked(folder / "store"):
             missing = [base for base in facts if _held(folder, base) != facts[base]["digest"]]
             for base in missing:
                 _begin(folder, base, facts[base])
             digests = {base: facts[base]["digest"] for base in missing}
-            files = _files(stack, folder, digests)
+            opened = _files(stack, folder, digests)
         if not missing:
             return
         helpers = min(workers or torch.get_num_threads(), len(rows)) - 1
         with _helpers(helpers, (folder, digests, rows, settings, waveform, augment)):
-            done = _work(files, rows, settings, waveform, augment)
+            done = _work(opened, rows, settings, waveform, augment)
             for _ in progress(done, "+".join(missing), len(rows)):
                 pass
-    with study.locked(folder / "store"):
+    with files.locked(folder / "store"):
         for base in missing:
             if _held(folder, base) != facts[base]["digest"]:
                 _end(folder, base, facts[base])
@@ -198,7 +199,7 @@ def _compile(settings: Settings, augment: Callable[[np.ndarray, int, float, str]
         place = Path.home() / ".cache" / "numba"
         place.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(0).standard_normal(round(settings.rate * settings.duration))
-    with study.locked(place / "compile"):
+    with files.locked(place / "compile"):
         for base in BASES:
             image = settings.image(base)
             image(torch.from_numpy(np.resize(noise, image.samples).astype(np.float32))[None])
@@ -240,7 +241,7 @@ def _facts(clips: pd.DataFrame, settings: Settings, base: str) -> dict[str, Any]
 
 def _held(folder: Path, base: str) -> str:
     path = folder / f"{base}.json"
-    return study.load(path)["digest"] if path.exists() else ""
+    return files.load(path)["digest"] if path.exists() else ""
 
 
 def _part(folder: Path, base: str, digest: str) -> Path:
@@ -263,7 +264,7 @@ def _begin(folder: Path, base: str, facts: dict[str, Any]) -> None:
     with part.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         file.truncate(file.tell() + int(np.prod(facts["shape"])) * np.dtype(facts["dtype"]).itemsize)
-    with study.atomic(done) as empty:
+    with files.atomic(done) as empty:
         empty.write_bytes(bytes(len(facts["clips"])))
 
 
@@ -272,8 +273,8 @@ def _end(folder: Path, base: str, facts: dict[str, Any]) -> None:
     part, done = _part(folder, base, facts["digest"]), _done(folder, base, facts["digest"])
     (folder / f"{base}.json").unlink(missing_ok=True)
     if part.exists():  # else an earlier run ended between the two names
-        study.put(part, folder / f"{base}.npy")
-    study.save(folder / f"{base}.json", facts)
+        files.put(part, folder / f"{base}.npy")
+    files.save(folder / f"{base}.json", facts)
     done.unlink(missing_ok=True)
 
 
@@ -292,26 +293,26 @@ def _files(stack: contextlib.ExitStack, folder: Path, digests: dict[str, str]) -
     }
 
 
-def _work(files: dict[str, Any], rows, settings: Settings, waveform, augment) -> Iterator[int]:
+def _work(opened: dict[str, Any], rows, settings: Settings, waveform, augment) -> Iterator[int]:
     """Go through the clips, yielding each position that is finished, by this process or by another."""
-    study.keep_freed_memory()
-    images = {base: settings.image(base) for base in files["part"]}
+    keep_freed_memory()
+    images = {base: settings.image(base) for base in opened["part"]}
     left = list(range(len(rows)))
     while left:
         taken = []
         for position in left:
-            if not _claim(files["claims"], position):
+            if not _claim(opened["claims"], position):
                 taken.append(position)
                 continue
             try:
-                lacking = [base for base in images if os.pread(files["done"][base], 1, position) != b"\1"]
+                lacking = [base for base in images if os.pread(opened["done"][base], 1, position) != b"\1"]
                 sounds = _sounds(rows[position], settings, waveform, augment) if lacking else []
                 for base in lacking:
                     values = _values(sounds, images[base], settings, base)
-                    _put(files["part"][base], len(rows) - position, values)
-                    os.pwrite(files["done"][base], b"\1", position)
+                    _put(opened["part"][base], len(rows) - position, values)
+                    os.pwrite(opened["done"][base], b"\1", position)
             finally:
-                fcntl.lockf(files["claims"], fcntl.LOCK_UN, 1, position)
+                fcntl.lockf(opened["claims"], fcntl.LOCK_UN, 1, position)
             yield position
         if len(taken) == len(left):
             time.sleep(_WAIT)
@@ -401,7 +402,7 @@ class Images:
     def __init__(
         self, folder: str | os.PathLike, representation: str, append: str, device: str | torch.device
     ) -> None:
-        facts = {base: study.load(Path(folder) / f"{base}.json") for base in features.PARTS[representation]}
+        facts = {base: files.load(Path(folder) / f"{base}.json") for base in features.PARTS[representation]}
         self.bases = {base: np.load(Path(folder) / f"{base}.npy", mmap_mode="r") for base in facts}
         for base, stored in self.bases.items():
             if list(stored.shape) != facts[base]["shape"]:

@@ -26,7 +26,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from lib import defences, models, study
+from lib import defences, files, models, reporting
 
 TRAININGS = tuple(defences.DEFENCES)
 """The ``training`` axis: standard (chapter 3), adversarial, fgsm_rs, pgd, trades (chapter 5)."""
@@ -88,7 +88,7 @@ def fit(
     seed: int = 0,
     device: str | torch.device = "cpu",
     checkpoint: str | Path | None = None,
-    progress: Callable = study.progress,
+    progress: Callable = reporting.track,
     say: Callable[[str], None] = lambda line: None,
 ) -> pd.DataFrame:
     """Train ``model`` on the rows whose part is "train"; leave it, in evaluation mode, at its best state.
@@ -301,7 +301,7 @@ class _Run:
             "parts": self.parts,
         }
         tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-        with study.atomic(path) as part:
+        with files.atomic(path) as part:
             safetensors.torch.save_file(tensors, part, {"run": json.dumps(header)})
         self.writes, self.waited = time.perf_counter() - begin, 0.0
 
@@ -518,7 +518,7 @@ def pgd_right(
                 raise
             crafted = None
         if crafted is None:
-            study.note("batch halved to", str(-(-len(chosen) // 2)))
+            reporting.note("batch halved to", str(-(-len(chosen) // 2)))
             return np.concatenate([withstood(half) for half in np.array_split(chosen, 2)])
         with torch.no_grad():
             right = [model(z).argmax(1) == y for z in (x, crafted)]

@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 from IPython.display import Audio, Markdown, display
 
-from lib import data, download, figures, fingerprint, study
+from lib import figures, study
+from lib.data import audio, download, duplicates, manifest, readers, splits
 
 figures.use_style()
 
@@ -34,15 +35,15 @@ workers = 0  # threads; 0 is one a core
 
 # %%
 cell = study.Cell(build, dataset)
-if dataset in download.SOURCES and not data.present(dataset, data_folder):
+if dataset in download.SOURCES and not readers.present(dataset, data_folder):
     download.fetch(download.SOURCES[dataset], data_folder, mirror=mirror)
-manifest = data.manifest(dataset, data_folder, shortest=shortest, unusable=unusable, workers=workers)
-cell.save("clips.parquet", manifest)
-clips = data.clips(cell)
-print(f"{dataset}: {len(manifest)} clips, {len(manifest) - len(clips)} left out")
+listed = manifest.make(dataset, data_folder, shortest=shortest, unusable=unusable, workers=workers)
+cell.save("clips.parquet", listed)
+clips = manifest.usable(cell)
+print(f"{dataset}: {len(listed)} clips, {len(listed) - len(clips)} left out")
 
 # %%
-about = data.DATASETS.get(dataset)
+about = readers.DATASETS.get(dataset)
 Markdown(f"*{about.title}*, {about.licence}. {about.citation}." if about else f"*{dataset}*, your own.")
 
 # %% [markdown]
@@ -115,8 +116,8 @@ Markdown(out.to_markdown(index=False) if len(out) else "Nothing was left out.")
 
 # %%
 folds = sorted(clips["fold"].unique())
-leaks = {fold: len(data.leaks(data.split(clips, fold, copies=2))) for fold in folds}
-parted = data.leaks(data.split(clips, 1, "paper", copies=2))["what"].value_counts()
+leaks = {fold: len(splits.leaks(splits.split(clips, fold, copies=2))) for fold in folds}
+parted = splits.leaks(splits.split(clips, 1, "paper", copies=2))["what"].value_counts()
 at_random = f"{parted.get('recording', 0)} recordings and {parted.get('clip', 0)} clips"
 print(f"on two sides: {sum(leaks.values())} recordings or clips by folds, {at_random} in a random split")
 
@@ -127,7 +128,7 @@ print(f"on two sides: {sum(leaks.values())} recordings or clips by folds, {at_ra
 # come close without being copies, so a pair is a reason to listen, not a verdict.
 
 # %%
-near = fingerprint.near_duplicates(clips)
+near = duplicates.near_duplicates(clips)
 Markdown(near.head(12).to_markdown(index=False, floatfmt=".2f") if len(near) else "No pair comes close.")
 
 # %% [markdown]
@@ -138,7 +139,7 @@ Markdown(near.head(12).to_markdown(index=False, floatfmt=".2f") if len(near) els
 # %%
 for clip in clips[clips["path"] == ""].groupby("name").head(1).itertuples():
     print(clip.name)
-    display(Audio(data.waveform({"clip": clip.clip, "path": ""}, 16000, 2.5), rate=16000))
+    display(Audio(audio.waveform({"clip": clip.clip, "path": ""}, 16000, 2.5), rate=16000))
 
 # %%
 ends = sorted({balance.to_numpy().min(), balance.to_numpy().max()})

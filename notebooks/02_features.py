@@ -21,7 +21,8 @@ import soxr
 import torch
 from IPython.display import Markdown
 
-from lib import data, features, figures, store, study
+from lib import features, figures, reporting, store, study
+from lib.data import audio, manifest
 
 figures.use_style()
 
@@ -48,7 +49,7 @@ workers = 0  # processes; 0 is as many as the cell has threads
 
 # %%
 cell = study.Cell(build, dataset, representation)
-clips = data.clips(cell)
+clips = manifest.usable(cell)
 settings = store.Settings(
     bins,
     frames,
@@ -67,8 +68,8 @@ settings = store.Settings(
 )
 folder = cell.up(1).path("store")
 store.write(
-    folder, clips, representation, settings, waveform=data.waveform, augment=data.augment,
-    together=together, workers=workers, progress=study.progress,
+    folder, clips, representation, settings, waveform=audio.waveform, augment=audio.augment,
+    together=together, workers=workers, progress=reporting.track,
 )  # fmt: skip
 images = store.open(folder, representation)
 print(f"{cell}: {len(clips)} clips × {images.copies}, {images.size[0]} × {images.size[1]}")
@@ -88,7 +89,7 @@ print(f"{cell}: {len(clips)} clips × {images.copies}, {images.size[0]} × {imag
 
 # %%
 clip = clips.iloc[0]
-sound = data.waveform(clip, stft_rate, duration)
+sound = audio.waveform(clip, stft_rate, duration)
 magnitude = features.STFT(stft_rate, n_fft=n_fft, hop=hop)(torch.from_numpy(sound))
 reference = np.abs(librosa.stft(sound, n_fft=n_fft, hop_length=hop))
 difference = float(np.abs(magnitude.numpy() - reference).max() / reference.max())
@@ -116,7 +117,7 @@ print(f"ours and librosa's differ by at most {difference:.1e} of the peak")
 # remainder where the wavelet is only a few samples long: there PyWavelets holds each sample for its duration.
 
 # %%
-resampled = data.waveform(clip, dwt_rate, duration)
+resampled = audio.waveform(clip, dwt_rate, duration)
 begin = min(np.abs(resampled).argmax(), resampled.size - dwt_rate // 2)
 short = resampled[begin : begin + dwt_rate // 2]  # half a second from the loudest moment
 few = features.Scalogram(

@@ -18,7 +18,10 @@
 import pandas as pd
 from IPython.display import Markdown, display
 
-from lib import data, figures, metrics, models, published, store, study
+from lib import figures, metrics, models, names, store, study
+from lib.analysis import published
+from lib.data import manifest, splits
+from lib.device import choose_device
 from lib.training import cost, even, examine, fit
 
 figures.use_style()
@@ -48,11 +51,11 @@ leaks_at = ""  # representation/model/fold at which the leaks of a random split 
 
 # %%
 cell = study.Cell(build, dataset, representation, model, fold, training)
-clips = data.clips(cell)
-names = clips.drop_duplicates("label").sort_values("label")["name"].to_list()
+clips = manifest.usable(cell)
+classes = clips.drop_duplicates("label").sort_values("label")["name"].to_list()
 images = store.open(cell.up(1).path("store"), representation)
-where = study.device(device)
-print(f"{cell}: {len(images)} images of {images.size[0]} × {images.size[1]}, {len(names)} classes")
+where = choose_device(device)
+print(f"{cell}: {len(images)} images of {images.size[0]} × {images.size[1]}, {len(classes)} classes")
 
 # %% [markdown]
 # ## Six networks
@@ -69,11 +72,11 @@ print(f"{cell}: {len(images)} images of {images.size[0]} × {images.size[1]}, {l
 
 # %%
 counts = {
-    name: [models.parameters(models.outline(name, *shape)) for shape in ((1000, 3), (len(names), 1))]
+    name: [models.parameters(models.outline(name, *shape)) for shape in ((1000, 3), (len(classes), 1))]
     for name in models.NAMES
 }
 sizes = pd.DataFrame(counts, index=["as published", "here"]).T
-sizes.rename(index=figures.label).map("{:,}".format)
+sizes.rename(index=names.label).map("{:,}".format)
 
 # %% [markdown]
 # > **Paper.** ResNet-56 has more parameters than VGG-16 and ResNet-34, by percentages that section VIII
@@ -86,7 +89,7 @@ sizes.rename(index=figures.label).map("{:,}".format)
 claims = pd.DataFrame({"more than it [%]": published.PARAMETERS_ABOVE})
 claims["its parameters"] = sizes["as published"][claims.index]
 claims["so ResNet-56 has"] = (claims["its parameters"] * (1 + claims["more than it [%]"] / 100)).astype(int)
-display(claims.rename(index=figures.label).map("{:,}".format))
+display(claims.rename(index=names.label).map("{:,}".format))
 wide, narrow = claims["so ResNet-56 has"].max(), claims["so ResNet-56 has"].min()
 times = narrow / sizes.loc["resnet56", "here"]
 print(f"the claims differ by a factor of {wide / narrow:.1f}; the lesser is {times:.0f} times ours")
@@ -113,12 +116,12 @@ print(f"the claims differ by a factor of {wide / narrow:.1f}; the lesser is {tim
 # %%
 copies = images.copies
 number, seed = study.fold_and_seed(fold)
-split = data.split(clips, number, protocol, seed=seed, copies=copies)
+split = splits.split(clips, number, protocol, seed=seed, copies=copies)
 parts = split.groupby("part").agg(
     images=("row", "size"), clips=("position", "nunique"), recordings=("source", "nunique")
 )
-display(parts.loc[list(data.PARTS)])
-print(f"{len(data.leaks(split))} recordings or clips stand on two sides")
+display(parts.loc[list(splits.PARTS)])
+print(f"{len(splits.leaks(split))} recordings or clips stand on two sides")
 
 # %% [markdown]
 # ## Learning
@@ -132,7 +135,7 @@ print(f"{len(data.leaks(split))} recordings or clips stand on two sides")
 
 # %%
 start = {"pretrained": pretrained, "weights_folder": weights, "seed": seed}
-victim = models.build(model, len(names), images.size, **start)
+victim = models.build(model, len(classes), images.size, **start)
 models.whiten(victim, images, split.loc[split["part"] == "train", "row"])
 recipe = {
     "epochs": epochs, "patience": patience, "batch": batch, "learning_rate": learning_rate,
@@ -149,7 +152,7 @@ history = fit(victim, images, split, **recipe, checkpoint=checkpoint, say=print)
 # turns up while the training loss goes on falling, the network begins to learn its clips by heart.
 
 # %%
-figures.history(history.drop(columns="pgd_accuracy"), title=figures.point(str(cell)))
+figures.history(history.drop(columns="pgd_accuracy"), title=names.point(str(cell)))
 
 # %% [markdown]
 # ## The test
@@ -162,7 +165,7 @@ right = metrics.over_clips(clean["predicted"] == clean["label"])
 print(f"{right.value:.1%} of {right.over} named rightly (95 % interval {right.low:.1%} to {right.high:.1%})")
 
 # %%
-figures.confusion(clean["label"], clean["predicted"], names, title="tested clips")
+figures.confusion(clean["label"], clean["predicted"], classes, title="tested clips")
 
 # %%
 models.save(victim, cell.path("model.safetensors"))
@@ -187,15 +190,15 @@ checkpoint.unlink(missing_ok=True)
 
 # %%
 wanted = ("official", "random", "copies", "paper") if leaks_at == f"{representation}/{model}/{fold}" else ()
-splits = {name: data.split(clips, number, name, seed=seed, copies=copies) for name in wanted}
+ways = {name: splits.split(clips, number, name, seed=seed, copies=copies) for name in wanted}
 told = []
-for name, other in even(splits, seed).items():
-    learner = models.build(model, len(names), images.size, **start)
+for name, other in even(ways, seed).items():
+    learner = models.build(model, len(classes), images.size, **start)
     models.whiten(learner, images, other.loc[other["part"] == "train", "row"])
     fit(learner, images, other, **recipe, checkpoint=cell.path(f"{name}.safetensors"))
     rows = examine(learner, images, other, clips)
     accuracy = metrics.over_clips(rows["predicted"] == rows["label"])
-    crossing = data.leaks(other)["what"].value_counts()
+    crossing = splits.leaks(other)["what"].value_counts()
     told.append([name, crossing.get("recording", 0), crossing.get("clip", 0), *accuracy])
 
 # %%
@@ -212,15 +215,15 @@ leaks
 # %%
 best = history.loc[history["best"]].iloc[0]
 said = [
-    f"{figures.label(model)} on {figures.label(representation)} names {right.value:.1%} of {right.over} "
-    f"rightly, between {right.low:.1%} and {right.high:.1%}; guessing would name {1 / len(names):.0%}",
+    f"{names.label(model)} on {names.label(representation)} names {right.value:.1%} of {right.over} "
+    f"rightly, between {right.low:.1%} and {right.high:.1%}; guessing would name {1 / len(classes):.0%}",
     f"its best state is of epoch {best['epoch']:.0f} of {len(history)}, with "
     f"{best['validation_accuracy']:.1%} on the validation part",
     f"the training images of its last epoch it named rightly in {history['train_accuracy'].iloc[-1]:.1%}",
 ]
 checks = {
-    "it does better than guessing": right.low > 1 / len(names),
-    "no recording or clip stands on two sides": len(data.leaks(split)) == 0,
+    "it does better than guessing": right.low > 1 / len(classes),
+    "no recording or clip stands on two sides": len(splits.leaks(split)) == 0,
     "validation and test agree within the interval": right.low <= best["validation_accuracy"] <= right.high,
 }
 said += [f"**in doubt:** not true that {claim}" for claim, holds in checks.items() if not holds]

@@ -23,8 +23,11 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 
-from lib import attacks, data, figures, metrics, models, published, store, study
+from lib import attacks, figures, files, metrics, models, names, reporting, store, study
+from lib.analysis import published
 from lib.attacks import doubts
+from lib.data import manifest, splits
+from lib.device import choose_device
 
 figures.use_style()
 
@@ -59,10 +62,10 @@ seed = 0
 
 # %%
 cell = study.Cell(build, dataset, representation, model, fold, training)
-where = study.device(device)
+where = choose_device(device)
 weights = cell.path("model.safetensors")
 victim = foolbox.PyTorchModel(models.load(weights, where), bounds=(0, 1), device=where)
-catalogue = data.clips(cell)
+catalogue = manifest.usable(cell)
 images = store.open(cell.up(1).path("store"), representation)
 
 # %% [markdown]
@@ -77,7 +80,7 @@ images = store.open(cell.up(1).path("store"), representation)
 
 # %%
 tested = cell.load("clean.parquet").merge(catalogue.reset_index(names="position")[["clip", "position"]])
-chosen = data.choose(tested, clips, seed)
+chosen = splits.choose(tested, clips, seed)
 place = tested["position"].to_numpy() * images.copies
 x = images[chosen["position"].to_numpy() * images.copies]
 label = torch.tensor(chosen["label"].to_numpy())
@@ -226,11 +229,11 @@ starts = attacks.starting_points(images, place, named, target, list(chosen["clip
 # %%
 wanted = right[right["clip"].isin(catalogue.loc[catalogue["name"] == shown_class, "clip"])]
 shown = list(dict.fromkeys(pd.concat([wanted, right])["clip"]))[:5]
-pieces = attacks.Pieces(cell.path("04_attacks.pieces"), study.save, study.load, study.digest(weights))
+pieces = attacks.Pieces(cell.path("04_attacks.pieces"), files.save, files.load, files.digest(weights))
 rows, examples = attacks.climb(
     victim, x, label, target, list(chosen["clip"]), ladders,
     until=until, batch=batch, memory=memory, starts=starts, keep=pieces, show=shown,
-    progress=study.progress, say=print,
+    progress=reporting.track, say=print,
 )  # fmt: skip
 cell.save("attacks.parquet", rows)
 pieces.clear()
@@ -243,7 +246,7 @@ pieces.clear()
 # right of the last clip that fell; larger norms were not tried.
 
 # %%
-figures.fooling_curves(rows, budget=budget, title=figures.point(str(cell)))
+figures.fooling_curves(rows, budget=budget, title=names.point(str(cell)))
 
 # %% [markdown]
 # What it cost, and how much was changed: passes and queries are means over the attacked clips, norms over

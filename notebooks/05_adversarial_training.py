@@ -21,7 +21,10 @@ import torch
 from IPython.display import Markdown
 from torch.nn.functional import cross_entropy
 
-from lib import data, defences, figures, metrics, models, published, store, study
+from lib import defences, figures, metrics, models, names, store, study
+from lib.analysis import published
+from lib.data import manifest, splits
+from lib.device import choose_device
 from lib.training import cost, examine, fit, pgd_right
 
 figures.use_style()
@@ -57,12 +60,12 @@ device = "auto"  # cpu, cuda, or whichever is there
 
 # %%
 cell = study.Cell(build, dataset, representation, model, fold, training)
-clips = data.clips(cell)
+clips = manifest.usable(cell)
 classes = clips["label"].nunique()
 images = store.open(cell.up(1).path("store"), representation)
-where = study.device(device)
+where = choose_device(device)
 number, seed = study.fold_and_seed(fold)
-split = data.split(clips, number, protocol, seed=seed, copies=images.copies)
+split = splits.split(clips, number, protocol, seed=seed, copies=images.copies)
 victim = models.build(model, classes, images.size, pretrained=pretrained, weights_folder=weights, seed=seed)
 models.whiten(victim, images, split.loc[split["part"] == "train", "row"])
 print(
@@ -141,7 +144,7 @@ history = fit(
 )  # fmt: skip
 
 # %%
-figures.history(history, title=figures.point(str(cell)))
+figures.history(history, title=names.point(str(cell)))
 
 # %% [markdown]
 # ## What it costs in clean sounds
@@ -185,7 +188,7 @@ print(f"drop: {100 * drop.value:.1f} points over {drop.over}, {100 * drop.low:.1
 # %%
 plain = (images.settings.bins, images.settings.frames)
 epsilon = metrics.scaled_budget(published.BUDGET, plain)
-tested = data.choose(split[split["part"] == "test"], tried_clips, seed)
+tested = splits.choose(split[split["part"] == "test"], tried_clips, seed)
 victims = {training: victim}
 victims |= {"standard": models.load(control.path("model.safetensors"), where)} if len(before) else {}
 robust = pd.DataFrame({"clip": clips["clip"].iloc[tested["position"]].to_numpy()})
@@ -195,14 +198,14 @@ for name, other in victims.items():
     )
 cell.save("robust.parquet", robust)
 under = {name: metrics.over_clips(robust[name]) for name in victims}
-pd.DataFrame(under, index=["accuracy under PGD", "low", "high", "over"]).T.rename(index=figures.label)
+pd.DataFrame(under, index=["accuracy under PGD", "low", "high", "over"]).T.rename(index=names.label)
 
 # %%
 best = history.loc[history["best"]].iloc[0]
 left = under[training]
 fallen = history["pgd_accuracy"].max() - history["pgd_accuracy"].iloc[-1]
 said = [
-    f"{figures.label(training)} training of {figures.label(model)} on {figures.label(representation)} names "
+    f"{names.label(training)} training of {names.label(model)} on {names.label(representation)} names "
     f"{right.value:.1%} of {right.over} rightly, and {left.value:.1%} under PGD within ‖δ‖₂ = {epsilon:.3g}",
     f"its best state is of epoch {best['epoch']:.0f} of {len(history)}: on the validation part "
     f"{best['validation_accuracy']:.1%} clean, {best['pgd_accuracy']:.1%} under PGD within {budget:.3g} (ℓ∞)",

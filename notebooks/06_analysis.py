@@ -16,7 +16,8 @@ from pathlib import Path
 
 from IPython.display import Markdown, display
 
-from lib import claims, figures, metrics, published, report, results, study
+from lib import figures, metrics, names, study
+from lib.analysis import claims, published, report, results
 
 figures.use_style()
 
@@ -93,13 +94,13 @@ shelf.show("accuracy")
 
 # %%
 for representation, budget in report.budgets(found).items():
-    print(f"{figures.label(representation)}: ‖ε‖₂ ≤ {budget:.4g}, in place of {published.BUDGET:g}")
+    print(f"{names.label(representation)}: ‖ε‖₂ ≤ {budget:.4g}, in place of {published.BUDGET:g}")
 
 # %% [markdown]
 # The victim with the most fooled clips, by hand, to see what is averaged.
 
 # %%
-six = found.attacks[found.attacks["attack"].isin(figures.ATTACKS)]
+six = found.attacks[found.attacks["attack"].isin(names.ATTACKS)]
 ever = six.groupby(results.POINT)["fooled"].sum()
 if len(ever):
     point = ever.idxmax()
@@ -108,7 +109,7 @@ if len(ever):
     rates = metrics.fooling_rate(one, [budget / 4, budget / 2, budget, 4 * budget]).round(2)
     display(
         rates.set_axis(["ε/4", "ε/2", "ε", "4 ε"], axis=1).rename_axis(
-            figures.point("/".join([dataset, *point]))
+            names.point("/".join([dataset, *point]))
         )
     )
 
@@ -249,7 +250,7 @@ print(f"{sum(1 for _ in where.iterdir())} files in {where}, told in {made.name}"
 ledger = shelf.made["claims"].frame
 sizes = ", ".join(f"{size.rows} × {size.frames}" for size in found.sizes.drop_duplicates("rows").itertuples())
 said = [
-    f"{len(found.clean.groupby(results.POINT))} victims of {figures.label(dataset)}, folds and seeds "
+    f"{len(found.clean.groupby(results.POINT))} victims of {names.label(dataset)}, folds and seeds "
     f"{', '.join(found.folds)}, images of {sizes} values (rows × frames)",
     f"the ledger: {report.told(ledger)}",
 ]

@@ -23,7 +23,10 @@ import pandas as pd
 import torch
 from IPython.display import Audio, Image, Markdown, display
 
-from lib import attacks, data, figures, metrics, models, report, results, sound, store, study
+from lib import attacks, figures, metrics, models, names, reporting, sound, store, study
+from lib.analysis import report, results
+from lib.data import audio, manifest, splits
+from lib.device import choose_device
 
 figures.use_style()
 
@@ -44,20 +47,20 @@ seed = 0
 
 # %%
 cell = study.Cell(build, dataset)
-where = study.device(device)
+where = choose_device(device)
 pictures = Path(folder or cell.path("figures"))
-catalogue = data.clips(cell)
+catalogue = manifest.usable(cell)
 here = [point for point in results.points(build, dataset) if point.path("model.safetensors").is_file()]
 fold = fold or min(point.fold for point in here)
 here = [point for point in here if point.fold == fold]
 plain = [name for name in ("stft", "dwt") if name in {point.representation for point in here}]
 here = [point for point in here if point.representation in plain]
-here.sort(key=lambda point: list(figures.TRAININGS).index(point.training))  # standard first
+here.sort(key=lambda point: list(names.TRAININGS).index(point.training))  # standard first
 if not here:
     raise ValueError(f"{cell}: no victim of fold {fold} looks at STFT or DWT alone, which this chapter needs")
-pool = figures.in_order(point.model for point in here)
+pool = names.in_order(point.model for point in here)
 told = heard if heard in pool else pool[0]
-print(f"{len(here)} victims of fold {fold}; sounds are told of {figures.label(told)} on {', '.join(plain)}")
+print(f"{len(here)} victims of fold {fold}; sounds are told of {names.label(told)} on {', '.join(plain)}")
 
 # %% [markdown]
 # The same clips for every victim, and the same examples: BIM-a within the paper's budget, untargeted, so
@@ -65,8 +68,8 @@ print(f"{len(here)} victims of fold {fold}; sounds are told of {figures.label(to
 
 # %%
 number, _ = study.fold_and_seed(fold)
-tested = data.split(catalogue, number).query("part == 'test'")
-chosen = data.choose(tested, clips, seed)
+tested = splits.split(catalogue, number).query("part == 'test'")
+chosen = splits.choose(tested, clips, seed)
 label = torch.tensor(chosen["label"].to_numpy())
 names = catalogue.loc[chosen["position"], "clip"].to_list()
 stores = {name: store.open(cell.path("store"), name) for name in plain}
@@ -75,7 +78,7 @@ victims = {str(point): models.load(point.path("model.safetensors"), where) for p
 
 # %%
 examples = {}
-for point in study.progress(here, "examples"):
+for point in reporting.track(here, "examples"):
     images = x[point.representation].to(where)
     wrapped = foolbox.PyTorchModel(victims[str(point)], bounds=(0, 1), device=where)
     size = (stores[point.representation].settings.bins, images.shape[-1])
@@ -94,17 +97,17 @@ for point in study.progress(here, "examples"):
 
 # %%
 matrices, met = {}, []
-for representation in figures.in_order(stores):
+for representation in names.in_order(stores):
     mine = [point for point in here if point.representation == representation]
-    alias = {f"{figures.label(p.model)}, {p.training}": victims[str(p)] for p in mine}
-    made = {f"{figures.label(p.model)}, {p.training}": examples[str(p)] for p in mine}
+    alias = {f"{names.label(p.model)}, {p.training}": victims[str(p)] for p in mine}
+    made = {f"{names.label(p.model)}, {p.training}": examples[str(p)] for p in mine}
     matrices[representation] = sound.transfer(alias, x[representation], made, label)
     others = matrices[representation].to_numpy()[~np.eye(len(mine), dtype=bool)]
     met += others[np.isfinite(others)].tolist()
 transfer = pd.concat(matrices, names=["representation"])
 cell.save("transfer.csv", transfer.reset_index())
 for representation, frame in matrices.items():
-    title = figures.label(representation)
+    title = names.label(representation)
     matrix = figures.matrix(frame, unit="share fooled", title=title, y="made against", x="shown to")
     figures.export(matrix, frame.reset_index(), f"transfer_{representation}", pictures)
     display(Image(filename=str(pictures / f"transfer_{representation}.png"), embed=True))
@@ -128,7 +131,7 @@ for representation in plain:
     image = stores[representation].settings.image(representation).to(where)
     rows = [catalogue.loc[position] for position in chosen["position"]]
     duration = stores[representation].settings.duration
-    wave = torch.tensor(np.stack([data.waveform(row, image.rate, duration) for row in rows])).to(where)
+    wave = torch.tensor(np.stack([audio.waveform(row, image.rate, duration) for row in rows])).to(where)
     wave = wave / wave.abs().amax(1, keepdim=True).clamp_min(1e-9)
     for point in [p for p in here if p.representation == representation and p.model == told]:
         wanted = examples[str(point)][:, 0].to(where)
@@ -171,7 +174,7 @@ shown = pd.DataFrame(
     }
 )
 shown.index = pd.MultiIndex.from_tuples(
-    [(figures.label(one), figures.label(training)) for one, training in summary.index],
+    [(names.label(one), names.label(training)) for one, training in summary.index],
     names=["representation", "training"],
 )
 display(Markdown(report.markdown(shown)))
@@ -197,7 +200,7 @@ if dataset == "demo":
         if played["fooled"]
         else "not fooled"
     )
-    print(f"{played['clip']}, {figures.point(str(point))}: {still}")
+    print(f"{played['clip']}, {names.point(str(point))}: {still}")
     for wave in (clean, back, louder)[: 3 if change.any() else 2]:
         display(Audio(wave.numpy(), rate=int(image.rate)))
 
@@ -215,7 +218,7 @@ for name, (clean, _, image) in waves.items():
     victim, wrong = victims[name], {}
     with torch.no_grad():
         right = (victim(image(clean.to(where))[:, None]).argmax(1).cpu() == label).numpy()
-    for level in study.progress(levels, f"waveform attack, {name}"):
+    for level in reporting.track(levels, f"waveform attack, {name}"):
         changed = sound.attack(victim, image, clean.to(where), label.to(where), level=level, steps=wave_steps)
         with torch.no_grad():
             wrong[level] = (victim(image(changed)[:, None]).argmax(1).cpu() != label).numpy()
@@ -254,7 +257,7 @@ for source in both:
             wrong = (judge(seen).argmax(1).cpu() != label).numpy()
         across.loc[source, other] = wrong[right].mean() if right.any() else np.nan
 cell.save("across.csv", across.reset_index())
-figures.matrix(across, unit="share fooled", title=figures.label(told), y="made in", x="shown in")
+figures.matrix(across, unit="share fooled", title=names.label(told), y="made in", x="shown in")
 
 # %% [markdown]
 # ## What the split was worth
@@ -272,7 +275,7 @@ split if len(split) else print("no point of this fold was asked for it (leaks_at
 # %%
 cell.save("sound.parquet", trip)
 said = [
-    f"{figures.label(one)}, {figures.label(training)}: of {right} clips named rightly {fooled} are fooled as "
+    f"{names.label(one)}, {names.label(training)}: of {right} clips named rightly {fooled} are fooled as "
     f"an image and {kept} of these as a sound"
     for (one, training), right, fooled, kept in summary.iloc[:, :3].astype(int).itertuples(name=None)
 ]

@@ -37,7 +37,7 @@ import os
 import time
 from pathlib import Path
 
-from lib import study
+from lib import reporting, study
 
 # %% tags=["parameters"]
 build = "build"  # where the grid lies
@@ -50,7 +50,7 @@ BODY = """
 # %%
 cell = study.Cell({point})
 steps = 20
-for _ in study.progress(range(steps), "waiting"):
+for _ in reporting.track(range(steps), "waiting"):
     time.sleep(seconds / steps)
 
 # %%
@@ -172,7 +172,7 @@ class Real:
         import pandas as pd
         import soundfile
 
-        from lib import toy
+        from lib.data import toy
 
         self.folder = folder
         shutil.copy(ROOT / "Makefile", folder)

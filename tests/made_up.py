@@ -3,8 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from lib import figures
-from lib.results import ATTACKED, POINT, TIMES, Results
+from lib.analysis.results import ATTACKED, POINT, TIMES, Results
 
 LEAK = ["protocol", "recordings crossing", "clips crossing", "accuracy", "low", "high", "over"]
 
@@ -38,14 +37,14 @@ def grid(
                     robust = training != "standard"
                     share = accuracy[1] if robust else accuracy[0]
                     right = np.arange(clips) < round(share * clips)
-                    names = [f"{fold}-{i}" for i in range(clips)]
+                    ids = [f"{fold}-{i}" for i in range(clips)]
                     label = np.arange(clips) % 10
                     predicted = np.where(right, label, (label + 1) % 10)
                     clean += [
                         point | {"clip": c, "label": a, "predicted": b, "confidence": 0.9}
-                        for c, a, b in zip(names, label, predicted, strict=True)
+                        for c, a, b in zip(ids, label, predicted, strict=True)
                     ]
-                    for k, attack in enumerate((*figures.ATTACKS, *figures.CONTROLS)):
+                    for k, attack in enumerate((*names.ATTACKS, *names.CONTROLS)):
                         norm = level * (1 + 0.3 * k) * (ratio if robust else 1.0)
                         for i in np.flatnonzero(right):
                             held = i >= failing * clips
@@ -75,7 +74,7 @@ def grid(
     images = {
         name: {
             shown: np.clip(draw.random((height, 128)) * 0.3 + 0.01 * i, 0, 1).astype(np.float32)
-            for i, shown in enumerate(("original", *figures.ATTACKS))
+            for i, shown in enumerate(("original", *names.ATTACKS))
         }
         for name, height in rows.items()
     }

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from lib import attacks, study
-from lib.results import ATTACKED, POINT
+from lib import attacks, files
+from lib.analysis.results import ATTACKED, POINT
 from tests.test_attacks import CLASSES, FRAMES, ROWS, Curved, images, linear, named, starts_for, targets, wrap
 
 SMALL = {
@@ -177,7 +177,7 @@ def test_the_climb_ends_once_enough_are_fooled():
 def test_a_climb_that_was_cut_off_goes_on_and_ends_the_same(tmp_path):
     net, x, label, target, clips, starts = given()
     whole, seen = attacks.climb(wrap(net), x, label, target, clips, ladders(), starts=starts, batch=3)
-    pieces = attacks.Pieces(tmp_path / "pieces", study.save, study.load, version="a")
+    pieces = attacks.Pieces(tmp_path / "pieces", files.save, files.load, version="a")
     done = []
 
     def cut(name, work, after):
@@ -206,7 +206,7 @@ def test_a_climb_that_was_cut_off_goes_on_and_ends_the_same(tmp_path):
 
 def test_a_piece_of_other_settings_is_not_taken(tmp_path):
     net, x, label, target, clips, _ = given(3)
-    pieces = attacks.Pieces(tmp_path, study.save, study.load)
+    pieces = attacks.Pieces(tmp_path, files.save, files.load)
     made = {"only": ["DeepFool"]}
     attacks.climb(wrap(net), x, label, target, clips, ladders(**made), keep=pieces)
     before = len(list(tmp_path.iterdir()))
@@ -240,10 +240,10 @@ def test_bad_arguments_are_refused():
 
 
 def test_what_a_kill_leaves_of_a_piece_is_cleared_too(tmp_path):
-    """A kill while a piece is written leaves its part, which study.atomic names so."""
-    pieces = attacks.Pieces(tmp_path / "pieces", study.save, study.load)
+    """A kill while a piece is written leaves its part, which files.atomic names so."""
+    pieces = attacks.Pieces(tmp_path / "pieces", files.save, files.load)
     pieces("whole", lambda: {"a": torch.zeros(2)})
-    with study.atomic(tmp_path / "pieces" / "cut.safetensors") as part:
+    with files.atomic(tmp_path / "pieces" / "cut.safetensors") as part:
         part.write_text("cut")
         left = part.with_name(f"{part.name}0")
         left.write_text("cut")

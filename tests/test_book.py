@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from IPython.display import Audio
 
-from lib import book, figures, report, study
+from lib import figures, files
+from lib.analysis import report
+from lib.grid import book
 from tests import made_up
 
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
@@ -151,7 +153,7 @@ def folder(tmp_path_factory):
     demo.mkdir(parents=True)
     for name, notebook in chapters.items():
         nbformat.write(notebook, demo / f"{name}.ipynb")
-        study.save(demo / f"{name}.receipt.json", RECEIPT)
+        files.save(demo / f"{name}.receipt.json", RECEIPT)
         cells.append(f"build/demo/{name}.ipynb")
     figures.use_style()
     run = made_up.grid(dataset="demo")
@@ -162,7 +164,7 @@ def folder(tmp_path_factory):
     if (here / "figures").is_dir():
         shutil.copytree(here / "figures", root / "figures")
     (root / "lib").symlink_to(here / "lib")
-    command = [sys.executable, "-m", "lib.book", "build", *cells]
+    command = [sys.executable, "-m", "lib.grid.book", "build", *cells]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "open build/book/index.html in a browser\n"

@@ -11,7 +11,8 @@ import pytest
 import soundfile
 from conftest import recordings
 
-from lib import data, fingerprint, study
+from lib import reporting, study
+from lib.data import audio, duplicates, manifest, readers, splits
 
 RATE = 22050
 
@@ -68,7 +69,7 @@ def test_any_rate_depth_and_channels_become_one_mono_waveform(tmp_path, rate, ch
     tone = 0.5 * np.sin(2 * np.pi * 440 * t)
     path = tmp_path / "tone.wav"
     soundfile.write(path, np.stack([tone] * channels, axis=1), rate, subtype=form)
-    found = data.waveform({"clip": "tone", "path": str(path)}, RATE, 1.0)
+    found = audio.waveform({"clip": "tone", "path": str(path)}, RATE, 1.0)
     assert found.dtype == np.float32
     assert found.shape == (RATE,)
     spectrum = np.abs(np.fft.rfft(found[1000:-1000] * np.hanning(RATE - 2000)))
@@ -84,7 +85,7 @@ def test_any_rate_depth_and_channels_become_one_mono_waveform(tmp_path, rate, ch
 def test_any_container_is_read(tmp_path, kind, form):
     path = tmp_path / "clip"
     soundfile.write(path, noise(), RATE, format=kind, subtype=form)
-    samples, rate = data.decode(path)
+    samples, rate = audio.decode(path)
     assert rate == RATE
     assert abs(len(samples) - RATE // 2) < 3000
     assert samples.std() == pytest.approx(0.3, rel=0.2)
@@ -93,18 +94,18 @@ def test_any_container_is_read(tmp_path, kind, form):
 def test_channels_are_averaged(tmp_path):
     both = np.stack([np.full(1000, 0.5), np.full(1000, -0.1)], axis=1)
     soundfile.write(tmp_path / "a.wav", both, RATE, subtype="FLOAT")
-    found = data.waveform({"clip": "a", "path": str(tmp_path / "a.wav")}, RATE, 0.02)
+    found = audio.waveform({"clip": "a", "path": str(tmp_path / "a.wav")}, RATE, 0.02)
     assert found == pytest.approx(0.2)
 
 
 def test_a_short_clip_is_followed_by_silence_and_a_long_one_cut(tmp_path):
     soundfile.write(tmp_path / "a.wav", noise(0.05), RATE)
     row = {"clip": "a", "path": str(tmp_path / "a.wav")}
-    found = data.waveform(row, RATE, 1.0)
+    found = audio.waveform(row, RATE, 1.0)
     assert found.shape == (RATE,)
     assert found[: round(0.05 * RATE)].any()
     assert not found[round(0.05 * RATE) + 1 :].any()
-    assert data.waveform(row, RATE, 0.01).shape == (round(0.01 * RATE),)
+    assert audio.waveform(row, RATE, 0.01).shape == (round(0.01 * RATE),)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def test_a_short_clip_is_followed_by_silence_and_a_long_one_cut(tmp_path):
 def test_what_is_no_audio_is_said(tmp_path, content, said):
     (tmp_path / "a.wav").write_bytes(content)
     with pytest.raises(ValueError, match=said):
-        data.decode(tmp_path / "a.wav")
+        audio.decode(tmp_path / "a.wav")
 
 
 CONTAINERS = [
@@ -132,10 +133,10 @@ CONTAINERS = [
 def test_a_truncated_file_is_said(tmp_path, kind, form, share):
     path = tmp_path / "a"
     soundfile.write(path, noise(5.0), RATE, format=kind, subtype=form)
-    assert len(data.decode(path)[0]) > 4.9 * RATE
+    assert len(audio.decode(path)[0]) > 4.9 * RATE
     path.write_bytes(path.read_bytes()[: round(share * path.stat().st_size)])
     with pytest.raises(ValueError, match=r"truncated|decoded"):
-        data.decode(path)
+        audio.decode(path)
 
 
 @pytest.mark.parametrize("length", [0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000])
@@ -147,14 +148,14 @@ def test_a_length_that_was_not_known_in_time_is_not_believed(tmp_path, length):
     at = content.index(b"data") + 4
     content[at : at + 4] = length.to_bytes(4, "little")
     path.write_bytes(content)
-    assert len(data.decode(path)[0]) == RATE // 2
+    assert len(audio.decode(path)[0]) == RATE // 2
 
 
 @pytest.mark.parametrize("rate", [1, 20, 999, 2**31 - 1])
 def test_a_rate_that_no_sound_has_is_said(tmp_path, rate):
     soundfile.write(tmp_path / "a.wav", noise(), rate)
     with pytest.raises(ValueError, match=f"a rate of {rate} Hz"):
-        data.decode(tmp_path / "a.wav")
+        audio.decode(tmp_path / "a.wav")
 
 
 def test_a_header_that_promises_hours_is_not_believed(tmp_path):
@@ -165,7 +166,7 @@ def test_a_header_that_promises_hours_is_not_believed(tmp_path):
     content[22:26] = b"\xff" * 4
     path.write_bytes(content)
     with pytest.raises(ValueError, match="too long for a clip"):
-        data.decode(path)
+        audio.decode(path)
 
 
 def test_decoding_ahead_keeps_the_order_and_bounds_memory(tmp_path):
@@ -176,7 +177,7 @@ def test_decoding_ahead_keeps_the_order_and_bounds_memory(tmp_path):
         open_at_once.append(row)
         return int(row["clip"])
 
-    taken = data._ahead(call, (frame.iloc[n] for n in range(40)), 2)
+    taken = manifest._ahead(call, (frame.iloc[n] for n in range(40)), 2)
     assert [next(taken) for _ in range(3)] == [0, 1, 2]
     assert len(open_at_once) <= 3 + 2 * 2 + 1
     assert list(taken) == list(range(3, 40))
@@ -187,8 +188,8 @@ def test_decoding_ahead_keeps_the_order_and_bounds_memory(tmp_path):
 
 def test_a_manifest_has_a_row_a_clip_and_labels_from_0(tmp_path):
     esc50(tmp_path)
-    frame = data.manifest("esc50", str(tmp_path))
-    assert list(frame.columns) == list(data.COLUMNS)
+    frame = manifest.make("esc50", str(tmp_path))
+    assert list(frame.columns) == list(manifest.COLUMNS)
     assert len(frame) == 20
     assert sorted(frame["label"].unique()) == [0, 1]
     assert dict(zip(frame["label"], frame["name"], strict=True)) == {0: "dog", 1: "rain"}
@@ -199,7 +200,7 @@ def test_a_manifest_has_a_row_a_clip_and_labels_from_0(tmp_path):
 
 def test_esc10_is_the_part_of_esc50_that_its_table_says(tmp_path):
     esc50(tmp_path)
-    frame = data.manifest("esc10", str(tmp_path))
+    frame = manifest.make("esc10", str(tmp_path))
     assert len(frame) == 10
     assert set(frame["name"]) == {"dog"}
 
@@ -212,7 +213,7 @@ def test_the_table_names_the_file_whatever_its_ending(tmp_path):
     table.to_csv(root / "meta/esc50.csv", index=False)
     (root / "audio" / old).unlink()
     soundfile.write(root / "audio" / table.loc[0, "filename"], noise(), RATE)
-    assert data.manifest("esc50", str(tmp_path))["path"][0].endswith(".flac")
+    assert manifest.make("esc50", str(tmp_path))["path"][0].endswith(".flac")
 
 
 def test_a_clip_that_cannot_be_used_is_kept_with_its_reason(tmp_path):
@@ -227,7 +228,7 @@ def test_a_clip_that_cannot_be_used_is_kept_with_its_reason(tmp_path):
         soundfile.write(root / "audio" / table.loc[n, "filename"], spoilt, RATE, subtype="FLOAT")
     soundfile.write(root / "audio" / table.loc[5, "filename"], noise() * 0 + 0.5, RATE)
     soundfile.write(root / "audio" / table.loc[6, "filename"], noise(0.05), RATE)
-    frame = data.manifest("esc50", str(tmp_path), unusable=0.2)
+    frame = manifest.make("esc50", str(tmp_path), unusable=0.2)
     assert len(frame) == 40
     assert re.search("silent", frame["problem"][0])
     assert re.search("shorter than 0.02 s", frame["problem"][1])
@@ -236,10 +237,10 @@ def test_a_clip_that_cannot_be_used_is_kept_with_its_reason(tmp_path):
     assert re.search("silent: every sample is 0.5", frame["problem"][5])
     assert (frame["problem"][6:] == "").all()
     with pytest.raises(ValueError, match=r"6 of 40 clips cannot be used.*unusable = 0\.01.*silent"):
-        data.manifest("esc50", str(tmp_path))
+        manifest.make("esc50", str(tmp_path))
     cell = study.Cell(str(tmp_path / "build"), "esc50")
     cell.save("clips.parquet", frame)
-    assert len(data.clips(cell)) == 34
+    assert len(manifest.usable(cell)) == 34
 
 
 def test_the_quiet_share_of_a_clip_is_what_was_appended(tmp_path):
@@ -247,23 +248,23 @@ def test_the_quiet_share_of_a_clip_is_what_was_appended(tmp_path):
     table = pd.read_csv(root / "meta/esc50.csv")
     padded = np.concatenate([noise(0.3), np.zeros((round(0.7 * RATE), 1))])
     soundfile.write(root / "audio" / table.loc[0, "filename"], padded, RATE)
-    quiet = data.manifest("esc50", str(tmp_path))["quiet"]
+    quiet = manifest.make("esc50", str(tmp_path))["quiet"]
     assert quiet[0] == pytest.approx(0.7, abs=0.02)
     assert (quiet[1:] == 0).all()
 
 
 def test_who_reads_the_manifest_notes_its_hash(tmp_path, monkeypatch):
-    monkeypatch.setenv(study.NOTES, str(tmp_path / "notes"))
+    monkeypatch.setenv(reporting.NOTES, str(tmp_path / "notes"))
     esc50(tmp_path)
     cell = study.Cell(str(tmp_path / "build"), "esc50", "dwt", "resnet18", "1", "standard")
-    path = cell.up(1).save("clips.parquet", data.manifest("esc50", str(tmp_path)))
-    data.clips(cell)
-    assert study.notes(tmp_path / "notes")["data"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    path = cell.up(1).save("clips.parquet", manifest.make("esc50", str(tmp_path)))
+    manifest.usable(cell)
+    assert reporting.notes(tmp_path / "notes")["data"] == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_workers_do_not_change_the_manifest(tmp_path):
     esc50(tmp_path)
-    one, four = (data.manifest("esc50", str(tmp_path), workers=n) for n in (1, 4))
+    one, four = (manifest.make("esc50", str(tmp_path), workers=n) for n in (1, 4))
     pd.testing.assert_frame_equal(one, four)
 
 
@@ -291,18 +292,18 @@ def test_a_faulty_table_is_said_in_one_sentence(tmp_path, edit, error, said):
     root = esc50(tmp_path)
     edit(pd.read_csv(root / "meta/esc50.csv").astype(object)).to_csv(root / "meta/esc50.csv", index=False)
     with pytest.raises(error, match=said) as caught:
-        data.manifest("esc50", str(tmp_path))
+        manifest.make("esc50", str(tmp_path))
     assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_data_set_and_a_missing_folder_are_said(tmp_path):
     with pytest.raises(ValueError, match="dataset = 'esc51' is none of demo, esc10"):
-        data.read("esc51", str(tmp_path))
+        readers.read("esc51", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"no folder .*ESC-50.*make data DATASETS=esc50"):
-        data.read("esc50", str(tmp_path))
+        readers.read("esc50", str(tmp_path))
     (tmp_path / "ESC-50").mkdir()
     with pytest.raises(FileNotFoundError, match=r"esc50\.csv is not there"):
-        data.read("esc50", str(tmp_path))
+        readers.read("esc50", str(tmp_path))
 
 
 def test_urbansound8k_names_files_by_fold(tmp_path):
@@ -316,7 +317,7 @@ def test_urbansound8k_names_files_by_fold(tmp_path):
         rows.append([name, 100 + n, 0, 4, 1, n % 3 + 1, n % 2, ["siren", "drilling"][n % 2]])
     columns = ["slice_file_name", "fsID", "start", "end", "salience", "fold", "classID", "class"]
     pd.DataFrame(rows, columns=columns).to_csv(root / "metadata/UrbanSound8K.csv", index=False)
-    frame = data.manifest("urbansound8k", str(tmp_path))
+    frame = manifest.make("urbansound8k", str(tmp_path))
     assert frame["rate"].to_list() == [8000 * (1 + n) for n in range(6)]
     assert frame["source"].to_list() == [str(100 + n) for n in range(6)]
     assert frame["name"].to_list() == ["siren", "drilling"] * 3
@@ -325,7 +326,7 @@ def test_urbansound8k_names_files_by_fold(tmp_path):
 @pytest.mark.parametrize(("name", "clips"), [("ESC-10", 400), ("UrbanSound8K", 297)])
 def test_real_tables_are_read(name, clips):
     folder = recordings(name)
-    frame = data.read({"ESC-10": "esc10"}.get(name, "urbansound8k"), str(folder.parent))
+    frame = readers.read({"ESC-10": "esc10"}.get(name, "urbansound8k"), str(folder.parent))
     assert len(frame) == clips
     assert sorted(frame["label"].unique()) == list(range(10))
     assert frame.groupby("source")["fold"].nunique().max() == 1
@@ -336,7 +337,7 @@ def test_real_tables_are_read(name, clips):
 
 def test_a_folder_of_one_s_own_gets_grouped_folds(tmp_path):
     own(tmp_path, plain())
-    frame = data.manifest("mine", str(tmp_path))
+    frame = manifest.make("mine", str(tmp_path))
     assert frame.groupby("source")["fold"].nunique().max() == 1
     counts = pd.crosstab(frame["name"], frame["fold"]).to_numpy()
     assert counts.max() - counts.min() <= 2
@@ -346,34 +347,34 @@ def test_a_folder_of_one_s_own_gets_grouped_folds(tmp_path):
 def test_given_folds_are_kept(tmp_path):
     rows = [(*row, n % 3 + 1) for n, row in enumerate(plain())]
     own(tmp_path, rows)
-    assert data.manifest("mine", str(tmp_path))["fold"].to_list() == [row[3] for row in rows]
+    assert manifest.make("mine", str(tmp_path))["fold"].to_list() == [row[3] for row in rows]
 
 
 def test_too_few_recordings_are_said(tmp_path):
     own(tmp_path, plain(sources=2))
     with pytest.raises(ValueError, match=r"clips\.csv: class 'class 0' has 2 recordings; .* need 3"):
-        data.manifest("mine", str(tmp_path))
+        manifest.make("mine", str(tmp_path))
 
 
 def test_two_folds_or_one_class_are_too_few(tmp_path):
     own(tmp_path, [(*row, n % 2 + 1) for n, row in enumerate(plain())], "two")
     with pytest.raises(ValueError, match=r"clips\.csv: 2 folds are too few"):
-        data.read("two", str(tmp_path))
+        readers.read("two", str(tmp_path))
     own(tmp_path, plain(classes=1), "one")
     with pytest.raises(ValueError, match=r"clips\.csv: every clip has the label 'class 0'"):
-        data.read("one", str(tmp_path))
+        readers.read("one", str(tmp_path))
 
 
 def test_labels_may_be_numbers_with_gaps(tmp_path):
     own(tmp_path, [(path, ["10", "2", "-1"][int(path[0])], source) for path, _, source in plain()])
-    frame = data.read("mine", str(tmp_path))
+    frame = readers.read("mine", str(tmp_path))
     assert dict(zip(frame["name"], frame["label"], strict=True)) == {"-1": 0, "2": 1, "10": 2}
 
 
 def test_a_clip_without_a_source_is_a_recording_of_its_own(tmp_path):
     rows = [(path, label, source if n % 2 else "") for n, (path, label, source) in enumerate(plain())]
     own(tmp_path, rows)
-    frame = data.read("mine", str(tmp_path))
+    frame = readers.read("mine", str(tmp_path))
     assert frame["source"].to_list() == [source or path for path, _, source in rows]
 
 
@@ -393,9 +394,9 @@ def test_a_clip_without_a_source_is_a_recording_of_its_own(tmp_path):
 )
 def test_forms_of_a_table_do_not_matter(tmp_path, edit):
     file = own(tmp_path, plain()) / "clips.csv"
-    before = data.read("mine", str(tmp_path))
+    before = readers.read("mine", str(tmp_path))
     file.write_bytes(edit(file.read_bytes().rstrip(b"\n") + b"\n"))
-    pd.testing.assert_frame_equal(before, data.read("mine", str(tmp_path)))
+    pd.testing.assert_frame_equal(before, readers.read("mine", str(tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -425,7 +426,7 @@ def test_a_faulty_table_of_one_s_own_is_said_in_one_sentence(tmp_path, edit, sai
     file = own(tmp_path, plain()) / "clips.csv"
     file.write_bytes(edit(file.read_bytes()))
     with pytest.raises(ValueError, match=said) as caught:
-        data.read("mine", str(tmp_path))
+        readers.read("mine", str(tmp_path))
     assert str(tmp_path / "mine") in str(caught.value) or "mine: " in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -434,7 +435,7 @@ def test_a_faulty_table_of_one_s_own_is_said_in_one_sentence(tmp_path, edit, sai
 def test_a_fold_that_is_none_is_said(tmp_path, fold):
     own(tmp_path, [(*row, fold if n == 3 else n % 3 + 1) for n, row in enumerate(plain())])
     with pytest.raises(ValueError, match=rf"clips\.csv: fold = '{fold}' in line 5 is no whole number from 1"):
-        data.read("mine", str(tmp_path))
+        readers.read("mine", str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -453,14 +454,14 @@ def test_what_is_no_file_is_said_and_not_waited_for(tmp_path, put, said):
     path.unlink()
     put(path)
     with pytest.raises(FileNotFoundError, match=rf"mine: .*, named by the CSV, {said} \(1 of 36"):
-        data.read("mine", str(tmp_path))
+        readers.read("mine", str(tmp_path))
 
 
 def test_names_may_be_of_any_script(tmp_path):
     names = ["зяблик", "シジュウカラ", "Blåmeis, hun"]
     rows = [(f"{names[c]}/ä {s}.wav", names[c], f"{c}-{s}") for c in range(3) for s in range(3)]
     own(tmp_path, rows)
-    frame = data.manifest("mine", str(tmp_path))
+    frame = manifest.make("mine", str(tmp_path))
     assert set(frame["name"]) == set(names)
     assert (frame["problem"] == "").all()
 
@@ -468,7 +469,7 @@ def test_names_may_be_of_any_script(tmp_path):
 # ------------------------------------------------------------------------------------- folds and splits
 
 
-def manifest(clips_a_source=4, sources=30, seed=0):
+def listed(clips_a_source=4, sources=30, seed=0):
     rng, n = np.random.default_rng(seed), clips_a_source * sources
     source = np.repeat(np.arange(sources), clips_a_source)
     frame = pd.DataFrame({"clip": [f"c{i}" for i in range(n)], "source": source.astype(str)})
@@ -479,8 +480,8 @@ def manifest(clips_a_source=4, sources=30, seed=0):
 @pytest.mark.parametrize("fold", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("copies", [1, 5])
 def test_no_recording_and_no_copy_crosses_an_official_split(fold, copies):
-    frame = data.split(manifest(), fold, "official", copies=copies)
-    assert len(data.leaks(frame)) == 0
+    frame = splits.split(listed(), fold, "official", copies=copies)
+    assert len(splits.leaks(frame)) == 0
     assert set(frame.loc[frame["part"] != "train", "copy"]) == {0}
     assert (frame.loc[frame["part"] == "test", "fold"] == fold).all()
     parts = frame.groupby("part")["position"].nunique()
@@ -488,30 +489,35 @@ def test_no_recording_and_no_copy_crosses_an_official_split(fold, copies):
 
 
 def test_over_the_folds_every_clip_is_tested_once():
-    frame = manifest()
-    tested = [p for fold in range(1, 6) for p in data.split(frame, fold).query("part == 'test'")["position"]]
+    frame = listed()
+    tested = [
+        p for fold in range(1, 6) for p in splits.split(frame, fold).query("part == 'test'")["position"]
+    ]
     assert sorted(tested) == list(range(len(frame)))
 
 
 def test_a_planted_leak_is_found():
-    frame = data.split(manifest(), 1, copies=3)
+    frame = splits.split(listed(), 1, copies=3)
     row = frame.index[(frame["part"] == "train") & (frame["copy"] == 1)][0]
     frame.loc[row, "part"] = "test"
-    found = data.leaks(frame)
+    found = splits.leaks(frame)
     assert set(found["what"]) == {"recording", "clip"}
     assert str(frame.loc[row, "source"]) in found["which"].to_list()
 
 
 @pytest.mark.parametrize(("protocol", "leak"), [("random", {"recording"}), ("copies", {"recording", "clip"})])
 def test_each_leak_of_the_paper_s_split_stands_alone(protocol, leak):
-    found = data.leaks(data.split(manifest(), 1, protocol, copies=3))
+    found = splits.leaks(splits.split(listed(), 1, protocol, copies=3))
     assert set(found["what"]) == leak
-    assert set(data.leaks(data.split(manifest(), 1, "paper", copies=3))["what"]) == {"recording", "clip"}
+    assert set(splits.leaks(splits.split(listed(), 1, "paper", copies=3))["what"]) == {
+        "recording",
+        "clip",
+    }
 
 
 def test_the_paper_s_split_tests_30_percent_and_depends_on_the_seed():
-    frame = manifest()
-    one, again, other = (data.split(frame, 1, "paper", seed=seed, copies=2) for seed in (0, 0, 1))
+    frame = listed()
+    one, again, other = (splits.split(frame, 1, "paper", seed=seed, copies=2) for seed in (0, 0, 1))
     assert (one["part"] == "test").mean() == pytest.approx(0.3)
     pd.testing.assert_frame_equal(one, again)
     assert not one["part"].equals(other["part"])
@@ -527,18 +533,18 @@ def test_the_paper_s_split_tests_30_percent_and_depends_on_the_seed():
 )
 def test_unknown_folds_and_protocols_are_said(words, said):
     with pytest.raises(ValueError, match=said):
-        data.split(manifest(), *words)
+        splits.split(listed(), *words)
 
 
 def test_chosen_clips_are_even_seeded_and_nested():
-    frame = manifest()
-    ten, twenty = data.choose(frame, 9, seed=3), data.choose(frame, 18, seed=3)
+    frame = listed()
+    ten, twenty = splits.choose(frame, 9, seed=3), splits.choose(frame, 18, seed=3)
     assert set(ten["clip"]) < set(twenty["clip"])
     assert twenty["label"].value_counts().to_list() == [6, 6, 6]
     assert twenty["source"].nunique() == 18
-    assert set(data.choose(frame, 9, seed=4)["clip"]) != set(ten["clip"])
+    assert set(splits.choose(frame, 9, seed=4)["clip"]) != set(ten["clip"])
     with pytest.raises(ValueError, match="n = -1"):
-        data.choose(frame, -1)
+        splits.choose(frame, -1)
 
 
 # -------------------------------------------------------------------------------------- near-duplicates
@@ -549,15 +555,15 @@ def test_a_fingerprint_forgets_level_cut_and_rate():
     slow = np.repeat(rng.uniform(0.1, 1, 40), 2205)
     sound = np.convolve(rng.standard_normal(len(slow)), [1, 0.9, 0.5], "same") * slow
     other = np.cumsum(rng.standard_normal(len(slow)))
-    mark = fingerprint.fingerprint(sound, 22050)
+    mark = duplicates.fingerprint(sound, 22050)
 
     def apart(mark, other):
         return np.sqrt(np.mean((mark - other) ** 2))
 
-    assert apart(mark, fingerprint.fingerprint(0.01 * sound, 22050)) < 1e-3
-    assert apart(mark, fingerprint.fingerprint(np.roll(sound, 500), 22050)) < 0.5
-    assert apart(mark, fingerprint.fingerprint(other, 22050)) > 3
-    assert np.isfinite(fingerprint.fingerprint(np.zeros(100), 8000)).all()
+    assert apart(mark, duplicates.fingerprint(0.01 * sound, 22050)) < 1e-3
+    assert apart(mark, duplicates.fingerprint(np.roll(sound, 500), 22050)) < 0.5
+    assert apart(mark, duplicates.fingerprint(other, 22050)) > 3
+    assert np.isfinite(duplicates.fingerprint(np.zeros(100), 8000)).all()
 
 
 def test_a_clip_that_was_planted_in_another_fold_is_found(tmp_path):
@@ -565,8 +571,8 @@ def test_a_clip_that_was_planted_in_another_fold_is_found(tmp_path):
     root = own(tmp_path, rows)
     samples, rate = soundfile.read(root / rows[0][0])
     soundfile.write(root / rows[2][0], 0.5 * samples, rate)
-    frame = data.manifest("mine", str(tmp_path))
-    found = fingerprint.near_duplicates(frame)
+    frame = manifest.make("mine", str(tmp_path))
+    found = duplicates.near_duplicates(frame)
     assert (found["clip"][0], found["other"][0]) == (rows[0][0], rows[2][0])
     assert found["distance"][0] < 0.1
     assert not found["same_file"][0]

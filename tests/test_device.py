@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from lib import attacks, models, study, training
+from lib import attacks, device, models, reporting, training
 from lib.attacks import ladder
+from lib.device import choose_device
 from tests.test_attacks import Curved, wrap
 from tests.test_attacks_climb import given, ladders
 
@@ -24,22 +25,22 @@ def gpu(monkeypatch):
 
 
 def test_the_device_is_the_gpu_where_there_is_one(gpu, tmp_path, monkeypatch):
-    monkeypatch.setenv(study.NOTES, str(tmp_path / "notes"))
-    assert study.device() == torch.device("cuda")
-    assert study.device("cuda:1") == torch.device("cuda:1")
-    assert study.notes(tmp_path / "notes") == {"device": "a fake cuda:1"}
-    assert study.device("cpu") == torch.device("cpu")
+    monkeypatch.setenv(reporting.NOTES, str(tmp_path / "notes"))
+    assert choose_device() == torch.device("cuda")
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+    assert reporting.notes(tmp_path / "notes") == {"device": "a fake cuda:1"}
+    assert choose_device("cpu") == torch.device("cpu")
     with pytest.raises(ValueError, match=r"'cuda:2', but 2 CUDA devices are there"):
-        study.device("cuda:2")
+        choose_device("cuda:2")
 
 
 def test_cells_that_share_a_gpu_share_its_memory(gpu, monkeypatch):
-    study.device()
+    choose_device()
     assert gpu == []
-    monkeypatch.setenv(study.CELLS, "4")
-    study.device("cpu")
+    monkeypatch.setenv(device.CELLS, "4")
+    choose_device("cpu")
     assert gpu == []
-    study.device("cuda:1")
+    choose_device("cuda:1")
     assert gpu == [(0.25, torch.device("cuda:1"))]
 
 
@@ -162,7 +163,7 @@ def test_pgd_halves_its_batch_and_comes_out_the_same(monkeypatch, tmp_path):
         return forward(images)
 
     monkeypatch.setattr(victim, "forward", short)
-    monkeypatch.setenv(study.NOTES, str(tmp_path / "notes"))
+    monkeypatch.setenv(reporting.NOTES, str(tmp_path / "notes"))
     found = training.pgd_right(victim, x, range(9), labels, budget=0.01, steps=2, batch=8)
     assert found.tolist() == whole.tolist()
-    assert "batch halved to" in study.notes(tmp_path / "notes")
+    assert "batch halved to" in reporting.notes(tmp_path / "notes")

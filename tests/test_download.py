@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lib import download
+from lib.data import download
 
 TABLE = "meta/esc50.csv"
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from conftest import await_that
 
-from lib import execute, guard
+from lib.grid import execute, guard
 
 KNOWN = {
     "build": "build",
@@ -113,7 +113,7 @@ class Door:
 
     def command(self, *words):
         paths = [str(self.folder / "note.py"), str(self.target), "-p", "folder", str(self.folder)]
-        return [sys.executable, "-m", "lib.execute", *paths, *words]
+        return [sys.executable, "-m", "lib.grid.execute", *paths, *words]
 
     def start(self, *words):
         (self.folder / "tmp").mkdir(exist_ok=True)

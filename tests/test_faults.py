@@ -26,7 +26,8 @@ from safetensors import safe_open
 from test_execute import Door, gone
 from test_make import ALL
 
-from lib import execute, guard, study, verify
+from lib import files
+from lib.grid import execute, guard, verify
 
 SEED = 1  # of the moments
 PATIENCE = 600.0  # s for anything to happen, on a machine that does much else
@@ -83,7 +84,7 @@ def family(make, target):
     with contextlib.suppress(psutil.NoSuchProcess):
         for process in psutil.Process(make.pid).children(recursive=True):
             words = process.cmdline()
-            if "lib.execute" in words and target in words:
+            if "lib.grid.execute" in words and target in words:
                 found["runner"] = process.pid
                 for child in process.children():
                     for name, sign in (("kernel", "ipykernel_launcher"), ("guard", "guard.py")):
@@ -110,7 +111,7 @@ def whole(build):
             with safe_open(path, framework="np") as file:
                 assert list(file.keys())
         elif path.suffix in (".parquet", ".csv", ".json"):
-            study.load(path)
+            files.load(path)
 
 
 def kept(build):
@@ -250,7 +251,7 @@ def uninterrupted(real):
     seconds = {}
     for path in (real.folder / "quiet" / "small").rglob("*.receipt.json"):
         cell = path.relative_to(real.folder / "quiet" / "small").as_posix().removesuffix(".receipt.json")
-        seconds[cell] = study.load(path)["seconds"]
+        seconds[cell] = files.load(path)["seconds"]
     return real.folder / "quiet", seconds, time.monotonic() - begin
 
 
@@ -308,7 +309,7 @@ def test_cells_at_once_and_workers_change_nothing_and_another_batch_of_attacks_o
     assert not [line for line in the_same(quiet, again) if not re.search(attacked, line)]
     for path in quiet.rglob("04_attacks.receipt.json"):
         one, other = (
-            study.load(build / path.parent.relative_to(quiet) / "attacks.parquet") for build in (quiet, again)
+            files.load(build / path.parent.relative_to(quiet) / "attacks.parquet") for build in (quiet, again)
         )
         drawn = ["clip", "attack", "label", "target", "before"]
         pd.testing.assert_frame_equal(one[drawn], other[drawn])
@@ -335,14 +336,14 @@ def test_a_runner_ends_with_its_make(tiny):
 HALF_WRITTEN = """\
 # %%
 import time
-from lib import study
+from lib import files
 
 # %% tags=["parameters"]
 folder = "."  # where a file is half written
 ends = "hang"
 
 # %%
-with study.atomic(folder + "/build/rows.json") as part:
+with files.atomic(folder + "/build/rows.json") as part:
     part.write_text("half of it")
     while ends == "hang":
         time.sleep(0.1)
@@ -423,7 +424,7 @@ def test_bytes_reach_the_disk_before_the_name_and_the_name_before_we_go_on(tmp_p
         ".json": {"a": 1}, ".parquet": pd.DataFrame({"a": [1]}), ".csv": pd.DataFrame({"a": [1]}),
         ".safetensors": {"a": torch.zeros(3)}, ".md": "text",
     }[Path(name).suffix]  # fmt: skip
-    study.save(tmp_path / name, content)
+    files.save(tmp_path / name, content)
     (first, part, size), (second, old, new), (third, folder, _) = happened
     assert (first, second, third) == ("fsync", "replace", "fsync")
     assert (part, new, folder) == (old, name, tmp_path.name)

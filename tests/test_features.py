@@ -11,7 +11,8 @@ import scipy.signal
 import torch
 from conftest import recordings
 
-from lib import data, features
+from lib import features
+from lib.data import audio
 
 RATE = 16000
 SECOND = np.arange(RATE) / RATE
@@ -154,7 +155,7 @@ def test_recordings_agree_with_the_reference():
     folder = recordings("ESC-10") / "audio"
     scalogram = features.Scalogram(RATE, bins=8, frames=16)
     for path in sorted(folder.glob("*.ogg"))[::101]:
-        sound = torch.from_numpy(data.waveform({"path": str(path), "clip": path.stem}, RATE, 5.0))
+        sound = torch.from_numpy(audio.waveform({"path": str(path), "clip": path.stem}, RATE, 5.0))
         wanted = np.abs(reference(scalogram, sound))
         assert np.abs(scalogram(sound).numpy() - wanted).max() <= EXACT * wanted.max()
 

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import figures, report
+from lib import figures, names
+from lib.analysis import report
 from tests import made_up
 
 NEAREST_GREY = 7.0  # of lightness 0 to 100, between two colours of a family
@@ -33,7 +34,7 @@ def lab(colour: str, seen) -> np.ndarray:
     return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
 
 
-@pytest.mark.parametrize("family", [figures.ATTACKS, figures.MODELS, figures.REPRESENTATIONS], ids=len)
+@pytest.mark.parametrize("family", [names.ATTACKS, names.MODELS, names.REPRESENTATIONS], ids=len)
 def test_colours_of_a_family_are_told_apart_in_grey_and_by_the_colour_blind(family):
     for one, other in itertools.combinations(family, 2):
         colours = [figures.COLOURS[name] for name in (one, other)]
@@ -44,17 +45,15 @@ def test_colours_of_a_family_are_told_apart_in_grey_and_by_the_colour_blind(fami
             assert apart >= NEAREST_COLOUR, (one, other, who, apart)
 
 
-@pytest.mark.parametrize(
-    "family", [figures.ATTACKS, figures.MODELS, figures.REPRESENTATIONS, figures.TRAININGS]
-)
+@pytest.mark.parametrize("family", [names.ATTACKS, names.MODELS, names.REPRESENTATIONS, names.TRAININGS])
 def test_markers_and_dashes_repeat_what_colour_says(family):
     for means in (figures.MARKERS, figures.DASHES, figures.COLOURS):
         assert len({str(means[name]) for name in family}) == len(family)
 
 
 def test_names_are_in_the_papers_order_and_others_follow():
-    assert figures.in_order(["mine", "vgg16", "googlenet", "vgg16"]) == ["googlenet", "vgg16", "mine"]
-    assert figures.point("esc10/dwt/resnet18/1.3/standard") == "ESC-10, DWT, ResNet-18, fold 1.3, standard"
+    assert names.in_order(["mine", "vgg16", "googlenet", "vgg16"]) == ["googlenet", "vgg16", "mine"]
+    assert names.point("esc10/dwt/resnet18/1.3/standard") == "ESC-10, DWT, ResNet-18, fold 1.3, standard"
 
 
 def norms() -> pd.DataFrame:
@@ -97,8 +96,8 @@ def test_curves_of_a_grid_are_stairs_with_the_worst_case_behind_them():
     run = made_up.grid(representations=("stft",))
     figure = report.fooling_curves(run).figure
     lines = {line.get_label(): line for line in figure.axes[0].lines}
-    assert {line.get_drawstyle() for name, line in lines.items() if name in figures.ATTACKS} == {"steps-post"}
-    assert all(lines[figures.WORST].get_zorder() < lines[name].get_zorder() for name in figures.ATTACKS)
+    assert {line.get_drawstyle() for name, line in lines.items() if name in names.ATTACKS} == {"steps-post"}
+    assert all(lines[names.WORST].get_zorder() < lines[name].get_zorder() for name in names.ATTACKS)
     assert "ε = 0.247" in [text.get_text() for text in figure.axes[0].texts]
     victim = run.attacks.query("attack == 'PIA' and training == 'standard' and model == 'alexnet'")
     drawn = lines["PIA"].get_xdata()
@@ -109,7 +108,7 @@ def test_an_attack_that_did_not_fool_says_so_under_its_picture():
     for failing, said in ((1.0, True), (0.0, False)):
         part = report.figure_1(made_up.grid(representations=("stft",), failing=failing))
         under = [axes.get_xlabel() for axes in part.figure.axes if "δ" in axes.get_xlabel()]
-        assert len(under) == len(figures.ATTACKS)
+        assert len(under) == len(names.ATTACKS)
         assert all(("not fooled" in text) == said for text in under)
         assert (part.frame["fooled"] != said).all()
 
@@ -161,7 +160,7 @@ def test_a_matrix_writes_every_number_and_a_dash_where_there_is_none():
 def test_levels_of_any_number_of_series_have_bars_a_little_apart(series):
     points = (
         [("stft", "dwt")[k // 2] for k in range(series)],
-        [list(figures.TRAININGS)[k % 2] for k in range(series)],
+        [list(names.TRAININGS)[k % 2] for k in range(series)],
     )
     rows = [(r, t, snr, 0.5, 0.2, np.nan) for r, t in zip(*points, strict=True) for snr in (20.0, 50.0)]
     frame = pd.DataFrame(rows, columns=["representation", "training", "snr", "rate", "low", "high"])

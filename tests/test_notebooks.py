@@ -8,7 +8,8 @@ from pathlib import Path
 import jupytext
 import pytest
 
-from lib import execute, study
+from lib import study
+from lib.grid import execute
 
 NOTEBOOKS = sorted(Path("notebooks").glob("0*.py"))
 SETTINGS = sorted(Path("params").glob("**/*.yaml"))
@@ -94,7 +95,7 @@ def test_cells_are_short(chapter):
 
 
 def test_no_number_of_the_paper_is_typed(chapter):
-    """Accuracies and ratios as the tables print them, 67.83 or 1.412, come from lib/published.csv."""
+    """Accuracies and ratios as the tables print them, 67.83 or 1.412, come from published.csv."""
     prose = "\n".join(cell.source for cell in read(chapter).cells if cell.cell_type == "markdown")
     assert not re.findall(r"(?<![\d.])(?:[4-9]\d\.\d\d|[12]\.\d{3})(?!\d)", prose)
 

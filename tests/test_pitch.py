@@ -4,7 +4,7 @@ import librosa
 import numpy as np
 import pytest
 
-from lib import pitch
+from lib.data import pitch
 
 RATE = 22050
 FACTORS = [0.75, 0.9, 1.15, 1.5]  # the paper's

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lib import plan, study
+from lib import files, study
+from lib.grid import plan
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ def planned(tmp_path, capsys):
         build = tmp_path / "build"
         for path, seconds, *more in receipts:
             told = {"parameters": {}, "device": "cpu", "cpu_seconds": seconds, "peak_memory_mib": 2048.0}
-            study.save(build / f"{path}.receipt.json", told | dict(*more))
+            files.save(build / f"{path}.receipt.json", told | dict(*more))
         listed = tmp_path / "cells"
         listed.write_text(" ".join(f"{build}/{path}.ipynb" for path in cells))
         code = plan.main(["--build", str(build), "--params", str(params), "--cells", str(listed)])

@@ -16,7 +16,9 @@ import pytest
 from IPython.display import Audio
 from PIL import Image
 
-from lib import figures, publish, report, results, study
+from lib import figures, files
+from lib.analysis import report, results
+from lib.grid import publish
 from tests import made_up
 
 COPIES = sorted(Path("notebooks").glob("0*.ipynb"))
@@ -212,7 +214,7 @@ def made(tmp_path):
     return folder
 
 
-def files(folder: Path) -> dict[str, bytes]:
+def contents(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
     }
@@ -225,7 +227,7 @@ def test_figures_are_put_in_place_of_the_old_ones_and_told(made, tmp_path):
     (made / ".accuracy.png.host.1").write_bytes(b"half")
     publish.shelve(made, shelf)
     (made / ".accuracy.png.host.1").unlink()
-    assert files(shelf) == files(made)
+    assert contents(shelf) == contents(made)
     assert [path.name for path in shelf.parent.iterdir()] == ["esc10"]
     told = publish.index(shelf.parent).read_text()
     assert "## [ESC-10](esc10/README.md)" in told
@@ -279,7 +281,7 @@ def test_a_cell_of_other_code_is_refused_and_other_text_is_taken(tmp_path):
     cell = tmp_path / "build/01_data.ipynb"
     cell.parent.mkdir()
     nbformat.write(executed(), cell)
-    study.save(cell.with_suffix(".receipt.json"), RECEIPT)
+    files.save(cell.with_suffix(".receipt.json"), RECEIPT)
     with pytest.raises(publish.Refused, match="executed from other code"):
         publish.read(cell, tmp_path)
     (tmp_path / "01_data.py").write_text(SOURCE.replace("# # 1 · Data", "# # 1 · The data\n# Said better."))
@@ -310,7 +312,7 @@ def test_make_publish_runs_what_is_missing_and_leaves_copies_and_figures(tiny, m
     def standing() -> dict:
         """The copies and figures that lie there, byte for byte."""
         there = {path: path.read_bytes() for path in copies.values() if path.exists()}
-        return there | files(tiny.folder / "figures")
+        return there | contents(tiny.folder / "figures")
 
     before = standing()
     runs = tiny.runs()

@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from lib import figures, published
+from lib import names
+from lib.analysis import published
 
 
 def test_every_cell_of_three_tables_is_there_once():
@@ -18,8 +19,8 @@ def test_every_cell_of_three_tables_is_there_once():
 @pytest.mark.parametrize("dataset", published.DATASETS)
 def test_names_and_order_are_those_of_the_study(dataset):
     frame = published.table("accuracy_percent", dataset)
-    assert list(frame.columns) == list(figures.MODELS)
-    assert list(frame.index) == list(figures.REPRESENTATIONS)
+    assert list(frame.columns) == list(names.MODELS)
+    assert list(frame.index) == list(names.REPRESENTATIONS)
 
 
 @pytest.mark.parametrize(

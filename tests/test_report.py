@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import claims, figures, metrics, report, results, tables
+from lib import figures, metrics, names
+from lib.analysis import claims, report, results, tables
+from lib.analysis.results import POINT
 from lib.metrics import Estimate
-from lib.results import POINT
 from tests import made_up
 
 
@@ -46,7 +47,7 @@ def test_table_2_counts_only_clips_fooled_within_the_scaled_budget(found):
     assert budget == pytest.approx(metrics.scaled_budget(3, (64, 128)))
     frame = tables.fooling(found, report.budgets(found))
     rows = found.attacks.query("representation == 'stft' and model == 'alexnet' and training == 'standard'")
-    six = rows[rows["attack"].isin(figures.ATTACKS)]
+    six = rows[rows["attack"].isin(names.ATTACKS)]
     by_hand = 100 * np.mean([(part["l2"] <= budget).mean() for _, part in six.groupby("attack")])
     where = {"representation": "stft", "model": "alexnet", "training": "standard"}
     assert value(frame, measure="fooling_auc_percent", **where)["value"] == pytest.approx(by_hand)
@@ -276,5 +277,5 @@ def test_one_representation_refutes_nothing_of_most():
     models = ("resnet56", "alexnet")
     behind = made_up.grid(models=models, representations=("stft",))
     assert said(behind, "ResNet-56 has the highest accuracy")["verdict"] == claims.OPEN
-    everywhere = made_up.grid(models=models, representations=tuple(figures.REPRESENTATIONS))
+    everywhere = made_up.grid(models=models, representations=tuple(names.REPRESENTATIONS))
     assert said(everywhere, "ResNet-56 has the highest accuracy")["verdict"] == claims.FAILS

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import results, study
+from lib import study
+from lib.analysis import results
 
 CLIPS = ["a", "b"]
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from conftest import outside
 
-from lib import execute
+from lib.grid import execute
 
 SOURCES = [*sorted(Path("lib").rglob("*.py")), *sorted(Path("notebooks").glob("*.py"))]
 PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle"}

@@ -217,8 +217,9 @@ def test_what_cannot_be_is_refused(tmp_path, call, said):
 BOTH = """
 import sys
 from tests.test_store import SETTINGS, augment, clips, waveform
-from lib import data, store
-store.write(sys.argv[1], clips(), "stft_tonnetz", SETTINGS, waveform=waveform, augment=data.augment)
+from lib import store
+from lib.data import audio
+store.write(sys.argv[1], clips(), "stft_tonnetz", SETTINGS, waveform=waveform, augment=audio.augment)
 """
 
 

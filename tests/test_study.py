@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import study
+from lib import files, reporting, study
+from lib.device import choose_device
 
 
 def test_a_point_is_its_path(tmp_path):
@@ -47,23 +48,23 @@ def test_seeds_depend_on_the_words_alone():
 @pytest.mark.parametrize("name", ["rows.parquet", "rows.csv"])
 def test_frames_come_back(tmp_path, name):
     rows = pd.DataFrame({"clip": ["a", "b"], "l2": [0.5, 1.5]})
-    study.save(tmp_path / name, rows)
+    files.save(tmp_path / name, rows)
     pd.testing.assert_frame_equal(
-        pd.DataFrame(study.load(tmp_path / name)).astype({"clip": object}), rows.astype({"clip": object})
+        pd.DataFrame(files.load(tmp_path / name)).astype({"clip": object}), rows.astype({"clip": object})
     )
 
 
 def test_tensors_come_back_with_their_metadata(tmp_path):
-    study.save(tmp_path / "x.safetensors", ({"x": torch.arange(6.0).reshape(2, 3).T}, {"clip": "a"}))
-    tensors, metadata = study.load(tmp_path / "x.safetensors")
+    files.save(tmp_path / "x.safetensors", ({"x": torch.arange(6.0).reshape(2, 3).T}, {"clip": "a"}))
+    tensors, metadata = files.load(tmp_path / "x.safetensors")
     assert torch.equal(tensors["x"], torch.arange(6.0).reshape(2, 3).T)
     assert metadata == {"clip": "a"}
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path):
-    path = study.save(tmp_path / "facts.json", {"a": 1})
+    path = files.save(tmp_path / "facts.json", {"a": 1})
     with pytest.raises(ValueError, match="JSON"):
-        study.save(path, {"a": float("nan")})
+        files.save(path, {"a": float("nan")})
     assert json.loads(path.read_text()) == {"a": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["facts.json"]
 
@@ -73,39 +74,40 @@ def test_bytes_are_on_disk_before_the_name_is(tmp_path, monkeypatch):
     fsync, replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda handle: (order.append("fsync"), fsync(handle)))
     monkeypatch.setattr(os, "replace", lambda a, b: (order.append("rename"), replace(a, b)))
-    study.save(tmp_path / "a.txt", "text")
+    files.save(tmp_path / "a.txt", "text")
     assert order == ["fsync", "rename", "fsync"]
 
 
 def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"rows\.parquet"):
-        study.load(tmp_path / "rows.parquet")
+        files.load(tmp_path / "rows.parquet")
     with pytest.raises(ValueError, match="xyz"):
-        study.save(tmp_path / "rows.xyz", {})
+        files.save(tmp_path / "rows.xyz", {})
 
 
 @pytest.mark.parametrize("name", ["tpu", "meta", "cuda:99"])
 def test_a_device_that_is_not_there_is_named(name):
     with pytest.raises(ValueError, match=name):
-        study.device(name)
+        choose_device(name)
 
 
 def test_progress_passes_everything_on_and_tells_the_runner(tmp_path, monkeypatch):
-    monkeypatch.setenv(study.PROGRESS, str(tmp_path / "progress"))
-    monkeypatch.setattr(study, "_PROGRESS_EVERY", 0.0)
-    assert list(study.progress(range(4), "counting")) == [0, 1, 2, 3]
+    monkeypatch.setenv(reporting.PROGRESS, str(tmp_path / "progress"))
+    monkeypatch.setattr(reporting, "_PROGRESS_EVERY", 0.0)
+    assert list(reporting.track(range(4), "counting")) == [0, 1, 2, 3]
     lines = (tmp_path / "progress").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["counting 1/4", "counting 2/4", "counting 3/4"]
-    monkeypatch.delenv(study.PROGRESS)
-    assert list(study.progress(iter("ab"), "letters")) == ["a", "b"]
+    monkeypatch.delenv(reporting.PROGRESS)
+    assert list(reporting.track(iter("ab"), "letters")) == ["a", "b"]
 
 
 FAULTS = """
 import resource, sys
 import numpy as np
-from lib import study
+from lib import files, reporting, study
+from lib.device import choose_device, keep_freed_memory
 if sys.argv[1] == "kept":
-    study.keep_freed_memory()
+    keep_freed_memory()
 for turn in range(10):
     if turn == 2:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from lib import data, fingerprint, toy
+from lib.data import duplicates, readers, toy
 
 
 def test_toy_sounds_have_the_form_of_a_data_set():
-    frame = data.read("demo", "")
+    frame = readers.read("demo", "")
     assert len(frame) == 400
     assert frame["name"].nunique() == 10
     assert (frame.groupby(["name", "fold"]).size() == 8).all()
@@ -30,7 +30,7 @@ def test_a_toy_sound_is_seeded_and_can_be_heard(name):
 
 def test_takes_of_a_recording_resemble_each_other_more_than_other_recordings():
     frame = toy.clips()
-    marks = {clip: fingerprint.fingerprint(toy.sound(clip), toy.RATE) for clip in frame["clip"][::1][:80]}
+    marks = {clip: duplicates.fingerprint(toy.sound(clip), toy.RATE) for clip in frame["clip"][::1][:80]}
     within, between = [], []
     some = frame[frame["clip"].isin(marks)]
     for one in some.itertuples():

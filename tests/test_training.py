@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from lib import data, defences, models, training
+from lib import defences, models, training
+from lib.data import splits
 
 CLASSES, SIDE = 3, 32
 QUICK = {"batch": 8, "learning_rate": 0.003, "steps": 2, "pgd_steps": 2, "pgd_clips": 6}
@@ -164,21 +165,21 @@ def test_no_recording_and_no_copy_crosses_the_official_folds_and_a_planted_leak_
     clips = pd.DataFrame({"clip": range(60), "label": np.arange(60) % 3, "source": np.arange(60) // 2})
     clips["fold"] = clips["source"] % 5 + 1
     for fold in range(1, 6):
-        official = data.split(clips, fold, copies=3)
-        assert len(data.leaks(official)) == 0
+        official = splits.split(clips, fold, copies=3)
+        assert len(splits.leaks(official)) == 0
         assert (official.loc[official["part"] != "train", "copy"] == 0).all()
         planted = official.copy()
         tested = planted.index[planted["part"] == "test"][0]
         planted.loc[tested, "part"] = "train"  # its recording's other take is still tested
-        assert data.leaks(planted)["what"].to_list() == ["recording"]
+        assert splits.leaks(planted)["what"].to_list() == ["recording"]
         copied = official.loc[[tested]].assign(copy=1, row=official.loc[tested, "row"] + 1, part="train")
-        assert "clip" in set(data.leaks(pd.concat([official, copied], ignore_index=True))["what"])
+        assert "clip" in set(splits.leaks(pd.concat([official, copied], ignore_index=True))["what"])
     for protocol, leaks in (
         ("random", {"recording"}),
         ("copies", {"recording", "clip"}),
         ("paper", {"recording", "clip"}),
     ):
-        assert set(data.leaks(data.split(clips, 1, protocol, copies=3))["what"]) == leaks
+        assert set(splits.leaks(splits.split(clips, 1, protocol, copies=3))["what"]) == leaks
 
 
 # --- killed and resumed -------------------------------------------------------------------------------

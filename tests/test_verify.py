@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import study, verify
+from lib import files
+from lib.grid import verify
 
 
 def again(tiny, *words):
-    command = [sys.executable, "-m", "lib.verify", "--share", "1", *words]
+    command = [sys.executable, "-m", "lib.grid.verify", "--share", "1", *words]
     return subprocess.run(command, cwd=tiny.folder, capture_output=True, text=True, check=False)
 
 
@@ -25,7 +26,7 @@ def test_a_cell_that_draws_by_chance_is_found_out_and_the_others_are_not(tiny):
     before = {path: path.read_bytes() for path in (tiny.folder / "build").rglob("*") if path.is_file()}
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "lib.verify", "--share", "1"],
+        [sys.executable, "-m", "lib.grid.verify", "--share", "1"],
         cwd=tiny.folder, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
@@ -52,7 +53,7 @@ def test_tables_are_compared_by_value_and_seconds_left_out(tmp_path, column, val
     other = frame.copy()
     other[column] = [value, *other.get(column, pd.Series([0, 0]))[1:]]
     for name, content in (("a.parquet", frame), ("b.parquet", other)):
-        study.save(tmp_path / name, content)
+        files.save(tmp_path / name, content)
     found = verify.difference(tmp_path / "a.parquet", tmp_path / "b.parquet")
     assert said in found
     assert bool(said) == bool(found)
@@ -62,10 +63,10 @@ def test_tensors_are_compared_by_value_and_their_header_by_what_it_says(tmp_path
     told = dict.fromkeys("abcdefgh", "said")  # in another order in nearly every process
     write = (
         "import sys, torch; from lib import study; "
-        "study.save(sys.argv[1], ({'x': torch.tensor([0.0, 1.0])}, {n: 'said' for n in 'abcdefgh'}))"
+        "files.save(sys.argv[1], ({'x': torch.tensor([0.0, 1.0])}, {n: 'said' for n in 'abcdefgh'}))"
     )
     one, other = tmp_path / "one.safetensors", tmp_path / "other.safetensors"
-    study.save(one, ({"x": torch.tensor([0.0, 1.0])}, told))
+    files.save(one, ({"x": torch.tensor([0.0, 1.0])}, told))
     subprocess.run([sys.executable, "-c", write, other], check=True)
     assert verify.difference(one, other) == ""
     for content, said in [
@@ -74,5 +75,5 @@ def test_tensors_are_compared_by_value_and_their_header_by_what_it_says(tmp_path
         (({"y": torch.tensor([0.0, 1.0])}, told), "x became y"),
         (({"x": torch.tensor([0.0, 1.0])}, told | {"a": "else"}), "its header"),
     ]:
-        study.save(other, content)
+        files.save(other, content)
         assert said in verify.difference(one, other)

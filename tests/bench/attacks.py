@@ -21,7 +21,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from lib import attacks, data, models, store, study
+from lib import attacks, files, models, store, study
+from lib.data import manifest, splits
 
 POINTS = ("esc10/dwt/resnet18/1/standard", "demo/dwt/resnet18/1/standard")
 STEPS, STEP, EPSILON = 40, 1 / 255, 6.0  # of BIM: cap, ζ, ‖δ‖₂
@@ -291,13 +292,13 @@ def clips(point: str, build: str, n: int) -> Bench:
     net = models.load(cell.path("model.safetensors"))
     for weight in net.parameters():
         weight.requires_grad_(True)  # as a peer meets it
-    catalogue = data.clips(cell)
+    catalogue = manifest.usable(cell)
     images = store.open(cell.up(1).path("store"), cell.representation)
     clean = cell.load("clean.parquet")
     right = clean[clean["predicted"] == clean["label"]].merge(
         catalogue.reset_index(names="position")[["clip", "position"]]
     )
-    right = data.choose(right, min(n, len(right)), 0)
+    right = splits.choose(right, min(n, len(right)), 0)
     label = torch.tensor(right["label"].tolist())
     target = attacks.wrong_labels(label, catalogue["label"].nunique(), 0, list(right["clip"]))
     return Bench(net, images[np.array(right["position"]) * (len(images) // len(catalogue))], label, target)
@@ -337,7 +338,7 @@ def main() -> None:
             bench(many, {"pia"}, given.nes_clips)
             b.rows += many.rows
     finally:
-        path = study.save(Path(given.build) / "bench" / "attacks.json", [header, *b.rows])
+        path = files.save(Path(given.build) / "bench" / "attacks.json", [header, *b.rows])
         print(json.dumps(header), path)
 
 

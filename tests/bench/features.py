@@ -26,7 +26,9 @@ import pandas as pd
 import pywt
 import torch
 
-from lib import data, features, store, study
+from lib import features, files, store
+from lib.data import audio, readers
+from lib.device import keep_freed_memory
 
 DURATION, BINS, FRAMES = 5.0, 768, 1568
 SETTINGS = store.Settings(
@@ -46,7 +48,7 @@ def clips(count: int) -> pd.DataFrame:
     """Clips of ESC-10, evenly spread, or toy sounds."""
     folder = os.environ.get("STUDY_DATA", "../shared/data")
     dataset = "esc10" if (Path(folder) / "ESC-10").is_dir() else "demo"
-    frame = data.read(dataset, folder)
+    frame = readers.read(dataset, folder)
     return frame.iloc[np.linspace(0, len(frame) - 1, count).astype(int)].reset_index(drop=True)
 
 
@@ -122,7 +124,7 @@ def compare(frame: pd.DataFrame) -> list[dict]:
     """
     mine, their = ours(), peers()
     rates = (SETTINGS.stft_rate, SETTINGS.dwt_rate, features.TONNETZ_RATE)
-    sounds = [tuple(data.waveform(row, rate, DURATION) for rate in rates) for _, row in frame.iterrows()]
+    sounds = [tuple(audio.waveform(row, rate, DURATION) for rate in rates) for _, row in frame.iterrows()]
     # One after the other over all clips, as in use: a peer's arrays of gigabytes cool the caches.
     us = {what: over(call, sounds) for what, call in mine.items()}
     them = {pair: over(call, sounds) for pair, call in their.items()}
@@ -147,7 +149,7 @@ def errors(frame: pd.DataFrame) -> pd.Series:
     scalogram = features.Scalogram(SETTINGS.dwt_rate, bins=BINS, frames=FRAMES)
     found = []
     for row in frame.to_dict("records"):
-        x = data.waveform(row, SETTINGS.dwt_rate, DURATION)
+        x = audio.waveform(row, SETTINGS.dwt_rate, DURATION)
         padded, rows, columns = 2 * len(x), slice(None, None, 16), slice(None, None, 49)
         spectrum, f = np.fft.rfft(x.astype(np.float64), padded), np.fft.rfftfreq(padded)
         s = scalogram.scales[rows, None]
@@ -166,7 +168,7 @@ def prepare(workers: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         begin, before = time.monotonic(), sum(os.times()[:4])
         store.write(
-            folder, frame, "stft", small, waveform=data.waveform, augment=data.augment, workers=workers
+            folder, frame, "stft", small, waveform=audio.waveform, augment=audio.augment, workers=workers
         )
         taken = time.monotonic() - begin
     spent = sum(os.times()[:4]) - before
@@ -199,7 +201,7 @@ def anonymous(count: int) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         store.write(
-            folder, frame, "dwt", small, waveform=_noise, augment=data.augment,
+            folder, frame, "dwt", small, waveform=_noise, augment=audio.augment,
             workers=1, together=False, progress=watch,
         )  # fmt: skip
         images = store.open(folder, "dwt")
@@ -240,7 +242,7 @@ def main() -> None:
         prepare(settings.prepare)
         return
     torch.set_num_threads(1)
-    study.keep_freed_memory()  # as who writes a store does; peers gain by it too
+    keep_freed_memory()  # as who writes a store does; peers gain by it too
     warnings.simplefilter("ignore")  # of the peers
     frame = clips(settings.clips)
     header = {
@@ -261,7 +263,7 @@ def main() -> None:
     rows.append(memory())
     if settings.prepare:
         rows.append(prepare(settings.prepare))
-    study.save(Path(settings.build) / "bench" / "features.json", [header, *rows])
+    files.save(Path(settings.build) / "bench" / "features.json", [header, *rows])
     print(pd.DataFrame(rows).to_string(index=False))
     print(f"error of the scalogram: median {error.median():.1e}, largest {error.max():.1e} of the peak")
     for row in rows:

@@ -1,6 +1,6 @@
 """What the machinery costs beside the work: ``python -m tests.bench.grid``, or ``make bench-grid``.
 
-- ``overhead``: CPU seconds of an almost empty notebook through ``lib.execute``, runner, kernel and guard
+- ``overhead``: CPU seconds of an almost empty notebook through ``lib.grid.execute``, runner, kernel and guard
   together, beside papermill's own command on the same notebook, in turn; medians and the median ratio.
 - ``imports``: the same with the first code cell of the chapter that imports most, beside 6 s.
 - ``noop``: seconds of ``make all`` where every cell of the full grid is there, beside 1 s.
@@ -25,7 +25,7 @@ from pathlib import Path
 
 import jupytext
 
-from lib import study
+from lib import files
 
 LIMIT = 6.0  # CPU s of a cell that does nothing but import
 NOOP = 1.0  # s
@@ -58,7 +58,13 @@ def cpu(command: list[str]) -> float:
 def ours(folder: Path, source: str) -> list[str]:
     """The command that runs a percent source by the study's runner."""
     (folder / "note.py").write_text(source, encoding="utf-8")
-    return [sys.executable, "-m", "lib.execute", str(folder / "note.py"), str(folder / "ours" / "note.ipynb")]
+    return [
+        sys.executable,
+        "-m",
+        "lib.grid.execute",
+        str(folder / "note.py"),
+        str(folder / "ours" / "note.ipynb"),
+    ]
 
 
 def theirs(folder: Path, source: str) -> list[str]:
@@ -174,7 +180,7 @@ def main() -> None:
         if given.j2:
             header["part"] = " ".join(PART)
             rows += parallel(folder)
-    path = study.save(Path(given.build) / "bench" / "grid.json", [header, *rows])
+    path = files.save(Path(given.build) / "bench" / "grid.json", [header, *rows])
     wanted = {"overhead": 1.0, "imports": 1.0, "noop 974": 1.0, "noop 1454": 1.0, "j2": 1.0}
     wanted["j2, one thread"] = 1.6
     for found in rows:

@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from torch.nn.functional import cross_entropy
 
-from lib import defences, models, study, training
+from lib import defences, files, models, training
 
 IMAGES, SIZE, CLASSES = 32, (64, 128), 10
 PAIRS = {"fgsm": 30, "fgsm-rs": 10, "pgd": 8, "trades": 6}
@@ -161,7 +161,7 @@ def main() -> None:
     rows.append(row("fgsm", "plain loop", pairs(stepper("adversarial"), plain_fgsm(), short(8))))
     rows.append(row("fit", "bare loop", fit_loop(count=short(4)), "s an image"))
     rows.append(row("memory", "clean", [(peak("adversarial"), peak("standard"))], "MiB"))
-    path = study.save(Path(given.build) / "bench" / "training.json", rows)
+    path = files.save(Path(given.build) / "bench" / "training.json", rows)
     for found in rows[1:]:
         reach = REACH.get(found["what"]) if found["peer"] in ("clean", "bare loop") else None
         verdict = (

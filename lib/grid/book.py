@@ -1,6 +1,6 @@
 """One static site of all chapters and figures, that opens from a file and asks no network.
 
-``python -m lib.book build CELL.ipynb …`` (``make book``) lays out a copy of the repository's texts in a
+``python -m lib.grid.book build CELL.ipynb …`` (``make book``) lays out a copy of the repository's texts in a
 folder of its own, the README, the chapters executed, the figures of every run with their tables put in, and
 lets Sphinx set it. Equations become MathML, which browsers draw by themselves. This module is also the
 Sphinx extension that does so.
@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 import nbformat
 
-from lib import figures, publish, receipts, study
+from lib import files
+from lib.grid import publish, receipts
 
 if TYPE_CHECKING:
     from docutils.nodes import Element
@@ -36,7 +37,7 @@ SHOWN = (".png", ".pdf", ".csv", ".tex")  # of a run's figures; its tables in Ma
 SETTINGS: dict[str, Any] = {
     "project": TITLE,
     "html_title": TITLE,
-    "extensions": ["myst_nb", "lib.book"],
+    "extensions": ["myst_nb", "lib.grid.book"],
     "html_theme": "furo",
     "html_static_path": ["_static"],
     "html_css_files": ["book.css"],
@@ -153,14 +154,14 @@ def lay_out(source: Path, build: Path, cells: list[Path]) -> None:
     runs = {path.parents[1].name: path.parent for path in build.glob("*/figures/README.md")} | runs
     for name in sorted(runs):
         _shelf(runs[name], source / "figures" / name)
-    study.save(source / "figures" / "README.md", _list_of_runs(sorted(runs)))
+    files.save(source / "figures" / "README.md", _list_of_runs(sorted(runs)))
     contents = [
         _contents("Chapters", [f"notebooks/{name}" for name in sorted(chapters)]),
         _contents("Toy sounds, to be heard", [f"toys/{name}" for name in toys]),
         _contents("Tables and figures", [f"figures/{name}/README" for name in sorted(runs)]),
     ]
     opening = Path("README.md").read_text(encoding="utf-8")
-    study.save(source / "index.md", linked(opening, source) + "\n" + "\n".join(contents))
+    files.save(source / "index.md", linked(opening, source) + "\n" + "\n".join(contents))
     static = source / "_static"
     static.mkdir()
     shutil.copy(Path(__file__).with_suffix(".css"), static)
@@ -168,7 +169,7 @@ def lay_out(source: Path, build: Path, cells: list[Path]) -> None:
 
 def _played(cell: Path) -> nbformat.NotebookNode:
     """An executed cell as a reader's copy that keeps its players: of toy sounds, the only ones there are."""
-    receipt = study.load(cell.with_suffix(receipts.ENDING))
+    receipt = files.load(cell.with_suffix(receipts.ENDING))
     return publish.readers(nbformat.read(cell, 4), receipt, audio=receipt["parameters"]["dataset"] == "demo")
 
 
@@ -184,7 +185,7 @@ def _shelf(made: Path, folder: Path) -> None:
     for path in made.iterdir():
         if path.suffix in SHOWN:
             shutil.copy(path, folder)
-    study.save(folder / "README.md", with_tables((made / "README.md").read_text(encoding="utf-8"), made))
+    files.save(folder / "README.md", with_tables((made / "README.md").read_text(encoding="utf-8"), made))
 
 
 def with_tables(text: str, made: Path) -> str:
@@ -202,7 +203,7 @@ def with_tables(text: str, made: Path) -> str:
 
 def _list_of_runs(names: list[str]) -> str:
     lines = ["---", "orphan: true", "---", "# Tables and figures", ""]
-    return "\n".join(lines + [f"- [{figures.label(name)}]({name}/README.md)" for name in names]) + "\n"
+    return "\n".join(lines + [f"- [{names.label(name)}]({name}/README.md)" for name in names]) + "\n"
 
 
 def _contents(caption: str, pages: list[str]) -> str:

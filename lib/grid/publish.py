@@ -1,9 +1,9 @@
 """Copies to read: the executed chapters and the figures of one run, as they are committed.
 
-``python -m lib.publish build build/esc10/01_data.ipynb …`` (``make publish``) makes of executed cells the
-reader's copies ``notebooks/NN_name.ipynb`` and puts the figures of their data set, with the rows they were
-drawn from, into ``figures/DATASET``. A copy shows what was executed and where in the grid, and nothing of the
-machine: no paths, no ids, no times, no audio, no widgets. The same cell gives the same bytes.
+``python -m lib.grid.publish build build/esc10/01_data.ipynb …`` (``make publish``) makes of executed cells
+the reader's copies ``notebooks/NN_name.ipynb`` and puts the figures of their data set, with the rows they
+were drawn from, into ``figures/DATASET``. A copy shows what was executed and where in the grid, and nothing
+of the machine: no paths, no ids, no times, no audio, no widgets. The same cell gives the same bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from lib import figures, receipts, study
+from lib import files, names, study
+from lib.grid import receipts
 
 MOST = 1_000_000  # bytes of a copy
 ROWS = 2_000_000  # bytes of a data set's rows
@@ -108,7 +109,7 @@ def _point(receipt: Mapping[str, Any]) -> str:
     versions = receipt["versions"]
     lines = [f"{name} = {value!r}" for name, value in values.items() if name not in PLACES]
     return (
-        f"> **This copy** was executed at `{point}` ({figures.point(point)}), {commit}{changed}, on {device} "
+        f"> **This copy** was executed at `{point}` ({names.point(point)}), {commit}{changed}, on {device} "
         f"with Python {versions['python']} and torch {versions['torch']}. In place of the defaults above "
         "stood:\n\n```python\n" + "\n".join(lines) + "\n```"
     )
@@ -253,7 +254,7 @@ def read(cell: Path, notebooks: Path) -> NotebookNode:
     if code(executed) != code(source):
         raise Refused(f"{cell}: executed from other code than {path} has now; make runs it again")
     try:
-        mine = fitting(readers(retold(executed, source), study.load(cell.with_suffix(receipts.ENDING))))
+        mine = fitting(readers(retold(executed, source), files.load(cell.with_suffix(receipts.ENDING))))
     except Refused as error:
         raise Refused(f"{cell}: {error}") from error
     found = doubts(mine)
@@ -314,9 +315,9 @@ def index(shelves: Path) -> Path:
         told = re.findall(r"^- .*$", path.read_text(encoding="utf-8"), re.MULTILINE)
         pictures, tables = (len(list(path.parent.glob(kind))) for kind in ("*.png", "*.tex"))
         name = path.parent.name
-        lines += [f"## [{figures.label(name)}]({name}/README.md)", "", *told]
+        lines += [f"## [{names.label(name)}]({name}/README.md)", "", *told]
         lines += [f"- {pictures} pictures and {tables} tables.", ""]
-    return study.save(shelves / "README.md", "\n".join(lines[:-1]) + "\n")
+    return files.save(shelves / "README.md", "\n".join(lines[:-1]) + "\n")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -335,7 +336,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{shelves / dataset}, told in {index(shelves)}")
         for cell, notebook in mine.items():
             target = Path("notebooks") / cell.name
-            with study.atomic(target) as part:
+            with files.atomic(target) as part:
                 part.write_bytes(written(notebook))
             print(f"{target}: {target.stat().st_size / 1e6:.2f} MB, of {cell}")
     except (Refused, OSError) as error:

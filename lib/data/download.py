@@ -26,7 +26,7 @@ from typing import IO, Any
 import requests
 import urllib3
 
-from lib import study
+from lib import files, reporting
 
 PIECE = 1 << 20  # bytes of a piece, the unit of progress
 LARGEST = 1 << 28  # bytes; no recording or table of these data sets comes near
@@ -139,7 +139,7 @@ def fetch(
         raise NotADirectoryError(
             f"{data}, where {source.folder} is to lie, is no folder and none can be made: {error.strerror}"
         ) from error
-    with study.locked(folder, say):
+    with files.locked(folder, say):
         if folder.is_dir():
             return folder
         for left in data.glob(f".{source.folder}.*.unpacking"):
@@ -163,7 +163,7 @@ def fetch(
                     f"{url} was fetched, but its hash is {found}, not {source.digest}; it was removed. "
                     "Another try or a mirror may bring the right bytes"
                 )
-            study.put(part, archive)
+            files.put(part, archive)
         elif not _known(archive, source):
             raise Damaged(f"{archive} is no {source.digest}: it is incomplete or another file; remove it")
         try:
@@ -243,7 +243,7 @@ def _connection(url: str, part: Path, have: int, timeout: float) -> None:
         with open(part, "ab" if goes_on else "wb") as file:
             file.seek(0, os.SEEK_END)
             pieces = total and -(-(total - have) // PIECE)
-            for _ in study.progress(_written(answer.raw, file), f"{part.stem}, MiB", pieces):
+            for _ in reporting.track(_written(answer.raw, file), f"{part.stem}, MiB", pieces):
                 pass
             have = file.tell()
         if total is not None and have < total:
@@ -278,7 +278,7 @@ def _unpack(archive: Path, folder: Path, source: Source, say: Callable[[str], No
     try:
         total = 0
         with _opened(archive) as members:
-            for name, size, content in study.progress(members, f"unpacking {archive.name}"):
+            for name, size, content in reporting.track(members, f"unpacking {archive.name}"):
                 total += max(size, BLOCK)
                 if size > LARGEST:
                     raise Damaged(f"{archive}: {name} has {size} bytes, more than any recording")
@@ -299,7 +299,7 @@ def _unpack(archive: Path, folder: Path, source: Source, say: Callable[[str], No
         if source.files is not None:
             _compare(root, source.files, archive)
         os.sync()  # thousands of small files: all at once is cheaper than one by one
-        study.put(root, folder)
+        files.put(root, folder)
     except SPOILT as error:
         raise Damaged(f"{archive} cannot be unpacked: {error}") from error
     finally:
@@ -356,7 +356,7 @@ def _root(aside: Path, table: str) -> Path | None:
 def _compare(root: Path, files: Path, archive: Path) -> None:
     with open(files, encoding="utf-8", newline="") as table:
         rows = list(csv.DictReader(table))
-    for row in study.progress(rows, "checking files"):
+    for row in reporting.track(rows, "checking files"):
         path = root / row["path"]
         if not path.is_file():
             raise Damaged(f"{archive} holds no {row['path']}")

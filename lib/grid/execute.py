@@ -1,13 +1,13 @@
 """One notebook at one point: the strict door to papermill.
 
-``python -m lib.execute notebooks/04_attacks.py build/…/04_attacks.ipynb -f settings.yaml -p fold 1``
+``python -m lib.grid.execute notebooks/04_attacks.py build/…/04_attacks.ipynb -f settings.yaml -p fold 1``
 
 Papermill warns of an unknown parameter and takes any type; here both are errors, before a kernel starts.
 The target appears by rename after success; what a failure leaves is ``NAME.partial.ipynb``. Every kernel
 has its own sockets in a folder of its own, since parallel kernels race for TCP ports, and none outlives
 its runner, nor a runner its make. A cell that another runner is at is waited for, not run twice. What
-killed runners could not clean is swept by their guard (``lib/guard.py``) or, where that was killed too, by
-the next runner.
+killed runners could not clean is swept by their guard (``lib/grid/guard.py``) or, where that was killed too,
+by the next runner.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from typing import Any
 
 import yaml
 
-from lib import guard, receipts, study
+from lib import files, reporting, study
+from lib.grid import guard, receipts
 
 # jsonschema, which nbformat imports, would build an IRI grammar that no notebook needs: more than half of
 # what starting a runner costs (tests/bench/grid.py).
@@ -223,7 +224,7 @@ def temporary() -> Path:
             if host == here and not _alive(int(pid), owner.stat().st_mtime):
                 shutil.rmtree(folder)
     made = Path(tempfile.mkdtemp(prefix="study-", dir=root))
-    study.save(made / OWNER, f"{here} {os.getpid()}")
+    files.save(made / OWNER, f"{here} {os.getpid()}")
     return made
 
 
@@ -322,8 +323,8 @@ def run(
         "connection_file": str(private / "kernel.json"),
     }
     notes = private / "notes.jsonl"
-    os.environ[study.PROGRESS] = str(private / "progress")
-    os.environ[study.NOTES] = str(notes)
+    os.environ[reporting.PROGRESS] = str(private / "progress")
+    os.environ[reporting.NOTES] = str(notes)
     os.environ["JUPYTER_RUNTIME_DIR"] = os.environ["TMPDIR"] = str(private)
     before = _identity(target)
     watch.path, watch.overtaken = private / "progress", lambda: _identity(target) not in (before, None)
@@ -361,8 +362,8 @@ def run(
         watch.join()
         if watch.overtaken():
             raise Overtaken
-        study.save(target.with_suffix(receipts.ENDING), receipt | study.notes(notes))
-        study.put(part, target)
+        files.save(target.with_suffix(receipts.ENDING), receipt | reporting.notes(notes))
+        files.put(part, target)
         partial.unlink(missing_ok=True)
         end = "done"
     except BaseException as error:
@@ -409,7 +410,7 @@ def _interrupt(signum: int, frame: object) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Execute a percent notebook at one point of the grid, or say in one line why not."""
-    parser = argparse.ArgumentParser(prog="python -m lib.execute", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lib.grid.execute", description=main.__doc__)
     parser.add_argument("notebook", type=Path, help="percent source, notebooks/NN_name.py")
     parser.add_argument("target", type=Path, help="where the executed notebook appears")
     parser.add_argument("-f", dest="files", action="append", default=[], metavar="YAML")
@@ -443,7 +444,7 @@ def main(argv: list[str] | None = None) -> int:
         before = _identity(given.target)
         left = given.target.with_name(f".{given.target.stem}.lock").exists()
         say = functools.partial(print, file=sys.stderr, flush=True)
-        with study.locked(given.target, say=say) as waited:
+        with files.locked(given.target, say=say) as waited:
             made = waited and _identity(given.target) not in (before, None)
             if made and not _newer(given.copies, given.target.stat().st_mtime_ns):
                 print(f"{name}: made by the runner that was waited for", file=sys.stderr)

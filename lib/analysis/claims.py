@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from lib import figures, metrics, published, tables
+from lib import metrics, names
+from lib.analysis import published, tables
+from lib.analysis.results import Results
 from lib.metrics import Estimate
-from lib.results import Results
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told from this run"
 AGREES, DIFFERS = "compatible", "not compatible"  # of a cell of the paper's tables
@@ -32,7 +33,7 @@ COLUMNS = [
     "over",
     "verdict",
 ]
-_STFT, _DWT, _ST, _DT = figures.REPRESENTATIONS
+_STFT, _DWT, _ST, _DT = names.REPRESENTATIONS
 _NAMES = {
     "accuracy_percent": "accuracy [%]",
     "accuracy_drop_percent": "drop [points]",
@@ -272,7 +273,7 @@ def _majority(run: _Run) -> list:
 
     measured = _mean(run, run.right, everyone, leads)
     scope = f"{len(wide)} of 4 representations, {len({v[1] for v in everyone})} of 6 models"
-    told = verdict(measured, 50) if len(wide) == len(figures.REPRESENTATIONS) else OPEN
+    told = verdict(measured, 50) if len(wide) == len(names.REPRESENTATIONS) else OPEN
     return _row(claim, "VIII", "both", scope, paper, measured, told, 50)
 
 
@@ -292,7 +293,7 @@ def _drops(run: _Run) -> list[list]:
         paper = ", ".join(f"{t[first] - t[list(others)].max():+.2f}" for t in reported)
         models = [
             m
-            for m in figures.in_order(v[1] for v in run.pairs)
+            for m in names.in_order(v[1] for v in run.pairs)
             if all((r, m, "standard") in run.pairs for r in (first, *others))
         ]
         if not models:
@@ -321,7 +322,7 @@ def _per_attack(run: _Run) -> list:
     claim = "adversarial training lowers the fooling by each of the six attacks, on average over models"
     everyone = [w for v in run.attacked for w in (v, (*v[:2], tables.ROBUST))]
     parts, before = {}, {}
-    for attack in figures.ATTACKS:
+    for attack in names.ATTACKS:
         panels = [
             panel[[c for c in panel.columns if c[3] == attack]]
             for panel in tables.restrict(run.within, everyone)
@@ -347,9 +348,9 @@ def _alexnet(run: _Run) -> list:
     paper = ", ".join(f"{np.partition(t.mean().to_numpy(), 1)[1] - t.mean()['alexnet']:+.2f}" for t in tabs)
     robust = [(*v[:2], tables.ROBUST) for v in run.attacked]
     representations = [
-        r for r in figures.in_order(v[0] for v in robust) if (r, "alexnet", tables.ROBUST) in robust
+        r for r in names.in_order(v[0] for v in robust) if (r, "alexnet", tables.ROBUST) in robust
     ]
-    models = [m for m in figures.in_order(v[1] for v in robust)
+    models = [m for m in names.in_order(v[1] for v in robust)
               if all((r, m, tables.ROBUST) in robust for r in representations)]  # fmt: skip
     if "alexnet" not in models or len(models) < 2:
         return _nothing(claim, "VIII", "both", paper, "AlexNet beside another model was not run")
@@ -460,7 +461,7 @@ def _pictures(run: _Run) -> list:
         at = (rows["representation"] == representation) & (rows["clip"] == facts["clip"])
         for axis in ("model", "fold", "training"):
             at &= rows[axis] == facts[axis]
-        mine = rows[at & rows["attack"].isin(figures.ATTACKS)]
+        mine = rows[at & rows["attack"].isin(names.ATTACKS)]
         found += (mine["after"] != mine["label"]).tolist()
     if not found:
         return _nothing(claim, "VIII, Fig. 1", "urbansound8k", "yes", "no example was kept")
@@ -473,7 +474,7 @@ def _pictures(run: _Run) -> list:
 def _weights(parameters: Mapping[str, int]) -> list[list]:
     rows = []
     for other, said in published.PARAMETERS_ABOVE.items():
-        claim = f"ResNet-56 has {said:g} % more parameters than {figures.label(other)} [%]"
+        claim = f"ResNet-56 has {said:g} % more parameters than {names.label(other)} [%]"
         if not {"resnet56", other} <= set(parameters):
             rows.append(_nothing(claim, "VIII", "models", f"{said:+g}", "weights were not counted"))
             continue
@@ -500,7 +501,7 @@ def _cells(run: _Run) -> list[list]:
         for representation in table.index:
             for model in table.columns:
                 reported = float(table.loc[representation, model])
-                name = f"{_NAMES[measure]}, {figures.label(representation)}, {figures.label(model)}"
+                name = f"{_NAMES[measure]}, {names.label(representation)}, {names.label(model)}"
                 one = found.get((representation, model))
                 if one is None:
                     rows.append(_nothing(name, where, run.results.dataset, f"{reported:g}", "not run"))

@@ -1,7 +1,7 @@
 """What a data set's grid holds so far: the rows of every finished cell, gathered, kept and read back.
 
 Chapter 6 gathers them once and keeps them beside its tables, so that every table and figure can be made
-again from the rows alone (``python -m lib.report``), also where ``build/`` is gone.
+again from the rows alone (``python -m lib.analysis.report``), also where ``build/`` is gone.
 """
 
 import dataclasses
@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib import receipts, study
+from lib import files, study
+from lib.grid import receipts
 
 POINT = ["representation", "model", "fold", "training"]  # what tells victims of one data set apart
 ATTACKED = [  # of a row of chapter 4, without seconds
@@ -232,14 +233,14 @@ def save(results: Results, folder: str | Path) -> Path:
 
     folder = Path(folder)
     for name in FRAMES:
-        study.save(folder / f"{name}.parquet", getattr(results, name))
+        files.save(folder / f"{name}.parquet", getattr(results, name))
     tensors = {
         f"{representation}/{name}": torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
         for representation, images in results.examples.items()
         for name, image in images.items()
     }
     about = {name: json.dumps(facts, sort_keys=True) for name, facts in sorted(results.about.items())}
-    study.save(folder / "examples.safetensors", (tensors, about | {"dataset": results.dataset}))
+    files.save(folder / "examples.safetensors", (tensors, about | {"dataset": results.dataset}))
     return folder
 
 
@@ -248,7 +249,7 @@ def load(folder: str | Path) -> Results:
     from safetensors import safe_open
 
     folder = Path(folder)
-    frames = {name: study.load(folder / f"{name}.parquet") for name in FRAMES}
+    frames = {name: files.load(folder / f"{name}.parquet") for name in FRAMES}
     examples: dict[str, dict[str, np.ndarray]] = {}
     with safe_open(folder / "examples.safetensors", framework="numpy") as file:
         about = dict(file.metadata())

@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib import execute, receipts, study
+from lib import files
+from lib.grid import execute, receipts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +41,7 @@ def again(target: Path, build: Path, shadow: Path) -> list[Path]:
     ------
     RuntimeError : if it fails, with the runner's last line.
     """
-    receipt = study.load(target.with_suffix(receipts.ENDING))
+    receipt = files.load(target.with_suffix(receipts.ENDING))
     point = target.parent.relative_to(build)
     told = {f"{target.stem}{ending}" for ending in (".ipynb", ".partial.ipynb", receipts.ENDING)}
     dataset = point.parts[0]
@@ -56,7 +57,7 @@ def again(target: Path, build: Path, shadow: Path) -> list[Path]:
     words = [f"notebooks/{target.stem}.py", str(shadow / point / target.name)]
     for name, value in values.items():
         words += ["-p", name, value if isinstance(value, str) else str(value)]
-    command = [sys.executable, "-m", "lib.execute", *words]
+    command = [sys.executable, "-m", "lib.grid.execute", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1])
@@ -72,9 +73,9 @@ def difference(one: Path, other: Path) -> str:
     if not one.exists():
         return "was not there"
     if one.suffix in (".parquet", ".csv"):
-        return _of_frames(study.load(one), study.load(other))
+        return _of_frames(files.load(one), files.load(other))
     if one.suffix == ".safetensors":  # whose header comes in another order each time
-        return _of_tensors(study.load(one), study.load(other))
+        return _of_tensors(files.load(one), files.load(other))
     return "" if one.read_bytes() == other.read_bytes() else "other bytes"
 
 

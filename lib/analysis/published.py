@@ -1,6 +1,6 @@
 """The numbers that the paper reports: Tables I, II and III as a tidy frame, and nothing computed.
 
-``lib/published.csv`` was read off the paper's tables: columns dataset, representation, model, measure,
+``published.csv`` was read off the paper's tables: columns dataset, representation, model, measure,
 reported. The measures are those of `MEASURES`; all are for ESC-50 and UrbanSound8K, four representations
 and six models.
 """

@@ -1,8 +1,9 @@
 """Tables, pictures, the ledger and their index, made of gathered rows.
 
 A part is a function of the gathered rows in `PARTS`; chapter 6 calls each where it explains it, and
-``python -m lib.report ROWS FOLDER`` (``make figures``) calls them all, so both are one path. A table becomes
-CSV (tidy), Markdown and LaTeX (booktabs), a picture PNG, PDF and CSV; the same rows give the same bytes.
+``python -m lib.analysis.report ROWS FOLDER`` (``make figures``) calls them all, so both are one path. A table
+becomes CSV (tidy), Markdown and LaTeX (booktabs), a picture PNG, PDF and CSV; the same rows give the same
+bytes.
 """
 
 import argparse
@@ -16,8 +17,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib import claims, figures, metrics, published, results, study, tables
-from lib.results import POINT, Results
+from lib import figures, files, metrics, names
+from lib.analysis import claims, published, results, tables
+from lib.analysis.results import POINT, Results
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,14 +117,14 @@ def _beside(frame: pd.DataFrame, digits: int = 1, mark: str = "") -> pd.DataFram
     """Representation × model: ours with its interval, the paper's and the difference where there is one."""
     lines: dict[tuple[str, str], dict[str, str]] = {}
     for row in frame.to_dict("records"):
-        name = figures.label(row["model"])
-        base = figures.label(row["representation"])
+        name = names.label(row["model"])
+        base = names.label(row["representation"])
         lines.setdefault((base, "here"), {})[name] = _bounded(row.get(mark, "="), _interval(row, digits))
         if np.isfinite(row["paper"]):
             lines.setdefault((base, "paper"), {})[name] = number(row["paper"], digits)
             lines.setdefault((base, "difference"), {})[name] = number(row["difference"], digits, sign=True)
-    models = [figures.label(name) for name in figures.in_order(frame["model"])]
-    order = [figures.label(name) for name in figures.in_order(frame["representation"])]
+    models = [names.label(name) for name in names.in_order(frame["model"])]
+    order = [names.label(name) for name in names.in_order(frame["representation"])]
     keys = [
         (base, what) for base in order for what in ("here", "paper", "difference") if (base, what) in lines
     ]
@@ -199,7 +201,7 @@ def victims_table(found: Results) -> Part:
         ratio = row["measure"] == "epsilon_ratio"
         text = _interval(row, 2 if ratio else 1, row["measure"] == "accuracy_drop_percent")
         text = _bounded(row["bound"], text) if ratio else text
-        key = (figures.label(row["representation"]), figures.label(row["model"]))
+        key = (names.label(row["representation"]), names.label(row["model"]))
         lines.setdefault(key, {})[columns[row["measure"], row["training"]]] = text
     index = pd.MultiIndex.from_tuples(list(lines), names=["representation", "model"]) if lines else None
     body = [[cells.get(column, "–") for column in columns.values()] for cells in lines.values()]
@@ -255,7 +257,7 @@ def table_2_control(found: Results) -> Part:
     frame = rows[rows["measure"].isin([*kinds, "gain_percent"])]
     lines = {}
     for row in frame.to_dict("records"):
-        key = (figures.label(row["representation"]), figures.label(row["model"]))
+        key = (names.label(row["representation"]), names.label(row["model"]))
         name = "original − robust" if row["measure"] == "gain_percent" else ""
         name = name or f"{kinds[row['measure']]}, {'original' if row['training'] == 'standard' else 'robust'}"
         lines.setdefault(key, {})[name] = _interval(row, 1, row["measure"] == "gain_percent")
@@ -288,17 +290,17 @@ def table_3_attacks(found: Results) -> Part:
     frame = frame[frame["attack"] != "all"]
     lines = {}
     for row in frame.to_dict("records"):
-        key = (figures.label(row["representation"]), figures.label(row["model"]))
+        key = (names.label(row["representation"]), names.label(row["model"]))
         text = _bounded(row["bound"], number(row["value"], 2))
         lines.setdefault(key, {})[row["attack"]] = text + ("" if row["comparable"] or text == "–" else " *")
-    names = figures.in_order(frame["attack"]) if len(frame) else []
+    attacks = names.in_order(frame["attack"]) if len(frame) else []
     index = pd.MultiIndex.from_tuples(list(lines), names=["representation", "model"]) if lines else None
-    body = [[cells.get(name, "–") for name in names] for cells in lines.values()]
+    body = [[cells.get(name, "–") for name in attacks] for cells in lines.values()]
     caption = (
         "ε_r of each attack; * where the attack does not pass a fooling rate of 0.9 on both models, so that "
         "the paper's condition is not met. The CSV has intervals, ratios of medians and restricted means."
     )
-    return Part(caption, frame, pd.DataFrame(body, columns=names, index=index))
+    return Part(caption, frame, pd.DataFrame(body, columns=attacks, index=index))
 
 
 def attacks_table(found: Results) -> Part:
@@ -313,7 +315,7 @@ def attacks_table(found: Results) -> Part:
             "victims": [str(x) for x in frame["victims"]],
         },
         index=pd.MultiIndex.from_arrays(
-            [[figures.label(t) for t in frame["training"]], list(frame["attack"])],
+            [[names.label(t) for t in frame["training"]], list(frame["attack"])],
             names=["training", "attack"],
         ),
     )
@@ -353,7 +355,7 @@ def splits_table(found: Results) -> Part:
     ]  # fmt: skip
     columns = ["accuracy [%]", "above official [points]", "recordings crossing", "clips crossing"]
     index = pd.MultiIndex.from_arrays(
-        [[figures.point("/".join(p)) for p in frame[tables.PAIR].to_numpy()], list(frame["protocol"])],
+        [[names.point("/".join(p)) for p in frame[tables.PAIR].to_numpy()], list(frame["protocol"])],
         names=["point", "split"],
     )  # fmt: skip
     caption = (
@@ -364,19 +366,21 @@ def splits_table(found: Results) -> Part:
 
 def defences_table(found: Results) -> Part:
     frame = tables.defences(found, budgets(found))
-    names = {
+    measures = {
         "accuracy": "accuracy [%]",
         "fooling": "fooled, mean of attacks [%]",
         "worst": "fooled, worst case [%]",
     }
     lines: dict[tuple, dict[str, str]] = {}
     for row in frame.to_dict("records"):
-        key = tuple(figures.label(row[axis]) for axis in ("representation", "model", "training"))
+        key = tuple(names.label(row[axis]) for axis in ("representation", "model", "training"))
         lines.setdefault(key, {})[row["measure"]] = _interval(row, 1)
-    body = [[cells.get(measure, "–") for measure in names] for cells in lines.values()]
+    body = [[cells.get(measure, "–") for measure in measures] for cells in lines.values()]
     index = pd.MultiIndex.from_tuples(list(lines), names=["representation", "model", "training"])
     caption = "Every training that was run: what it keeps of accuracy, and what it withstands at the budget. "
-    return Part(caption + _over(frame), frame, pd.DataFrame(body, columns=list(names.values()), index=index))
+    return Part(
+        caption + _over(frame), frame, pd.DataFrame(body, columns=list(measures.values()), index=index)
+    )
 
 
 def cells_table(found: Results) -> Part:
@@ -400,8 +404,8 @@ def cells_table(found: Results) -> Part:
     attacked = set(frame.loc[frame["chapter"] == "04_attacks", POINT].itertuples(index=False, name=None))
     empty = sorted(attacked - set(found.attacks[POINT].itertuples(index=False, name=None)))
     if empty:
-        names = ", ".join("/".join(point) for point in empty)
-        caption += f" Attacked, but none of their clips was named rightly: {len(empty)} ({names})."
+        points = ", ".join("/".join(point) for point in empty)
+        caption += f" Attacked, but none of their clips was named rightly: {len(empty)} ({points})."
     return Part(caption, frame, shown)
 
 
@@ -439,7 +443,7 @@ def ledger(found: Results) -> Part:
         },
         index=pd.Index([row["claim"] for row in rows], name="claim"),
     )
-    return Part(f"The paper's claims on {figures.label(found.dataset)}. {told(frame)}.", frame, shown)
+    return Part(f"The paper's claims on {names.label(found.dataset)}. {told(frame)}.", frame, shown)
 
 
 def told(frame: pd.DataFrame) -> str:
@@ -487,7 +491,7 @@ def trade_off(found: Results) -> Part:
         "an arrow goes from each original model (hollow) to its adversarially trained one (filled), a panel "
         "a representation. Better is right and down."
     )
-    title = figures.label(found.dataset)
+    title = names.label(found.dataset)
     return _drawn(caption, frame, lambda rows: figures.trade_off(rows, title=title))
 
 
@@ -603,7 +607,7 @@ def figure_1(found: Results) -> Part:
     who = next(iter(found.about.values()), {})
     caption = (
         f"Fig. 1: a clip of the class {who.get('name', '?').replace('_', ' ')} and what the six attacks on "
-        f"{figures.label(who.get('model', '?'))} ({figures.label(who.get('training', '?'))} training, fold "
+        f"{names.label(who.get('model', '?'))} ({names.label(who.get('training', '?'))} training, fold "
         f"{who.get('fold', '?')}) make of it in each representation; ‖δ‖₂ below, and where the attack's own "
         "criterion was not met, that it did not fool."
     )
@@ -631,12 +635,12 @@ _FACTS = ("clip", "name", "model", "fold", "training")
 def _gallery(found: Results) -> tuple[dict, dict, pd.DataFrame]:
     """Images and the line under each, by representation and name; a row an attack, fooled None if unknown."""
     pictures, below, rows = {}, {}, []
-    for representation in figures.in_order(found.examples):
+    for representation in names.in_order(found.examples):
         images = found.examples[representation]
-        names = ["original", *(name for name in figures.ATTACKS if name in images)]
-        pictures[representation] = {name: np.asarray(images[name], dtype=float) for name in names}
+        drawn = ["original", *(name for name in names.ATTACKS if name in images)]
+        pictures[representation] = {name: np.asarray(images[name], dtype=float) for name in drawn}
         below[representation] = {}
-        for name in names[1:]:
+        for name in drawn[1:]:
             change = pictures[representation][name] - pictures[representation]["original"]
             norm = float(np.sqrt((change**2).sum()))
             about = found.about[representation] | {"representation": representation, "attack": name}
@@ -724,7 +728,7 @@ class Shelf:
         if name not in PARTS:
             raise ValueError(f"part {name!r} is none of {', '.join(PARTS)}")
         lacking = [
-            what for what, names in NEEDS.items() if name in names and not len(getattr(self.found, what))
+            what for what, parts in NEEDS.items() if name in parts and not len(getattr(self.found, what))
         ]
         if lacking:
             part = Part(f"Nothing to show: {LACKING[lacking[0]]}.", pd.DataFrame())
@@ -745,8 +749,8 @@ class Shelf:
             figures.export(part.figure, part.frame, name, self.folder)
             return
         figures.write_csv(part.frame, self.folder / f"{name}.csv")
-        study.save(self.folder / f"{name}.md", f"{part.caption}\n\n{markdown(part.shown)}")
-        study.save(self.folder / f"{name}.tex", latex(part.shown, part.caption, name))
+        files.save(self.folder / f"{name}.md", f"{part.caption}\n\n{markdown(part.shown)}")
+        files.save(self.folder / f"{name}.tex", latex(part.shown, part.caption, name))
 
     def index(self) -> Path:
         """Write README.md: what there is, of what run, with caption, chapter, point and commit."""
@@ -754,13 +758,13 @@ class Shelf:
         commits = ", ".join(sorted({text[:10] or "no git" for text in found.cells["commit"]})) or "unknown"
         axes = "; ".join(
             f"{axis}s "
-            + ", ".join(f"{v}" if axis == "fold" else figures.label(v) for v in _sorted(found, axis))
+            + ", ".join(f"{v}" if axis == "fold" else names.label(v) for v in _sorted(found, axis))
             for axis in POINT
         )
         sizes = ", ".join(
-            f"{figures.label(r.representation)} {r.rows} × {r.frames}" for r in found.sizes.itertuples()
+            f"{names.label(r.representation)} {r.rows} × {r.frames}" for r in found.sizes.itertuples()
         )
-        lines = [f"# Tables and figures of {figures.label(found.dataset)}", ""]
+        lines = [f"# Tables and figures of {names.label(found.dataset)}", ""]
         lines += ["Written by chapter 6 (`make figures` draws them again from `rows/`).", ""]
         lines += [
             f"- Points: {axes}.",
@@ -789,7 +793,7 @@ class Shelf:
             ]
             if part.figure is not None:
                 lines += [f"![{name}]({name}.png)", ""]
-        return study.save(self.folder / "README.md", "\n".join(lines))
+        return files.save(self.folder / "README.md", "\n".join(lines))
 
 
 def _clips(found: Results) -> str:
@@ -806,12 +810,12 @@ def _range(counts: pd.Series) -> str:
 
 
 def _sorted(found: Results, axis: str) -> list[str]:
-    return found.folds if axis == "fold" else figures.in_order(found.axes(axis))
+    return found.folds if axis == "fold" else names.in_order(found.axes(axis))
 
 
 def main(argv: list[str] | None = None) -> int:
     """Draw every table and picture again from kept rows, without running a cell."""
-    parser = argparse.ArgumentParser(prog="python -m lib.report", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lib.analysis.report", description=main.__doc__)
     parser.add_argument("rows", type=Path, help="the folder of rows that chapter 6 kept")
     parser.add_argument("folder", type=Path, nargs="?", help="where to; the rows' parent folder if not given")
     given = parser.parse_args(argv)
@@ -819,7 +823,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         shelf = Shelf(results.load(given.rows), given.folder or given.rows.parent)
     except FileNotFoundError as error:
-        print(f"lib.report: {error}", file=sys.stderr)
+        print(f"lib.analysis.report: {error}", file=sys.stderr)
         return 1
     for name in PARTS:
         shelf.add(name)

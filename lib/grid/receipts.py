@@ -1,8 +1,8 @@
 """What a finished cell rests on: its receipt, and whether the code has changed since.
 
-``lib.execute`` leaves ``NAME.receipt.json`` beside every executed ``NAME.ipynb``: parameters, commit,
+``lib.grid.execute`` leaves ``NAME.receipt.json`` beside every executed ``NAME.ipynb``: parameters, commit,
 versions, device, data, seconds and memory, and a fingerprint of every source it rests on. ``make status``
-(``python -m lib.receipts``) and chapter 6 read them. A fingerprint is of the code alone, so a docstring,
+(``python -m lib.grid.receipts``) and chapter 6 read them. A fingerprint is of the code alone, so a docstring,
 a comment or a paragraph of a chapter makes no cell old; nor does how pictures are drawn.
 """
 
@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib import study
+from lib import files, study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +29,7 @@ PACKAGES = ("torch", "torchvision", "numpy", "librosa", "PyWavelets", "foolbox",
 
 def sources(notebook: Path) -> dict[str, str]:
     """The fingerprints of a notebook and of every module of ``lib`` that it imports, near or far."""
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     found: dict[str, str] = {}
     waiting = [Path(notebook).resolve()]
     while waiting:
@@ -73,7 +73,7 @@ def _imported(tree: ast.Module, root: Path) -> list[Path]:
 
 def commit() -> tuple[str, bool]:
     """The commit that is checked out, and whether tracked files differ from it; ``""`` outside of git."""
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
 
     def git(*words: str) -> str:
         done = subprocess.run(["git", "-C", root, *words], capture_output=True, text=True, check=False)
@@ -99,7 +99,7 @@ def collect(build: str, dataset: str = "*") -> pd.DataFrame:
     now: dict[str, dict[str, str]] = {}
     rows = []
     for path in sorted(Path(build).glob(f"{dataset}/**/*{ENDING}")):
-        receipt = study.load(path)
+        receipt = files.load(path)
         chapter = path.name.removesuffix(ENDING)
         if not path.with_name(f"{chapter}.ipynb").exists():
             continue

@@ -1,4 +1,4 @@
-"""Tidy up after a runner that was killed: ``python lib/guard.py FOLDER PART TARGET ROOT RUNNER``.
+"""Tidy up after a runner that was killed: ``python lib/grid/guard.py FOLDER PART TARGET ROOT RUNNER``.
 
 A runner that gets SIGKILL can clean nothing itself. So it starts this small process beside it and holds
 its standard input: the first line is the kernel's process group, a last line ``done`` or ``failed`` says
@@ -83,7 +83,7 @@ def keep(part: str, partial: str) -> bool:
 def parts(root: str) -> Iterator[tuple[str, int]]:
     """The half-written files below ``root`` that processes of this host made, and whose each is.
 
-    Their names are ``.NAME.HOST.PID.MARK``, as ``study.atomic`` and ``lib.execute`` give them.
+    Their names are ``.NAME.HOST.PID.MARK``, as ``study.atomic`` and ``lib.grid.execute`` give them.
     """
     name = re.compile(rf"\..+\.{re.escape(socket.gethostname())}\.(\d+)\.[\w-]+(\.ipynb)?")
     for folder, _, files in os.walk(root):

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 import jupytext
 
-from lib import execute, receipts, study
+from lib import files, study
+from lib.grid import execute, receipts
 from lib.store import TONNETZ_SHARE
 
 CLIPS = {"demo": 400, "esc10": 400, "esc50": 2000, "urbansound8k": 8732}
@@ -197,7 +198,7 @@ def rates(params: Path, build: Path) -> tuple[float, dict[str, Rate]]:
     one with the most receipts counts.
     """
     found = {
-        _point(path, build, receipts.ENDING): study.load(path) for path in build.rglob(f"*{receipts.ENDING}")
+        _point(path, build, receipts.ENDING): files.load(path) for path in build.rglob(f"*{receipts.ENDING}")
     }
     before = min((receipt["cpu_seconds"] for receipt in found.values()), default=0.0)
     images = {
@@ -241,7 +242,7 @@ def _defaults(chapter: str) -> dict[str, Any]:
 def _clips(cell: study.Cell) -> int:
     manifest = cell.path("clips.parquet")
     if manifest.is_file():
-        return len(study.load(manifest))
+        return len(files.load(manifest))
     if cell.dataset not in CLIPS:
         name = cell.dataset
         raise ValueError(f"{name}: its clips are not counted yet: 'make data DATASETS={name}'")

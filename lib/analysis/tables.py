@@ -2,7 +2,7 @@
 
 Each function takes `results.Results` and gives a tidy frame: a row a number, with ``value``, ``low``,
 ``high`` and ``over`` (what the 95 % interval is over), and where the data set is the paper's ``paper`` and
-``difference``. `lib.report` prints them. Chapter 6 explains the measures.
+``difference``. `lib.analysis.report` prints them. Chapter 6 explains the measures.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from lib import figures, metrics, published
+from lib import metrics, names
+from lib.analysis import published
+from lib.analysis.results import POINT, Results
 from lib.metrics import Estimate
-from lib.results import POINT, Results
 
 ROBUST = "adversarial"  # the paper's defence
 PAIR = ["representation", "model"]
@@ -36,7 +37,7 @@ def norms(results: Results, success: str = "fooled") -> Panels:
     rows = results.attacks
     if rows.empty:
         return {}
-    rows = rows[rows["attack"].isin(figures.ATTACKS)]
+    rows = rows[rows["attack"].isin(names.ATTACKS)]
     held = rows["after"] != rows["label"] if success == "any" else rows["fooled"].astype(bool)
     return _panels(rows, rows["l2"].astype(float).where(held, np.inf), [*PAIR, "training", "attack"])
 
@@ -72,7 +73,7 @@ def worst(found: Panels) -> Panels:
     least = {}
     for fold, panel in found.items():
         one = panel.T.groupby(level=[0, 1, 2], sort=False).min().T
-        one.columns = pd.MultiIndex.from_tuples([(*victim, figures.WORST) for victim in one.columns])
+        one.columns = pd.MultiIndex.from_tuples([(*victim, names.WORST) for victim in one.columns])
         least[fold] = one
     return least
 
@@ -107,8 +108,8 @@ def victims(results: Results, training: str) -> list[tuple[str, str, str]]:
     )
     return [
         (representation, model, training)
-        for representation in figures.in_order(pair[0] for pair in sorted(pairs))
-        for model in figures.in_order(pair[1] for pair in sorted(pairs))
+        for representation in names.in_order(pair[0] for pair in sorted(pairs))
+        for model in names.in_order(pair[1] for pair in sorted(pairs))
         if (representation, model) in pairs
     ]
 
@@ -182,7 +183,7 @@ def ratios(results: Results, robust: str = ROBUST) -> pd.DataFrame:
             continue
         panels, each = zip(*(censor(panel, original, defended) for panel in chosen), strict=True)
         each = pd.concat(each)
-        for attack in figures.in_order(each.index):
+        for attack in names.in_order(each.index):
             measured = metrics.estimate(
                 panels,
                 lambda m, a=attack, o=original, d=defended: _column(m, (*d, a)) / _column(m, (*o, a)),
@@ -272,7 +273,7 @@ def cost(results: Results, robust: str = ROBUST) -> pd.DataFrame:
     """
     both = _both(results, robust)
     found = []
-    for attack in figures.in_order(both["attack"]):
+    for attack in names.in_order(both["attack"]):
         mine = both[both["attack"] == attack]
         for measure in ("iterations", "forwards", "backwards", "queries"):
             spent = mine.groupby("training")[measure].mean()
@@ -291,7 +292,7 @@ def _both(results: Results, robust: str) -> pd.DataFrame:
 def spent(results: Results, what: str, robust: str = ROBUST) -> Panels:
     """What attacks spent on each clip, by victims attacked both before and after: as `norms` lays it out."""
     rows = _both(results, robust)
-    rows = rows[rows["attack"].isin(figures.ATTACKS)]
+    rows = rows[rows["attack"].isin(names.ATTACKS)]
     return _panels(rows, rows[what].astype(float), [*PAIR, "training", "attack"]) if len(rows) else {}
 
 
@@ -307,9 +308,7 @@ def seconds(results: Results) -> pd.DataFrame:
         minutes=("seconds", lambda s: s.sum() / 60),
         peak_memory_mib=("peak_memory_mib", "max"),
     ).reset_index()
-    order = {
-        name: i for i, name in enumerate(["", *figures.TRAININGS, "", *figures.ATTACKS, *figures.CONTROLS])
-    }
+    order = {name: i for i, name in enumerate(["", *names.TRAININGS, "", *names.ATTACKS, *names.CONTROLS])}
     rank = frame[["training", "attack"]].map(lambda name: order.get(name, len(order)))
     return frame.loc[
         rank.assign(chapter=frame["chapter"]).sort_values(["chapter", "training", "attack"]).index
@@ -343,24 +342,24 @@ def by_attack(results: Results, budgets: Mapping[str, float]) -> pd.DataFrame:
         "victims",
     ]
     found = []
-    for training in figures.in_order(rows["training"]) if len(rows) else []:
+    for training in names.in_order(rows["training"]) if len(rows) else []:
         gathered: dict[str, list] = {}
         mine = rows[rows["training"] == training]
         for (representation, _, _), part in mine.groupby([*PAIR, "fold"]):
             least = metrics.least_norms(part)
-            six = least[[a for a in least if a in figures.ATTACKS]]
-            least = least.assign(**{figures.WORST: metrics.worst_case(six)}) if len(six.columns) else least
+            six = least[[a for a in least if a in names.ATTACKS]]
+            least = least.assign(**{names.WORST: metrics.worst_case(six)}) if len(six.columns) else least
             budget = budgets[representation]
             rate = metrics.rate_within(least, [budget])[budget]
             harm = metrics.least_norms(part, success="any")
-            harm[figures.WORST] = metrics.worst_case(harm[[a for a in harm if a in figures.ATTACKS]])
+            harm[names.WORST] = metrics.worst_case(harm[[a for a in harm if a in names.ATTACKS]])
             ever, any_class = metrics.succeeded(least), metrics.succeeded(harm)
             for attack in least:
                 gathered.setdefault(attack, []).append(
                     (rate[attack], metrics.shortfall(least[[attack]], budget).mean().iloc[0],
                      ever[attack], any_class[attack], least[attack].median())
                 )  # fmt: skip
-        for attack in figures.in_order(gathered):
+        for attack in names.in_order(gathered):
             values = np.array(gathered[attack], dtype=float)
             share = 100 * values[:, :4].mean(axis=0)
             found.append((training, attack, *share, float(np.median(values[:, 4])), len(values)))
@@ -376,7 +375,7 @@ def defences(results: Results, budgets: Mapping[str, float]) -> pd.DataFrame:
         "worst": within(worst(found), budgets),
     }
     rows = []
-    for training in figures.in_order(results.clean["training"]):
+    for training in names.in_order(results.clean["training"]):
         for victim in victims(results, training):
             for measure, panel in panels.items():
                 chosen = restrict(panel, [victim])

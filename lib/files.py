@@ -1,0 +1,138 @@
+"""Files written whole or not at all, locked, read back and hashed; one format for each ending."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import socket
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+
+def digest(path: str | os.PathLike) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def atomic(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` that takes its name after success, and only then.
+
+    The name is unique to host, process and call, so that a process that was frozen and thaws cannot
+    write into another's file. The bytes are on disk before the name is. What fails leaves nothing.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+    try:
+        yield part
+        put(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: str | os.PathLike, say: Callable[[str], None] = lambda text: None) -> Iterator[bool]:
+    """Hold the lock of ``path``; yield whether another process was at it and had to be waited for."""
+    lock = Path(path).with_name(f".{Path(path).stem}.lock")
+    waited = False
+    while True:
+        handle = os.open(lock, os.O_CREAT | os.O_RDWR)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not waited:
+                say(f"{path}: waiting for the process that is at it")
+            waited = True
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        # Whoever held it may have removed it: only a lock that still lies there is a lock.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), os.stat(lock)):
+                break
+        os.close(handle)
+    try:
+        yield waited
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def put(part: Path, path: Path) -> None:
+    """Give a written file its name: its bytes reach the disk first, then its name does."""
+    _to_disk(part)
+    os.replace(part, path)
+    _to_disk(path.parent)
+
+
+def _to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def save(path: str | os.PathLike, content: Any) -> Path:
+    """Write ``content`` whole or not at all: a frame to .parquet or .csv, tensors to .safetensors,
+    anything plain to .json, text to .md, .tex or .txt.
+
+    Tensors may come as ``(tensors, metadata)`` with a dictionary of texts as metadata.
+    """
+    path = Path(path)
+    with atomic(path) as part:
+        match path.suffix:
+            case ".parquet":
+                content.to_parquet(part, index=False)
+            case ".csv":
+                content.to_csv(part, index=False, lineterminator="\n")
+            case ".json":
+                text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+                part.write_text(text + "\n", encoding="utf-8")
+            case ".safetensors":
+                from safetensors.torch import save_file
+
+                tensors, metadata = content if isinstance(content, tuple) else (content, {})
+                save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, metadata)
+            case ".md" | ".tex" | ".txt":
+                part.write_text(content, encoding="utf-8")
+            case suffix:
+                raise ValueError(f"{path.name}: no way to write a {suffix or 'nameless'} file")
+    return path
+
+
+def load(path: str | os.PathLike) -> Any:
+    """Read what :func:`save` wrote; tensors come as ``(tensors, metadata)``.
+
+    Raises
+    ------
+    FileNotFoundError : if the file is not there, naming it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there: the chapter that leaves it has not run at this point")
+    match path.suffix:
+        case ".parquet":
+            import pandas as pd
+
+            return pd.read_parquet(path)
+        case ".csv":
+            import pandas as pd
+
+            return pd.read_csv(path)
+        case ".json":
+            return json.loads(path.read_text(encoding="utf-8"))
+        case ".safetensors":
+            from safetensors import safe_open
+
+            with safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        case ".md" | ".tex" | ".txt":
+            return path.read_text(encoding="utf-8")
+        case suffix:
+            raise ValueError(f"{path.name}: no way to read a {suffix or 'nameless'} file")
