@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from lib import names
 from lib.analysis.results import ATTACKED, POINT, TIMES, Results
 
 LEAK = ["protocol", "recordings crossing", "clips crossing", "accuracy", "low", "high", "over"]
@@ -50,7 +51,7 @@ def grid(
                             held = i >= failing * clips
                             attacks.append(
                                 point
-                                | {"clip": names[i], "attack": attack, "label": label[i], "target": 3}
+                                | {"clip": ids[i], "attack": attack, "label": label[i], "target": 3}
                                 | {"before": label[i], "after": (label[i] + 1) % 10 if held else label[i]}
                                 | {"fooled": bool(held), "reached": bool(held), "confidence": 0.8, "l0": 9}
                                 | {

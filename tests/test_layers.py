@@ -24,7 +24,7 @@ BELOW = {
     "device": {"reporting"},
     "data": {"files", "reporting", "study"},
     "store": {"device", "features", "files", "reporting"},
-    "models": {"files", "study"},
+    "models": {"device", "files", "reporting", "study"},
     "training": {"defences", "device", "files", "models", "reporting"},
     "figures": {"files", "names"},
     "analysis": {"figures", "files", "grid.receipts", "metrics", "models", "names", "store", "study"},
