@@ -80,7 +80,7 @@ def _to_disk(path: Path) -> None:
 
 def save(path: str | os.PathLike, content: Any) -> Path:
     """Write ``content`` whole or not at all: a frame to .parquet or .csv, tensors to .safetensors,
-    anything plain to .json, text to .md, .tex or .txt.
+    anything plain to .json, text to .md, .tex or .txt. The same content gives the same bytes.
 
     Tensors may come as ``(tensors, metadata)`` with a dictionary of texts as metadata.
     """
@@ -97,42 +97,84 @@ def save(path: str | os.PathLike, content: Any) -> Path:
             case ".safetensors":
                 from safetensors.torch import save_file
 
-                tensors, metadata = content if isinstance(content, tuple) else (content, {})
-                save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, metadata)
+                tensors, facts = content if isinstance(content, tuple) else (content, {})
+                contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+                save_file(contiguous, part, facts)
+                _sort_header(part)
             case ".md" | ".tex" | ".txt":
                 part.write_text(content, encoding="utf-8")
             case suffix:
-                raise ValueError(f"{path.name}: no way to write a {suffix or 'nameless'} file")
+                raise ValueError(f"{path.name}: a {suffix or 'nameless'} file cannot be written")
     return path
 
 
-def load(path: str | os.PathLike) -> Any:
-    """Read what :func:`save` wrote; tensors come as ``(tensors, metadata)``.
+def _sort_header(path: Path) -> None:
+    """Sort the metadata of a safetensors file, which its library writes in an order drawn anew each time."""
+    with open(path, "r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        if "__metadata__" in header:
+            header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+            text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size)
+            if len(text) != size:
+                raise ValueError(f"{path.name}: the sorted header has {len(text)} bytes instead of {size}")
+            file.seek(8)
+            file.write(text)
+
+
+def load(path: str | os.PathLike, *, numpy: bool = False) -> Any:
+    """Read what :func:`save` wrote; tensors come as ``(tensors, metadata)``, with ``numpy`` as arrays.
 
     Raises
     ------
-    FileNotFoundError : if the file is not there, naming it.
+    FileNotFoundError : if there is no such file.
+    ValueError : if the file cannot be read, because it is damaged or of another format.
     """
     path = Path(path)
+    with _readable(path):
+        match path.suffix:
+            case ".parquet":
+                import pandas as pd
+
+                return pd.read_parquet(path)
+            case ".csv":
+                import pandas as pd
+
+                return pd.read_csv(path)
+            case ".json":
+                return json.loads(path.read_text(encoding="utf-8"))
+            case ".safetensors":
+                with _opened(path, "numpy" if numpy else "pt") as file:
+                    return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            case ".md" | ".tex" | ".txt":
+                return path.read_text(encoding="utf-8")
+    raise ValueError(f"{path.name}: a {path.suffix or 'nameless'} file cannot be read")
+
+
+def metadata(path: str | os.PathLike) -> dict[str, str]:
+    """The metadata of a .safetensors file, without its tensors; raises as :func:`load` does."""
+    path = Path(path)
+    with _readable(path), _opened(path, "numpy") as file:
+        return file.metadata() or {}
+
+
+def _opened(path: Path, framework: str) -> Any:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        return safe_open(path, framework=framework)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Refuse a file that is not there, and name the file in the errors of those who read it."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there: the chapter that leaves it has not run at this point")
-    match path.suffix:
-        case ".parquet":
-            import pandas as pd
-
-            return pd.read_parquet(path)
-        case ".csv":
-            import pandas as pd
-
-            return pd.read_csv(path)
-        case ".json":
-            return json.loads(path.read_text(encoding="utf-8"))
-        case ".safetensors":
-            from safetensors import safe_open
-
-            with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-        case ".md" | ".tex" | ".txt":
-            return path.read_text(encoding="utf-8")
-        case suffix:
-            raise ValueError(f"{path.name}: no way to read a {suffix or 'nameless'} file")
+        raise FileNotFoundError(f"there is no {path}: the chapter that writes it has not run at this point")
+    try:
+        yield
+    except (ValueError, OSError) as error:  # also those of JSON, UTF-8, pandas and Arrow
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ValueError(f"{path} cannot be read, it is damaged or of another format: {error}") from error

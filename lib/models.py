@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 import torchvision
 from torch import nn
@@ -297,9 +295,7 @@ def parameters(model: nn.Module) -> int:
 def save(model: Victim, path: str | Path) -> None:
     """Write a victim whole or not at all: its weights, and name, classes and size in the header."""
     header = {"victim": json.dumps({"name": model.name, "classes": model.classes, "size": model.size})}
-    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    with files.atomic(path) as part:
-        safetensors.torch.save_file(tensors, part, metadata=header)
+    files.save(path, (model.state_dict(), header))
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> Victim:
@@ -313,10 +309,9 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Victim:
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no trained model at {path}")
     try:
-        with safetensors.safe_open(path, framework="pt", device="cpu") as file:
-            header = json.loads((file.metadata() or {})["victim"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, KeyError) as error:
+        tensors, metadata = files.load(path)
+        header = json.loads(metadata["victim"])
+    except (ValueError, KeyError) as error:
         raise ValueError(f"{path} is no victim of this study: {error}") from error
     network = outline(header["name"], header["classes"], channels=1)
     model = Victim(network, header["name"], header["classes"], tuple(header["size"]))

@@ -21,8 +21,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import safetensors
-import safetensors.torch
 import torch
 from torch import nn
 
@@ -300,9 +298,7 @@ class _Run:
             "rates": self.rates,
             "parts": self.parts,
         }
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-        with files.atomic(path) as part:
-            safetensors.torch.save_file(tensors, part, {"run": json.dumps(header)})
+        files.save(path, (tensors, {"run": json.dumps(header)}))
         self.writes, self.waited = time.perf_counter() - begin, 0.0
 
     def resume(self, path: Path, say: Callable[[str], None]) -> None:
@@ -310,10 +306,9 @@ class _Run:
         if not path.is_file():
             return
         try:
-            with safetensors.safe_open(path, framework="pt", device="cpu") as file:
-                header = json.loads(file.metadata()["run"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (safetensors.SafetensorError, KeyError, TypeError) as error:
+            tensors, metadata = files.load(path)
+            header = json.loads(metadata["run"])
+        except (ValueError, KeyError) as error:
             say(f"{path.name} cannot be read ({error}): training begins anew")
             return
         identity = header["identity"]

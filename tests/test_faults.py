@@ -22,7 +22,6 @@ import psutil
 import pytest
 import torch
 from conftest import ROOT, SOUNDS, await_that
-from safetensors import safe_open
 from test_execute import Door, gone
 from test_make import ALL
 
@@ -108,8 +107,7 @@ def whole(build):
         elif path.suffix == ".npy":
             assert np.load(path, mmap_mode="r").size
         elif path.suffix == ".safetensors":
-            with safe_open(path, framework="np") as file:
-                assert list(file.keys())
+            assert files.load(path)[0]
         elif path.suffix in (".parquet", ".csv", ".json"):
             files.load(path)
 
@@ -118,8 +116,7 @@ def kept(build):
     """What the next run goes on from."""
     words = []
     for path in sorted(build.rglob("checkpoint.safetensors")):
-        with safe_open(path, framework="np") as file:
-            words.append(f"{len(json.loads(file.metadata()['run'])['history'])} epochs")
+        words.append(f"{len(json.loads(files.metadata(path)['run'])['history'])} epochs")
     for path in sorted(build.rglob("*.pieces")):
         words.append(f"{len(list(path.glob('*.safetensors')))} pieces")
     for path in sorted(build.rglob("*.done"))[:1]:

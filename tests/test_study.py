@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -59,6 +60,46 @@ def test_tensors_come_back_with_their_metadata(tmp_path):
     tensors, metadata = files.load(tmp_path / "x.safetensors")
     assert torch.equal(tensors["x"], torch.arange(6.0).reshape(2, 3).T)
     assert metadata == {"clip": "a"}
+
+
+def test_the_same_tensors_saved_again_are_the_same_bytes(tmp_path):
+    facts = {f"fact {i}": text for i, text in enumerate(("[]", 'ü"\n\x01\x7f', "💥\u2028</\\", "é" * 9))}
+    tensors = {"images": torch.zeros(2, 1, 4, 4), "a": torch.arange(3), "b": torch.ones(2).bfloat16()}
+    paths = [files.save(tmp_path / f"{n}.safetensors", (tensors, facts)) for n in range(16)]
+    assert len({files.digest(path) for path in paths}) == 1
+    assert files.metadata(paths[0]) == facts
+    assert torch.equal(files.load(paths[0])[0]["b"], tensors["b"])
+
+
+def test_tensors_are_read_as_arrays_where_that_is_asked_for(tmp_path):
+    path = files.save(tmp_path / "x.safetensors", {"x": torch.arange(6.0)})
+    arrays, facts = files.load(path, numpy=True)
+    np.testing.assert_array_equal(arrays["x"], np.arange(6.0, dtype=np.float32))
+    assert facts == {}
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "json", "safetensors", "md"])
+def test_a_damaged_file_is_named(tmp_path, ending):
+    path = tmp_path / f"rows.{ending}"
+    path.write_bytes(b"\x80\x81PAR1 no rows")
+    with pytest.raises(
+        ValueError, match=rf"rows\.{ending} cannot be read, it is damaged or of another format"
+    ):
+        files.load(path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+@pytest.mark.parametrize("ending", ["parquet", "json", "safetensors"])
+def test_a_file_that_is_cut_off_is_named(tmp_path, ending, share):
+    content = {
+        "parquet": pd.DataFrame({"a": range(99)}),
+        "json": {"a": 1},
+        "safetensors": {"a": torch.zeros(99)},
+    }
+    path = files.save(tmp_path / f"rows.{ending}", content[ending])
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(ValueError, match=rf"rows\.{ending} cannot be read"):
+        files.load(path)
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path):

@@ -180,11 +180,7 @@ def read_examples(path: Path) -> tuple[dict[str, np.ndarray], dict[str, list[str
     Images by name, ``original`` and attacks, (clips, rows, frames) each, and lists ``clips`` and ``names``
     (of their classes).
     """
-    from safetensors import safe_open
-
-    with safe_open(path, framework="numpy") as file:
-        images = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        metadata = file.metadata() or {}
+    images, metadata = files.load(path, numpy=True)
     images = {name: image.reshape(-1, *image.shape[-2:]) for name, image in images.items()}
     about = {}
     for many, one in (("clips", "clip"), ("names", "class"), ("names", "name")):
@@ -246,16 +242,13 @@ def save(results: Results, folder: str | Path) -> Path:
 
 def load(folder: str | Path) -> Results:
     """Read back what :func:`save` kept."""
-    from safetensors import safe_open
-
     folder = Path(folder)
     frames = {name: files.load(folder / f"{name}.parquet") for name in FRAMES}
     examples: dict[str, dict[str, np.ndarray]] = {}
-    with safe_open(folder / "examples.safetensors", framework="numpy") as file:
-        about = dict(file.metadata())
-        for key in file.keys():  # noqa: SIM118
-            representation, name = key.split("/", 1)
-            examples.setdefault(representation, {})[name] = file.get_tensor(key)
+    images, about = files.load(folder / "examples.safetensors", numpy=True)
+    for key, image in images.items():
+        representation, name = key.split("/", 1)
+        examples.setdefault(representation, {})[name] = image
     dataset = about.pop("dataset")
     return Results(
         dataset, **frames, examples=examples, about={name: json.loads(text) for name, text in about.items()}
