@@ -39,7 +39,7 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def locked(path: str | os.PathLike, say: Callable[[str], None] = lambda text: None) -> Iterator[bool]:
-    """Hold the lock of ``path``; yield whether another process was at it and had to be waited for."""
+    """Hold the lock of ``path``; yield whether another process held it and was waited for."""
     lock = Path(path).with_name(f".{Path(path).stem}.lock")
     waited = False
     while True:
@@ -48,7 +48,7 @@ def locked(path: str | os.PathLike, say: Callable[[str], None] = lambda text: No
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if not waited:
-                say(f"{path}: waiting for the process that is at it")
+                say(f"{path}: waiting for the process that works on it")
             waited = True
             fcntl.flock(handle, fcntl.LOCK_EX)
         # Whoever held it may have removed it: only a lock that still lies there is a lock.

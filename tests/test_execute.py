@@ -13,7 +13,7 @@ import psutil
 import pytest
 from conftest import await_that
 
-from lib.grid import execute, guard
+from lib.grid import execute, guard, settings
 
 KNOWN = {
     "build": "build",
@@ -39,7 +39,7 @@ KNOWN = {
 )
 def test_parameters_are_read_as_their_defaults_are(tmp_path, text, pairs, values):
     (tmp_path / "s.yaml").write_text(text)
-    found = execute.parameters(KNOWN, [str(tmp_path / "s.yaml")], pairs)
+    found = settings.resolve(KNOWN, [str(tmp_path / "s.yaml")], pairs)
     assert found == values
     assert [type(value) for value in found.values()] == [type(value) for value in values.values()]
 
@@ -59,21 +59,21 @@ def test_parameters_are_read_as_their_defaults_are(tmp_path, text, pairs, values
         ("caps: 100", "caps = 100 is of type int, not list"),
         ("caps: [100, many]", r"caps\[1\] = 'many' is of type str, not int"),
         ("epochs: 1\nepochs: 2", r"s\.yaml: epochs is given twice"),
-        ("- epochs", "not lines of 'name: value', but a list"),
-        ("epochs: [", r"s\.yaml: no YAML"),
-        (b"fold: \xff", r"s\.yaml: no text in UTF-8"),
-        ("epochs: !!python/object/apply:os.system [id]", r"s\.yaml: no YAML"),
+        ("- epochs", "lines of 'name: value' are expected, not a list"),
+        ("epochs: [", r"s\.yaml: it is not YAML"),
+        (b"fold: \xff", r"s\.yaml: it is not text in UTF-8"),
+        ("epochs: !!python/object/apply:os.system [id]", r"s\.yaml: it is not YAML"),
     ],
 )
 def test_a_bad_parameter_is_refused_by_name(tmp_path, text, said):
     (tmp_path / "s.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(execute.Refused, match=said):
-        execute.parameters(KNOWN, [str(tmp_path / "s.yaml")], [])
+    with pytest.raises(settings.Refused, match=said):
+        settings.resolve(KNOWN, [str(tmp_path / "s.yaml")], [])
 
 
 def test_a_missing_settings_file_is_named():
-    with pytest.raises(execute.Refused, match=r"nowhere\.yaml"):
-        execute.parameters(KNOWN, ["nowhere.yaml"], [])
+    with pytest.raises(settings.Refused, match=r"nowhere\.yaml"):
+        settings.resolve(KNOWN, ["nowhere.yaml"], [])
 
 
 NOTEBOOK = """\
@@ -239,7 +239,10 @@ def test_two_runners_at_one_target_run_it_once(door):
     third, fourth = door.start(), door.start()
     said = [third.communicate()[1], fourth.communicate()[1]]
     assert (third.returncode, fourth.returncode) == (0, 0)
-    assert sum("begun" in text for text in said) in (1, 2)  # 2 only where the one ended before the other came
+    assert sum("started" in text for text in said) in (
+        1,
+        2,
+    )  # 2 if one ended before the other
     for runner in (first, second):
         runner.stderr.close()
 

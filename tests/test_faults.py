@@ -143,7 +143,7 @@ def aim(real, make, who, cell, what, share, log):
         return make.poll() is not None or (real.folder / target).exists()
 
     await_that(
-        lambda: f"build/small/{cell}: begun" in log.read_text() or missed(), f"{cell} begins", PATIENCE
+        lambda: f"build/small/{cell}: started" in log.read_text() or missed(), f"{cell} begins", PATIENCE
     )
     at = time.monotonic()
     if what:
@@ -193,7 +193,7 @@ def kill(real, number, who, cell, what, share):
         last = next(line for line in reversed(said) if line.startswith("make: ***") and target in line)
     else:
         last = failed[-1]
-    partial = re.search(r"; as far as it came: (\S+)$", last)
+    partial = re.search(r"; executed so far: (\S+)$", last)
     if partial:
         nbformat.read(real.folder / partial[1], 4)
     whole(build)
@@ -324,7 +324,7 @@ def test_a_runner_ends_with_its_make(tiny):
     await_that((tiny.folder / "build/runs").exists, "the chapter is at work", PATIENCE)
     make.kill()
     said = make.communicate()[0]
-    assert "FAILED build/tiny/01_data: stopped by the end of its make; as far as it came: build/" in said
+    assert "FAILED build/tiny/01_data: stopped by the end of its make; executed so far: build/" in said
     await_that(lambda: not processes(tiny.folder), "no process is left", SETTLE)
     tiny.settings("01_data", ends="well")
     assert tiny.make("data").returncode == 0
@@ -366,7 +366,7 @@ def test_what_a_killed_runner_leaves_is_swept_by_its_guard_or_by_the_next(tmp_pa
     said = runner.communicate()[1]
     await_that(lambda: all(gone(child.pid) for child in children), "guard and kernel are gone", SETTLE)
     if guarded:
-        assert f"FAILED {tmp_path}/build/note: its runner was killed; as far as it came: " in said
+        assert f"FAILED {tmp_path}/build/note: its runner was killed; executed so far: " in said
         assert (tmp_path / "build/note.partial.ipynb").exists()
         assert parts() == []
         assert list((tmp_path / "tmp").iterdir()) == []
@@ -538,7 +538,7 @@ def test_a_cell_that_has_no_memory_or_no_end_is_said_and_the_rest_goes_on(tiny, 
     (failed,) = [line for line in done.stderr.splitlines() if line.startswith("FAILED ")]
     cell = "build/tiny/dwt/small/1/adversarial/05_adversarial_training"
     assert failed.startswith(f"FAILED {cell}: {said}"), failed
-    assert failed.endswith(f"; as far as it came: {cell}.partial.ipynb")
+    assert failed.endswith(f"; executed so far: {cell}.partial.ipynb")
     nbformat.read(tiny.folder / f"{cell}.partial.ipynb", 4)
     assert (tiny.folder / "build/tiny/dwt/small/1/standard/04_attacks.ipynb").exists()
     await_that(lambda: not processes(tiny.folder), "no process is left", SETTLE)

@@ -240,7 +240,7 @@ def test_a_cell_whose_settings_change_while_it_runs_is_run_again(tiny):
     assert "01_data.yaml changed meanwhile; the next make runs it again" in said
     assert tiny.make("data").returncode == 0
     assert json.loads((tiny.folder / RECEIPT).read_text())["parameters"]["seconds"] == 0.1
-    assert "begun" not in tiny.make("data").stderr
+    assert "started" not in tiny.make("data").stderr
 
 
 def test_a_cell_that_was_waited_for_is_taken_only_with_the_same_settings(tiny):

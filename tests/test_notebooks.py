@@ -9,7 +9,7 @@ import jupytext
 import pytest
 
 from lib import study
-from lib.grid import execute
+from lib.grid import settings
 
 NOTEBOOKS = sorted(Path("notebooks").glob("0*.py"))
 SETTINGS = sorted(Path("params").glob("**/*.yaml"))
@@ -75,7 +75,7 @@ def test_parameters_are_one_commented_literal_a_line(chapter):
 
 
 def test_a_chapter_knows_its_point(chapter):
-    known = execute.defaults(read(chapter).cells)
+    known = settings.defaults(read(chapter).cells)
     axes = study.AXES[: DEPTH.get(chapter.stem, 5)]
     assert list(known)[: 1 + len(axes)][0] == "build"
     assert set(axes) <= set(known)
@@ -102,8 +102,8 @@ def test_no_number_of_the_paper_is_typed(chapter):
 
 @pytest.mark.parametrize("path", SETTINGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_settings_are_parameters_that_differ_from_the_defaults(path):
-    known = execute.defaults(read(Path("notebooks") / f"{path.stem}.py").cells)
-    values = execute.parameters(known, [str(path)], [])
+    known = settings.defaults(read(Path("notebooks") / f"{path.stem}.py").cells)
+    values = settings.resolve(known, [str(path)], [])
     assert not {"build", *study.AXES} & set(values), "the axes of the grid belong to the Makefile"
     same = [name for name, value in values.items() if value == known[name]]
     assert not same, "only what differs from the defaults"
@@ -134,7 +134,7 @@ def test_the_paper_s_grid_is_listed(dataset, folds, tmp_path):
 
 def test_the_paper_s_setting_is_the_default():
     def known(chapter):
-        return execute.defaults(read(Path(f"notebooks/{chapter}.py")).cells)
+        return settings.defaults(read(Path(f"notebooks/{chapter}.py")).cells)
 
     features = known("02_features")
     assert (features["bins"], features["frames"]) == (768, 1568)
@@ -142,8 +142,8 @@ def test_the_paper_s_setting_is_the_default():
     assert attacks["jsma_steps"] == 1000
     for dataset in ("esc50", "urbansound8k"):
         path = Path(f"params/{dataset}/02_features.yaml")
-        values = execute.settings(str(path)) if path.exists() else {}
+        values = settings.read(str(path)) if path.exists() else {}
         assert not {"bins", "frames"} & set(values), "the paper's size is the default"
     for dataset in ("demo", "esc10"):
-        values = execute.settings(f"params/{dataset}/02_features.yaml")
+        values = settings.read(f"params/{dataset}/02_features.yaml")
         assert (values["bins"], values["frames"]) == (64, 128)

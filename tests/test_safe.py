@@ -14,7 +14,7 @@ import pytest
 import yaml
 from conftest import outside
 
-from lib.grid import execute
+from lib.grid import settings
 
 SOURCES = [*sorted(Path("lib").rglob("*.py")), *sorted(Path("notebooks").glob("*.py"))]
 PICKLES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle"}
@@ -58,7 +58,7 @@ def test_no_source_opens_a_pickle_or_a_shell(path):
         if name in ("torch.load", "torch.hub.load_state_dict_from_url"):
             assert is_true(keywords.get("weights_only")), f"{path}: {ast.unparse(call)}"
         if name in ("yaml.load", "yaml.load_all"):
-            loader = getattr(execute, named(call.args[1]))
+            loader = getattr(settings, named(call.args[1]))
             assert issubclass(loader, yaml.SafeLoader)
         assert name not in ("yaml.unsafe_load", "yaml.full_load", "yaml.Loader"), path
 

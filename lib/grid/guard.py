@@ -32,7 +32,7 @@ def main(folder: str, part: str, target: str, root: str, runner: str) -> None:
     if not {"done", "failed"} & set(said):
         kept = keep(part, partial)
         sweep(root, [*groups, int(runner)])
-        where = f"; as far as it came: {partial}" if kept else ""
+        where = f"; executed so far: {partial}" if kept else ""
         with contextlib.suppress(OSError):  # nobody may be listening any more
             name = target.removesuffix(".ipynb")
             print(f"FAILED {name}: its runner was killed{where}", file=sys.stderr, flush=True)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jupytext
 
 from lib import files, study
-from lib.grid import execute, receipts
+from lib.grid import receipts, settings
 from lib.store import TONNETZ_SHARE
 
 CLIPS = {"demo": 400, "esc10": 400, "esc50": 2000, "urbansound8k": 8732}
@@ -84,7 +84,7 @@ class Planner:
             known = _defaults(chapter)
             path = self.params / dataset / f"{chapter}.yaml"
             files = [str(path)] if path.is_file() else []
-            self.read[key] = known | (self.told.get(key) or execute.parameters(known, files, []))
+            self.read[key] = known | (self.told.get(key) or settings.resolve(known, files, []))
         return self.read[key]
 
     def clips(self, dataset: str) -> int:
@@ -235,7 +235,7 @@ def _point(path: Path, build: Path, ending: str = ".ipynb") -> Point:
 
 @functools.cache
 def _defaults(chapter: str) -> dict[str, Any]:
-    return execute.defaults(jupytext.read(Path("notebooks") / f"{chapter}.py", fmt="py:percent").cells)
+    return settings.defaults(jupytext.read(Path("notebooks") / f"{chapter}.py", fmt="py:percent").cells)
 
 
 @functools.cache
@@ -320,7 +320,7 @@ def main(argv: list[str] | None = None) -> int:
         operations = {point: planner.work(*point) for point in points if point[0].training}
         memory = {point: planner.memory(*point) for point in points}
         stores, victims, examples = planner.disk(points)
-    except (ValueError, execute.Refused) as error:
+    except (ValueError, settings.Refused) as error:
         print(f"plan: {error}", file=sys.stderr)
         return 1
     there = {(cell, chapter) for cell, chapter in points if cell.path(f"{chapter}.ipynb").exists()}

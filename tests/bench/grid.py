@@ -116,7 +116,7 @@ def noop(folder: Path, cells: int, words: list[str], times: int) -> dict:
         begin = time.perf_counter()
         said = subprocess.run(command, capture_output=True, text=True, check=True)
         taken.append(time.perf_counter() - begin)
-        if "begun" in said.stderr:
+        if "started" in said.stderr:
             raise RuntimeError("a finished cell was run again")
     return row(f"noop {cells}", "limit", taken, [NOOP] * times)
 
