@@ -9,22 +9,17 @@ Sphinx extension that does so.
 from __future__ import annotations
 
 import argparse
-import base64
-import html
-import io
-import logging
 import os
 import re
 import shutil
 import sys
 import tempfile
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nbformat
 
-from lib import files
+from lib import files, names
 from lib.grid import publish, receipts
 
 if TYPE_CHECKING:
@@ -57,7 +52,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def setup(app: Any) -> dict[str, Any]:
-    """Tell Sphinx how equations and intervals are set."""
+    """Register with Sphinx how equations and intervals are set."""
     app.add_html_math_renderer("mathml", (_inline, None), (_displayed, None))
     app.connect("doctree-resolved", _whole_intervals)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
@@ -77,33 +72,9 @@ def mathml(equation: str, display: str) -> str:
     # Of delimiters only those of \left and \right grow, which stand at the ends of a row of their own.
     text = re.sub(r"(?<!<mrow>)<mo>([{}‖])</mo>(?!</mrow>)", r'<mo stretchy="false">\1</mo>', text)
     # A function stands off from what it is of, and from what stands before it.
-    text = re.sub(r"(</mi>|</msub>)(<mi[^>]*>\w{2,}</mi><mo>&ApplyFunction;)", rf"\1{_THIN}\2", text)
-    return text.replace("<mo>&ApplyFunction;</mo>", _THIN)
-
-
-_THIN = '<mspace width="0.17em"></mspace>'
-
-
-def math_font(letters: set[str]) -> str:
-    """A CSS rule that holds STIX Two Math, which has a table for MathML, as far as these letters need it.
-
-    In the rule and not beside it, since some browsers let no file load a font from another.
-    """
-    from fontTools import subset
-    from fontTools.ttLib import TTFont
-
-    drawn = [*range(0x1D434, 0x1D468), *range(0x1D6E2, 0x1D71C), 0x210E, 0x221A]  # italics, and the root
-    path = metadata.distribution("ziamath").locate_file("ziamath/fonts/STIXTwoMath-Regular.ttf")
-    font = TTFont(path, recalcTimestamp=False)
-    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every table that it cuts
-    subsetter = subset.Subsetter(subset.Options(layout_features=["ssty"]))  # the forms of indices
-    subsetter.populate(text="".join(sorted(letters)), unicodes=drawn)
-    subsetter.subset(font)
-    font.flavor = "woff"
-    small = io.BytesIO()
-    font.save(small)
-    data = base64.b64encode(small.getvalue()).decode()
-    return f'@font-face {{ font-family: "Book Math"; src: url(data:font/woff;base64,{data}); }}\n'
+    thin = '<mspace width="0.17em"></mspace>'
+    text = re.sub(r"(</mi>|</msub>)(<mi[^>]*>\w{2,}</mi><mo>&ApplyFunction;)", rf"\1{thin}\2", text)
+    return text.replace("<mo>&ApplyFunction;</mo>", thin)
 
 
 def _inline(translator: Any, node: Element) -> None:
@@ -192,18 +163,18 @@ def with_tables(text: str, made: Path) -> str:
     """An index of figures whose links to tables in Markdown have become the tables."""
     parts = []
     for part in re.split(r"(?m)^(?=## )", text):
-        names = re.findall(r"\[md\]\((\w+)\.md\)(?:, )?", part)
+        tables = re.findall(r"\[md\]\((\w+)\.md\)(?:, )?", part)
         part = re.sub(r"\[md\]\(\w+\.md\)(?:, )?", "", part)
-        for name in names:
+        for name in tables:
             caption, table = (made / f"{name}.md").read_text(encoding="utf-8").split("\n\n", 1)
             part = f"{part.rstrip()}\n\n{table}\n" if caption in part else f"{part}\n{caption}\n\n{table}\n"
         parts.append(part)
     return "".join(parts)
 
 
-def _list_of_runs(names: list[str]) -> str:
+def _list_of_runs(runs: list[str]) -> str:
     lines = ["---", "orphan: true", "---", "# Tables and figures", ""]
-    return "\n".join(lines + [f"- [{names.label(name)}]({name}/README.md)" for name in names]) + "\n"
+    return "\n".join(lines + [f"- [{names.label(name)}]({name}/README.md)" for name in runs]) + "\n"
 
 
 def _contents(caption: str, pages: list[str]) -> str:
@@ -232,7 +203,7 @@ def make(build: Path, cells: list[Path]) -> Path:
 
     Raises
     ------
-    publish.Refused : if a text does not fit the site; Sphinx has then said what.
+    publish.Refused : if a text does not fit the site; Sphinx has then printed which.
     """
     from sphinx.application import Sphinx
 
@@ -241,19 +212,11 @@ def make(build: Path, cells: list[Path]) -> Path:
         source, site, pages = (Path(folder).resolve() / name for name in ("source", "site", "pages"))
         source.mkdir()
         lay_out(source, build, cells)
-        app = Sphinx(
-            source, None, site, pages, "html", dict(SETTINGS), status=None, warning=sys.stderr,
-            warningiserror=True,
-        )  # fmt: skip
+        loud = {"status": None, "warning": sys.stderr, "warningiserror": True}
+        app = Sphinx(source, None, site, pages, "html", dict(SETTINGS), **loud)
         app.build(force_all=True)
         if app.statuscode:
-            raise publish.Refused("the site was not made, for what stands above")
-        equations = "".join(
-            "".join(re.findall(r"<math.*?</math>", page.read_text(encoding="utf-8")))
-            for page in site.rglob("*.html")
-        )
-        with open(site / "_static" / "book.css", "a", encoding="utf-8") as style:
-            style.write(math_font(set(html.unescape(equations))))
+            raise publish.Refused("the site was not made; the lines above say why")
         book = build / "book"
         shutil.rmtree(book, ignore_errors=True)
         os.replace(site, book)
