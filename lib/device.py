@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-import functools
 import os
-import sys
 
 import torch
 
@@ -39,16 +36,3 @@ def choose_device(name: str = "auto") -> torch.device:
         torch.cuda.set_per_process_memory_fraction(1 / cells, found)
     reporting.note("device", torch.cuda.get_device_name(found) if found.type == "cuda" else "cpu")
     return found
-
-
-@functools.cache
-def keep_freed_memory() -> None:
-    """Let this process keep up to 2 GiB of what it frees, for the next pass or clip, where it has glibc.
-
-    Else its pages go back to the system, and to be given new ones costs a training step, or a clip's
-    representations, a tenth and more of its time.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        for option, value in ((-3, 32 << 20), (-1, 2**31 - 1)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
-            mallopt(option, value)

@@ -33,7 +33,6 @@ import pandas as pd
 import torch
 
 from lib import features, files
-from lib.device import keep_freed_memory
 
 TONNETZ_SHARE = 540 / 768  # rows of tonnetz for each row of spectrogram: the paper's 1568 × 540 to 768
 STEPS = 255  # of one byte over [0, 1]; on the 100 dB of a spectrogram one step is 0.39 dB
@@ -295,7 +294,6 @@ def _files(stack: contextlib.ExitStack, folder: Path, digests: dict[str, str]) -
 
 def _work(opened: dict[str, Any], rows, settings: Settings, waveform, augment) -> Iterator[int]:
     """Go through the clips, yielding each position that is finished, by this process or by another."""
-    keep_freed_memory()
     images = {base: settings.image(base) for base in opened["part"]}
     left = list(range(len(rows)))
     while left:

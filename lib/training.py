@@ -1,14 +1,15 @@
-"""One way to train a victim: the fit loop, in which all defences differ by a loss (Eq. 14).
+"""One way to train a model: the fit loop, in which all defences differ by a loss (Eq. 14).
 
-Chapter 3 trains plainly, chapter 5 with a defence of :mod:`lib.defences`. Both hand over a victim, a
-store of images and a split that says which rows train, validate and test; the test part is not looked at
-here. Everything drawn depends on the seed and the epoch only, so that a run which was killed goes on
-from its checkpoint as if nothing had happened.
+Chapter 3 trains without a defence, chapter 5 with one of :mod:`lib.defences`. Both pass a model, a store of
+images, a split that says which rows train, validate and test, and a :class:`Recipe`; the test part is not
+looked at here. Everything drawn depends on the seed and the epoch only, so that a training that was killed
+goes on from its checkpoint and ends in the same state.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import math
@@ -26,12 +27,6 @@ from torch import nn
 
 from lib import defences, files, models, reporting
 
-TRAININGS = tuple(defences.DEFENCES)
-"""The ``training`` axis: standard (chapter 3), adversarial, fgsm_rs, pgd, trades (chapter 5)."""
-
-SCHEDULES = ("constant", "cosine", "onecycle")
-PRECISIONS = ("auto", "float32", "bfloat16")
-
 HISTORY = (
     "epoch",
     "learning_rate",
@@ -42,48 +37,96 @@ HISTORY = (
     "pgd_accuracy",
     "best",
 )
-"""Columns of what :func:`fit` returns, a row an epoch."""
+"""Columns of what :func:`fit` returns, one row per epoch."""
 
-WRITING = 0.02  # the share of the time that may go into checkpoints
-DISK = 200e6  # bytes a second that a disk is believed to take before one has been measured
-
-
-PACE = {"alexnet": 0.3, "vgg16": 0.1}
-"""The share of the learning rate that a network without batch norm bears; 1 for the others."""
-
-LOOK = 32  # on a GPU, steps between two looks at the loss, each of which waits for the device
-
-NO_SETTINGS = ("model", "images", "split", "device", "checkpoint", "progress", "say")
+CHECKPOINT_SHARE = 0.02  # of the time that may go into writing checkpoints
+DISK_RATE = 200e6  # bytes per second assumed for the first checkpoint
+CHECK_EVERY = 32  # on a GPU, steps between two checks of the loss, each of which waits for the device
 
 
 class Diverged(ArithmeticError):
     """The loss became infinite or not a number; the model was left at its last good state."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe(defences.Settings):
+    """The settings of a training. A checkpoint is continued only by the same recipe.
+
+    Parameters
+    ----------
+    training : the defence, a file of ``lib/defences``.
+    learning_rate : the peak of AdamW's; a network without batch norm takes a share of it (its ``PACE``).
+    batch : images per step. When memory runs out a step is taken in halves, quarters, …, whose gradients
+        are added; batch norm then sees the smaller parts.
+    schedule : the learning rate over all steps: "constant"; "cosine" falls from its peak to 0; "onecycle"
+        rises for the first 30 % and then falls as cosine does.
+    patience : epochs without a better score before training stops; 0 never stops early.
+    smoothing : the share of the label that is spread over all classes.
+    shift : how far an image is moved along its frames, at random and circularly, as a share of them.
+    share : of the training images that are used in an epoch, drawn anew for each; with copies of a clip an
+        epoch may then cost what the originals alone would.
+    layers : "all" or "last", the layers that are trained.
+    precision : of the training passes: "float32"; "bfloat16", where weights, losses and their sums stay
+        float32; "auto", bfloat16 on a GPU that has it. Validation is always in float32.
+    budget, alpha, steps, beta : of the defences; see ``defences.Settings``.
+    pgd_clips : validation clips whose accuracy under PGD is measured after every epoch; 0 all, −1 none.
+    pgd_steps : gradient steps of that PGD, within ``budget`` (ℓ∞).
+    seed : of everything that is drawn.
+
+    Raises
+    ------
+    ValueError : if a setting is unknown or out of range.
+    """
+
+    training: str = "standard"
+    epochs: int = 50
+    batch: int = 32
+    learning_rate: float = 0.001
+    weight_decay: float = 0.01
+    schedule: str = "onecycle"
+    patience: int = 0
+    smoothing: float = 0.0
+    shift: float = 0.0
+    share: float = 1.0
+    layers: str = "all"
+    precision: str = "auto"
+    pgd_clips: int = 0
+    pgd_steps: int = 10
+    seed: int = 0
+
+    CHOICES = {  # noqa: RUF012
+        "schedule": ("constant", "cosine", "onecycle"),
+        "precision": ("auto", "float32", "bfloat16"),
+        "layers": ("all", "last"),
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        defences.get(self.training)
+        for name, choices in self.CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} = {getattr(self, name)!r} is none of {', '.join(choices)}")
+        defences.in_range(
+            self,
+            epochs=(1, math.inf),
+            batch=(2, math.inf),
+            learning_rate=(1e-12, math.inf),
+            weight_decay=(0, math.inf),
+            patience=(0, math.inf),
+            smoothing=(0, 0.99),
+            shift=(0, 0.5),
+            share=(1e-6, 1),
+            pgd_clips=(-1, math.inf),
+            pgd_steps=(1, math.inf),
+        )
+
+
 def fit(
-    model: models.Victim,
+    model: models.Classifier,
     images: Any,
     split: pd.DataFrame,
+    recipe: Recipe,
     *,
-    training: str = "standard",
-    epochs: int = 50,
-    batch: int = 32,
-    learning_rate: float = 0.001,
-    weight_decay: float = 0.01,
-    schedule: str = "onecycle",
-    patience: int = 0,
-    smoothing: float = 0.0,
-    shift: float = 0.0,
-    share: float = 1.0,
-    layers: str = "all",
-    precision: str = "auto",
-    budget: float = 2 / 255,
-    alpha: float = 0.0,
-    steps: int = 7,
-    beta: float = 6.0,
-    pgd_clips: int = 0,
-    pgd_steps: int = 10,
-    seed: int = 0,
     device: str | torch.device = "cpu",
     checkpoint: str | Path | None = None,
     progress: Callable = reporting.track,
@@ -94,168 +137,89 @@ def fit(
     Parameters
     ----------
     images : a store or a tensor: ``images[rows]`` is a float32 batch (n, 1, rows, frames) in [0, 1].
-    split : a row an image with columns row, label and part (train, validation, test).
-    training : which loss is descended, one of ``TRAININGS``.
-    learning_rate : the peak of AdamW's; AlexNet and VGG-16 take a share of it (``PACE``).
-    batch : images a step. When memory runs out a step is taken in halves, quarters, …, whose gradients
-        are added; batch norm then sees the smaller parts.
-    schedule : the learning rate over all steps: "constant"; "cosine" falls from its peak to 0; "onecycle"
-        rises for the first 30 % and then falls as cosine does.
-    patience : epochs without a better score before training stops; 0 never stops early.
-    smoothing : the share of the label that is spread over all classes.
-    shift : how far an image is moved along its frames, at random and circularly, as a share of them.
-    share : of the training images that an epoch sees, drawn anew for each; with copies of a clip an epoch
-        may then cost what the originals alone would.
-    layers : "all" or "last", the layers that are trained.
-    precision : of the passes that are learnt from: "float32"; "bfloat16", where weights, losses and their
-        sums stay float32; "auto", bfloat16 on a GPU that has it. Validation is in float32 always.
-    budget, alpha, steps, beta : of the defences; see ``defences.Settings``.
-    pgd_clips : validation clips whose accuracy under PGD is taken after every epoch; 0 takes all, −1 none.
-    pgd_steps : gradient steps of that PGD, within ``budget`` (ℓ∞).
-    checkpoint : a file that a killed run goes on from. It is written after an epoch unless writing would
-        cost more than a fiftieth of the time.
-    say : takes a line an epoch.
+    split : one row per image with columns row, label and part (train, validation, test).
+    checkpoint : a file from which a killed training is continued. It is written after an epoch unless
+        writing would cost more than a fiftieth of the time.
+    say : takes one line per epoch.
 
     Returns
     -------
-    The history, a row an epoch with the columns ``HISTORY``. Losses and accuracies of training are those of
-    the examples that were trained on. The best state has the highest score on the validation part: clean
+    The history, one row per epoch with the columns ``HISTORY``. Losses and accuracies of training are those
+    of the examples that were trained on. The best state has the highest score on the validation part: clean
     accuracy for standard training, the mean of clean and PGD accuracy for a defence, the lower clean loss
-    where scores are equal. ``history.attrs`` holds what differs from run to run: seconds an epoch, images a
-    second, and in how many parts a step was taken.
+    where scores are equal. ``history.attrs`` holds what differs from one execution to the next: seconds per
+    epoch, images per second, and in how many parts a step was taken.
 
     Raises
     ------
-    ValueError : if a setting, the split or a label is out of range, before any epoch.
+    ValueError : if the split or a label is out of range, before any epoch.
     Diverged : if the loss is not finite.
     """
-    given = dict(locals())
-    settings = {name: value for name, value in given.items() if name not in NO_SETTINGS}
-    defence = _check(model, images, split, settings)
     device = torch.device(device)
-    rows = {part: np.array(split.loc[split["part"] == part, "row"]) for part in ("train", "validation")}
-    labels = {part: np.array(split.loc[split["part"] == part, "label"]) for part in rows}
-    held = np.arange(len(rows["validation"]))
-    held = held[:0] if pgd_clips < 0 else _spread(labels["validation"], pgd_clips or len(held), seed)
+    _check_split(split, model.classes, len(images))
+    _check_size(images, split, model.size)
     models.to(model, device)
     for weight in model.parameters():
-        weight.requires_grad_(layers == "all")
+        weight.requires_grad_(recipe.layers == "all")
     for weight in model.head.parameters():
         weight.requires_grad_(True)
-    run = _Run(
-        model, settings, settings | {"device": device.type, "data": _fingerprint(model, images, split)}
+    parts = {part: split[split["part"] == part] for part in ("train", "validation")}
+    state = _State(model, recipe, device, images, split)
+    path = Path(checkpoint) if checkpoint is not None else None
+    if path is not None:
+        state.resume(path, say)
+    start = len(state.history)
+    learner = _Learner(model, recipe, images, parts["train"], device, say)
+    ticks = progress(
+        range((recipe.epochs - start) * learner.per_epoch), f"{recipe.training} training, batches"
     )
-    if checkpoint is not None:
-        run.resume(Path(checkpoint), say)
-    run.best = run.best or _copy(model.state_dict())
-
-    loss = functools.partial(_loss, smoothing=smoothing)
-    peak = learning_rate * PACE.get(model.name, 1.0)
-    seen = max(2, round(share * len(rows["train"])))
-    per_epoch = math.ceil(seen / batch)
-    start = len(run.history)
-    ticks = progress(range((epochs - start) * per_epoch), f"{training} training, batches")
+    judge = _Judge(model, recipe, images, parts["validation"])
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for epoch in range(start, epochs):
-            if patience and run.since_best() >= patience:
-                say(f"stopped: no better score for {patience} epochs")
+        for epoch in range(start, recipe.epochs):
+            if recipe.patience and state.since_best() >= recipe.patience:
+                say(f"stopped: no better score for {recipe.patience} epochs")
                 break
             begin = time.perf_counter()
-            draw = np.random.default_rng([seed, epoch])
-            torch.manual_seed(int(draw.integers(2**63)))
-            order = draw.permutation(len(rows["train"]))[:seen]
-            model.train(layers == "all")
-            total = torch.zeros(2, dtype=torch.float64, device=device)
-            batches = np.array_split(order, per_epoch)
-            ahead = _ahead(images, [rows["train"][chosen] for chosen in batches], device)
-            for index, (chosen, x) in enumerate(zip(batches, ahead, strict=True)):
-                next(ticks, None)
-                y = torch.from_numpy(labels["train"][chosen]).to(device, torch.long)
-                x = _shifted(x, draw.integers(-_reach(x, shift), _reach(x, shift) + 1, len(x)))
-                rate = peak * _height(schedule, (epoch * per_epoch + index) / (epochs * per_epoch))
-                total += run.step(defence, x, y, loss, rate, say)
-                if (device.type == "cpu" or index % LOOK == 0) and not torch.isfinite(total[0]):
-                    break
-            trained = time.perf_counter() - begin
-            row = {"epoch": epoch + 1, "learning_rate": rate}
-            row |= dict(zip(("train_loss", "train_accuracy"), (total / len(order)).tolist(), strict=True))
-            if math.isfinite(row["train_loss"]):
-                row |= _validate(model, images, rows["validation"], labels["validation"], held, settings)
+            row, rate = learner.epoch(epoch, state, ticks)
+            row |= judge.measure() if math.isfinite(row["train_loss"]) else {}
             if not math.isfinite(row.get("validation_loss", math.nan)):
-                model.load_state_dict(run.best)
-                raise Diverged(
-                    f"the loss was not finite in epoch {epoch + 1} at a learning rate of {rate:g}; the model "
-                    f"is left as after epoch {run.best_epoch()}, its last good state; try a lower one"
-                )
-            run.add(row, time.perf_counter() - begin, len(order) / trained)
-            say(_line(row, epochs))
-            if checkpoint is not None:
-                run.keep(Path(checkpoint))
+                state.stop_diverged(row)
+            state.add(row, time.perf_counter() - begin, rate)
+            say(_line(row, recipe.epochs))
+            if path is not None:
+                state.write(path)
     next(ticks, None)
-    model.load_state_dict(run.best)
-    for weight in model.parameters():
-        weight.requires_grad_(True)
-    model.eval()
-    history = pd.DataFrame(run.history, columns=list(HISTORY))
-    history["best"] = history["epoch"] == run.best_epoch()
-    history.attrs = {"seconds": run.seconds, "images_per_second": run.rates, "parts": run.parts}
-    return history
+    return state.finish()
 
 
-class _Run:
-    """What a training is made of between two epochs: all that a checkpoint holds."""
+class _State:
+    """What a training consists of between two epochs: everything that a checkpoint holds."""
 
     def __init__(
-        self, model: models.Victim, settings: Mapping[str, Any], identity: Mapping[str, Any]
+        self,
+        model: models.Classifier,
+        recipe: Recipe,
+        device: torch.device,
+        images: Any,
+        split: pd.DataFrame,
     ) -> None:
-        self.model, self.settings = model, settings
+        self.model, self.recipe = model, recipe
+        identity = dataclasses.asdict(recipe) | {"device": device.type}
+        identity["data"] = _data_digest(model, images, split)
         self.identity = json.loads(json.dumps(identity))
         weights = [weight for weight in model.parameters() if weight.requires_grad]
-        self.names = [name for name, weight in model.named_parameters() if weight.requires_grad]
-        groups = [  # biases and the scales of batch norm are not pulled to zero
-            {"params": [w for w in weights if w.dim() > 1], "weight_decay": settings["weight_decay"]},
+        groups = [  # weight decay acts on neither biases nor the scales of batch norm
+            {"params": [w for w in weights if w.dim() > 1], "weight_decay": recipe.weight_decay},
             {"params": [w for w in weights if w.dim() <= 1], "weight_decay": 0.0},
         ]
-        self.optimiser = torch.optim.AdamW(groups, lr=settings["learning_rate"], fused=True)
+        self.optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
         self.history: list[dict] = []
         self.seconds: list[float] = []
         self.rates: list[float] = []
-        self.best: dict[str, torch.Tensor] = {}
+        self.best = _copy(model.state_dict())
         self.parts = 1
-        self.waited = 0.0  # s of training since the last checkpoint
-        self.writes = 0.0  # s that the last checkpoint took; 0 before the first
-
-    def step(
-        self,
-        defence: Callable,
-        x: torch.Tensor,
-        y: torch.Tensor,
-        loss: Callable,
-        rate: float,
-        say: Callable[[str], None],
-    ) -> torch.Tensor:
-        """One step of the optimiser; gives the loss and the count of right answers, summed over images."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        numbers = defences.Settings(*(self.settings[name] for name in ("budget", "alpha", "steps", "beta")))
-        while True:
-            self.optimiser.zero_grad(set_to_none=True)
-            total = torch.zeros(2, dtype=torch.float64, device=x.device)
-            try:
-                for part, label in zip(x.chunk(self.parts), y.chunk(self.parts), strict=True):
-                    with _mixed(x.device, self.settings["precision"]):
-                        value, logits = defence(self.model, part, label, loss, numbers)
-                    (value * (len(part) / len(x))).backward()
-                    right = (logits.detach().argmax(1) == label).sum()
-                    total += torch.stack([value.detach().double() * len(part), right.double()])
-            except torch.OutOfMemoryError:
-                if self.parts >= len(x):
-                    raise
-                self.parts *= 2
-                say(f"memory ran out: a step of {len(x)} images is taken in {self.parts} parts from here on")
-                continue
-            self.optimiser.step()
-            return total
+        self.unsaved = 0.0  # s of training since the last checkpoint
+        self.writing = 0.0  # s that the last checkpoint took; 0 before the first
 
     def add(self, row: dict, seconds: float, rate: float) -> None:
         """Close an epoch."""
@@ -266,11 +230,11 @@ class _Run:
         self.history.append(row)
         self.seconds.append(round(seconds, 3))
         self.rates.append(round(rate, 2))
-        self.waited += seconds
+        self.unsaved += seconds
 
     def _score(self, row: dict) -> tuple[float, float]:
         measured = [row["validation_accuracy"]]
-        if self.settings["training"] != "standard" and not math.isnan(row["pgd_accuracy"]):
+        if self.recipe.training != "standard" and not math.isnan(row["pgd_accuracy"]):
             measured.append(row["pgd_accuracy"])
         return sum(measured) / len(measured), -row["validation_loss"]
 
@@ -280,7 +244,26 @@ class _Run:
     def since_best(self) -> int:
         return len(self.history) - self.best_epoch()
 
-    def keep(self, path: Path) -> None:
+    def stop_diverged(self, row: dict) -> None:
+        """Go back to the last good state, and say so."""
+        self.model.load_state_dict(self.best)
+        raise Diverged(
+            f"the loss was not finite in epoch {row['epoch']} at a learning rate of {row['learning_rate']:g}; "
+            f"the model is left as after epoch {self.best_epoch()}, its last good state; try a lower one"
+        )
+
+    def finish(self) -> pd.DataFrame:
+        """Leave the model at its best state; give the history."""
+        self.model.load_state_dict(self.best)
+        for weight in self.model.parameters():
+            weight.requires_grad_(True)
+        self.model.eval()
+        history = pd.DataFrame(self.history, columns=list(HISTORY))
+        history["best"] = history["epoch"] == self.best_epoch()
+        history.attrs = {"seconds": self.seconds, "images_per_second": self.rates, "parts": self.parts}
+        return history
+
+    def write(self, path: Path) -> None:
         """Write the checkpoint, if that is worth its time."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
@@ -288,33 +271,27 @@ class _Run:
             for what, tensor in self.optimiser.state.get(weight, {}).items():
                 tensors[f"optimiser.{name}.{what}"] = tensor
         size = sum(tensor.nbytes for tensor in tensors.values())
-        if self.waited * WRITING < (self.writes or size / DISK):
+        if self.unsaved * CHECKPOINT_SHARE < (self.writing or size / DISK_RATE):
             return
         begin = time.perf_counter()
-        header = {
-            "identity": self.identity,
-            "history": self.history,
-            "seconds": self.seconds,
-            "rates": self.rates,
-            "parts": self.parts,
-        }
-        files.save(path, (tensors, {"run": json.dumps(header)}))
-        self.writes, self.waited = time.perf_counter() - begin, 0.0
+        header = {name: getattr(self, name) for name in ("identity", "history", "seconds", "rates", "parts")}
+        files.save(path, (tensors, {"training": json.dumps(header)}))
+        self.writing, self.unsaved = time.perf_counter() - begin, 0.0
 
     def resume(self, path: Path, say: Callable[[str], None]) -> None:
-        """Go on from a checkpoint, if there is one and it is of this very run."""
+        """Go on from a checkpoint, if there is one and it is of this very training."""
         if not path.is_file():
             return
         try:
-            tensors, metadata = files.load(path)
-            header = json.loads(metadata["run"])
+            tensors, header = files.load(path)
+            header = json.loads(header["training"])
         except (ValueError, KeyError) as error:
             say(f"{path.name} cannot be read ({error}): training begins anew")
             return
-        identity = header["identity"]
-        if identity != self.identity:
-            other = [name for name, value in self.identity.items() if identity.get(name) != value]
-            say(f"{path.name} is of another run ({', '.join(other)} differ): training begins anew")
+        found = header["identity"]
+        if found != self.identity:
+            other = [name for name, value in self.identity.items() if found.get(name) != value]
+            say(f"{path.name} is of another training ({', '.join(other)} differ): training begins anew")
             return
 
         def of(what: str) -> dict[str, torch.Tensor]:
@@ -326,46 +303,112 @@ class _Run:
         self.history, self.seconds, self.rates = header["history"], header["seconds"], header["rates"]
         self.parts = header["parts"]
         for name, weight in self.model.named_parameters():
-            state = of(f"optimiser.{name}.")
-            if state:
-                steps = state.pop("step").to(device)
-                moments = {what: torch.empty_like(weight).copy_(t) for what, t in state.items()}
+            moments = of(f"optimiser.{name}.")
+            if moments:
+                steps = moments.pop("step").to(device)
+                moments = {what: torch.empty_like(weight).copy_(t) for what, t in moments.items()}
                 self.optimiser.state[weight] = {"step": steps, **moments}
         say(f"goes on after epoch {len(self.history)}")
 
 
-def _check(model: models.Victim, images: Any, split: pd.DataFrame, settings: Mapping[str, Any]) -> Callable:
-    """Refuse what cannot work before anything is done; give the loss of the defence."""
-    training = settings["training"]
-    if training not in TRAININGS:
-        raise ValueError(f"training = {training!r} is none of {', '.join(TRAININGS)}")
-    if settings["schedule"] not in SCHEDULES:
-        raise ValueError(f"schedule = {settings['schedule']!r} is none of {', '.join(SCHEDULES)}")
-    if settings["precision"] not in PRECISIONS:
-        raise ValueError(f"precision = {settings['precision']!r} is none of {', '.join(PRECISIONS)}")
-    if settings["layers"] not in ("all", "last"):
-        raise ValueError(f"layers = {settings['layers']!r} is neither all nor last")
-    ranges = {
-        "epochs": (1, math.inf),
-        "batch": (2, math.inf),
-        "learning_rate": (1e-12, math.inf),
-        "weight_decay": (0, math.inf),
-        "patience": (0, math.inf),
-        "smoothing": (0, 0.99),
-        "shift": (0, 0.5),
-        "share": (1e-6, 1),
-        "pgd_clips": (-1, math.inf),
-        "pgd_steps": (1, math.inf),
-    }
-    for name, (low, high) in ranges.items():
-        if not low <= settings[name] <= high:
-            raise ValueError(f"{name} = {settings[name]} is outside [{low:g}, {high:g}]")
-    defences.Settings(*(settings[name] for name in ("budget", "alpha", "steps", "beta")))
-    _check_split(split, model.classes, len(images))
+class _Learner:
+    """The training part, one epoch after another."""
+
+    def __init__(
+        self,
+        model: models.Classifier,
+        recipe: Recipe,
+        images: Any,
+        part: pd.DataFrame,
+        device: torch.device,
+        say: Callable[[str], None],
+    ) -> None:
+        self.model, self.recipe, self.images, self.device, self.say = model, recipe, images, device, say
+        self.rows, self.labels = np.array(part["row"]), np.array(part["label"])
+        self.seen = max(2, round(recipe.share * len(part)))
+        self.per_epoch = math.ceil(self.seen / recipe.batch)
+        self.defence = defences.get(recipe.training)
+        self.loss = functools.partial(_loss, smoothing=recipe.smoothing)
+
+    def epoch(self, epoch: int, state: _State, ticks: Iterator) -> tuple[dict, float]:
+        """Take the steps of an epoch; its row of the history so far, and images per second."""
+        recipe, begin = self.recipe, time.perf_counter()
+        draw = np.random.default_rng([recipe.seed, epoch])
+        torch.manual_seed(int(draw.integers(2**63)))
+        order = draw.permutation(len(self.rows))[: self.seen]
+        self.model.train(recipe.layers == "all")
+        total = torch.zeros(2, dtype=torch.float64, device=self.device)
+        batches = np.array_split(order, self.per_epoch)
+        read = _batches(self.images, [self.rows[chosen] for chosen in batches], self.device)
+        for index, (chosen, x) in enumerate(zip(batches, read, strict=True)):
+            next(ticks, None)
+            y = torch.from_numpy(self.labels[chosen]).to(self.device, torch.long)
+            reach = int(recipe.shift * x.shape[-1])
+            x = _shifted(x, draw.integers(-reach, reach + 1, len(x)))
+            done = (epoch * self.per_epoch + index) / (recipe.epochs * self.per_epoch)
+            rate = recipe.learning_rate * self.model.pace * _share_of_peak(recipe.schedule, done)
+            total += self.step(state, x, y, rate)
+            if (self.device.type == "cpu" or index % CHECK_EVERY == 0) and not torch.isfinite(total[0]):
+                break
+        loss, accuracy = (total / len(order)).tolist()
+        row = {"epoch": epoch + 1, "learning_rate": rate, "train_loss": loss, "train_accuracy": accuracy}
+        return row, len(order) / (time.perf_counter() - begin)
+
+    def step(self, state: _State, x: torch.Tensor, y: torch.Tensor, rate: float) -> torch.Tensor:
+        """One step of the optimiser; gives the loss and the count of right answers, summed over images."""
+        for group in state.optimiser.param_groups:
+            group["lr"] = rate
+        while True:
+            state.optimiser.zero_grad(set_to_none=True)
+            total = torch.zeros(2, dtype=torch.float64, device=x.device)
+            try:
+                for part, label in zip(x.chunk(state.parts), y.chunk(state.parts), strict=True):
+                    with _mixed(x.device, self.recipe.precision):
+                        value, logits = self.defence(self.model, part, label, self.loss, self.recipe)
+                    (value * (len(part) / len(x))).backward()
+                    right = (logits.detach().argmax(1) == label).sum()
+                    total += torch.stack([value.detach().double() * len(part), right.double()])
+            except torch.OutOfMemoryError:
+                if state.parts >= len(x):
+                    raise
+                state.parts *= 2
+                self.say(
+                    f"memory ran out: a step of {len(x)} images is taken in {state.parts} parts from here on"
+                )
+                continue
+            state.optimiser.step()
+            return total
+
+
+class _Judge:
+    """The validation part: clean loss and accuracy of all of it, PGD accuracy of a fixed selection."""
+
+    def __init__(self, model: models.Classifier, recipe: Recipe, images: Any, part: pd.DataFrame) -> None:
+        self.model, self.recipe, self.images = model, recipe, images
+        self.rows, self.labels = np.array(part["row"]), np.array(part["label"])
+        count = {0: len(part), -1: 0}.get(recipe.pgd_clips, recipe.pgd_clips)
+        self.selected = _every_class(self.labels, count, recipe.seed)
+
+    def measure(self) -> dict[str, float]:
+        """The validation columns of a row of the history."""
+        logits, label = models.predict(self.model, self.images, self.rows), torch.from_numpy(self.labels)
+        measured = {
+            "validation_loss": nn.functional.cross_entropy(logits, label).item(),
+            "validation_accuracy": (logits.argmax(1) == label).double().mean().item(),
+            "pgd_accuracy": math.nan,
+        }
+        if len(self.selected):
+            chosen, recipe = self.selected, self.recipe
+            within = {"budget": recipe.budget, "steps": recipe.pgd_steps, "seed": recipe.seed}
+            correct = pgd_correct(self.model, self.images, self.rows[chosen], self.labels[chosen], **within)
+            measured["pgd_accuracy"] = float(correct.mean())
+        return measured
+
+
+def _check_size(images: Any, split: pd.DataFrame, size: tuple[int, int]) -> None:
     shape = tuple(images[np.array(split["row"][:1])].shape)
-    if shape != (1, 1, *model.size):
-        raise ValueError(f"images are {shape[1:]}, but the model was built for {(1, *model.size)}")
-    return defences.DEFENCES[training]
+    if shape != (1, 1, *size):
+        raise ValueError(f"images are {shape[1:]}, but the model was built for {(1, *size)}")
 
 
 def _check_split(split: pd.DataFrame, classes: int, stored: int) -> None:
@@ -382,17 +425,17 @@ def _check_split(split: pd.DataFrame, classes: int, stored: int) -> None:
         raise ValueError(f"row {wrong.iloc[0]} of the split is not among the {stored} stored images")
 
 
-def _fingerprint(model: nn.Module, images: Any, split: pd.DataFrame) -> list[float]:
+def _data_digest(model: nn.Module, images: Any, split: pd.DataFrame) -> list[float]:
     """Numbers that change when the split, the images or the weights at the start do."""
     columns = [split["row"], split["label"], split["part"].map({"train": 0, "validation": 1, "test": 2})]
     crc = zlib.crc32(np.stack([column.to_numpy(np.int64) for column in columns]).tobytes())
-    probe = images[np.array(split["row"][:8])].double().sum().item()
+    first = images[np.array(split["row"][:8])].double().sum().item()
     start = sum(value.double().abs().sum().item() for value in model.state_dict().values())
-    return [crc, probe, start]
+    return [crc, first, start]
 
 
-def _spread(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Positions of ``count`` labels, drawn so that every class is met before one is met twice more."""
+def _every_class(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Positions of ``count`` labels, drawn so that no class is drawn twice more than another."""
     draw = np.random.default_rng([seed, 7])
     order = draw.permutation(len(labels))
     turn = pd.Series(labels[order]).groupby(labels[order]).cumcount().to_numpy()
@@ -403,7 +446,7 @@ def _loss(logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> torch
     return nn.functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
 
 
-def _height(schedule: str, done: float) -> float:
+def _share_of_peak(schedule: str, done: float) -> float:
     """The learning rate as a share of its peak, after a share ``done`` of all steps."""
     rise = {"constant": 0.0, "cosine": 0.0, "onecycle": 0.3}[schedule]
     if schedule == "constant":
@@ -413,12 +456,8 @@ def _height(schedule: str, done: float) -> float:
     return (1 + math.cos(math.pi * (done - rise) / (1 - rise))) / 2
 
 
-def _reach(x: torch.Tensor, shift: float) -> int:
-    return int(shift * x.shape[-1])
-
-
 def _shifted(x: torch.Tensor, frames: np.ndarray) -> torch.Tensor:
-    """Every image moved along its last axis by its own number of frames, what leaves coming in again."""
+    """Every image moved circularly along its last axis by its own number of frames."""
     if not frames.any():
         return x
     width = x.shape[-1]
@@ -427,8 +466,8 @@ def _shifted(x: torch.Tensor, frames: np.ndarray) -> torch.Tensor:
     return x.gather(-1, index)
 
 
-def _ahead(images: Any, rows: list[np.ndarray], device: torch.device) -> Iterator[torch.Tensor]:
-    """The batches on the device; on a GPU the next is read, into pinned memory, while one is learnt from."""
+def _batches(images: Any, rows: list[np.ndarray], device: torch.device) -> Iterator[torch.Tensor]:
+    """The batches on the device; on a GPU the next is read, into pinned memory, during the step before."""
     if device.type == "cpu":
         for chosen in rows:
             yield images[chosen].to(device)
@@ -461,30 +500,8 @@ def _copy(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in state.items()}
 
 
-def _validate(
-    model: models.Victim,
-    images: Any,
-    rows: np.ndarray,
-    labels: np.ndarray,
-    held: np.ndarray,
-    settings: Mapping[str, Any],
-) -> dict[str, float]:
-    """Clean loss and accuracy over the validation part, PGD accuracy over the held batch."""
-    logits, right = models.predict(model, images, rows), torch.from_numpy(labels)
-    measured = {
-        "validation_loss": nn.functional.cross_entropy(logits, right).item(),
-        "validation_accuracy": (logits.argmax(1) == right).double().mean().item(),
-        "pgd_accuracy": math.nan,
-    }
-    if len(held):
-        within = {"budget": settings["budget"], "steps": settings["pgd_steps"], "seed": settings["seed"]}
-        survived = pgd_right(model, images, rows[held], labels[held], **within)
-        measured["pgd_accuracy"] = float(survived.mean())
-    return measured
-
-
-def pgd_right(
-    model: models.Victim,
+def pgd_correct(
+    model: models.Classifier,
     images: Any,
     rows: Sequence[int],
     labels: Sequence[int],
@@ -495,43 +512,43 @@ def pgd_right(
     seed: int = 0,
     batch: int = 32,
 ) -> np.ndarray:
-    """Which images are still named rightly under PGD: as they are, and at its end. Shape (n,), bool.
+    """Which images are classified correctly, both as they are and at the end of PGD. Shape (n,), bool.
 
-    The victim is met in evaluation mode and float32; an image's random start depends on ``seed`` and its
+    The model is in evaluation mode and float32; an image's random start depends on ``seed`` and its
     row only. The batch is halved when memory runs out.
     """
     rows, labels = np.array(rows), np.array(labels)
     device = next(model.parameters()).device
 
-    def withstood(chosen: np.ndarray) -> np.ndarray:
+    def correct(chosen: np.ndarray) -> np.ndarray:
         x, y = images[rows[chosen]].to(device), torch.from_numpy(labels[chosen]).to(device, torch.long)
         seeds = [seed * 1_000_003 + int(row) for row in rows[chosen]]
         try:
-            crafted = defences.measure(model, x, y, budget=budget, steps=steps, norm=norm, seeds=seeds)
+            crafted = defences.pgd_examples(model, x, y, budget=budget, steps=steps, norm=norm, seeds=seeds)
         except torch.OutOfMemoryError:
             if len(chosen) == 1:
                 raise
             crafted = None
         if crafted is None:
             reporting.note("batch halved to", str(-(-len(chosen) // 2)))
-            return np.concatenate([withstood(half) for half in np.array_split(chosen, 2)])
+            return np.concatenate([correct(half) for half in np.array_split(chosen, 2)])
         with torch.no_grad():
             right = [model(z).argmax(1) == y for z in (x, crafted)]
         return (right[0] & right[1]).cpu().numpy()
 
     parts = np.array_split(np.arange(len(rows)), math.ceil(len(rows) / batch) or 1)
     with defences.frozen(model):
-        return np.concatenate([withstood(chosen) for chosen in parts])
+        return np.concatenate([correct(chosen) for chosen in parts])
 
 
 def examine(
-    model: models.Victim, images: Any, split: pd.DataFrame, clips: pd.DataFrame, *, part: str = "test"
+    model: models.Classifier, images: Any, split: pd.DataFrame, clips: pd.DataFrame, *, part: str = "test"
 ) -> pd.DataFrame:
-    """What the model names the images of a part, as they are.
+    """How the model classifies the images of a part, as they are.
 
     Returns
     -------
-    A row an image: clip (its id), label, predicted, confidence (probability of what was predicted).
+    One row per image: clip (its id), label, predicted, confidence (probability of the class predicted).
     """
     chosen = split[split["part"] == part]
     probability, predicted = models.predict(model, images, chosen["row"]).softmax(1).max(1)
@@ -545,8 +562,8 @@ def examine(
     )
 
 
-def even(splits: Mapping[str, pd.DataFrame], seed: int = 0) -> dict[str, pd.DataFrame]:
-    """The splits with equally many images to train on, so that they differ by nothing else: a seeded draw."""
+def equally_many(splits: Mapping[str, pd.DataFrame], seed: int = 0) -> dict[str, pd.DataFrame]:
+    """The splits with as many images to train on as the smallest has, so that they differ by nothing else."""
     least = min(((split["part"] == "train").sum() for split in splits.values()), default=0)
     made = {}
     for name, split in splits.items():
@@ -558,7 +575,7 @@ def even(splits: Mapping[str, pd.DataFrame], seed: int = 0) -> dict[str, pd.Data
 
 
 def cost(history: pd.DataFrame) -> pd.DataFrame:
-    """What a training took, a row an epoch: seconds in all, and images a second while it learnt."""
+    """The cost of a training, one row per epoch: seconds in all, and images per second of its steps."""
     return pd.DataFrame(
         {
             "epoch": history["epoch"],
@@ -569,7 +586,7 @@ def cost(history: pd.DataFrame) -> pd.DataFrame:
 
 
 def _line(row: Mapping[str, float], epochs: int) -> str:
-    """What is said of an epoch."""
+    """What is reported of an epoch."""
     words = [f"epoch {row['epoch']}/{epochs}", f"loss {row['train_loss']:.3f}"]
     words += [f"train {row['train_accuracy']:.1%}", f"validation {row['validation_accuracy']:.1%}"]
     if not math.isnan(row["pgd_accuracy"]):

@@ -135,7 +135,7 @@ print(f"{len(splits.leaks(split))} recordings or clips stand on two sides")
 
 # %%
 start = {"pretrained": pretrained, "weights_folder": weights, "seed": seed}
-victim = models.build(model, len(classes), images.size, **start)
+victim = models.create(model, len(classes), images.size, **start)
 models.whiten(victim, images, split.loc[split["part"] == "train", "row"])
 recipe = {
     "epochs": epochs, "patience": patience, "batch": batch, "learning_rate": learning_rate,
@@ -193,7 +193,7 @@ wanted = ("official", "random", "copies", "paper") if leaks_at == f"{representat
 ways = {name: splits.split(clips, number, name, seed=seed, copies=copies) for name in wanted}
 told = []
 for name, other in even(ways, seed).items():
-    learner = models.build(model, len(classes), images.size, **start)
+    learner = models.create(model, len(classes), images.size, **start)
     models.whiten(learner, images, other.loc[other["part"] == "train", "row"])
     fit(learner, images, other, **recipe, checkpoint=cell.path(f"{name}.safetensors"))
     rows = examine(learner, images, other, clips)

@@ -66,7 +66,7 @@ images = store.open(cell.up(1).path("store"), representation)
 where = choose_device(device)
 number, seed = study.fold_and_seed(fold)
 split = splits.split(clips, number, protocol, seed=seed, copies=images.copies)
-victim = models.build(model, classes, images.size, pretrained=pretrained, weights_folder=weights, seed=seed)
+victim = models.create(model, classes, images.size, pretrained=pretrained, weights_folder=weights, seed=seed)
 models.whiten(victim, images, split.loc[split["part"] == "train", "row"])
 print(
     f"{cell}: {(split['part'] == 'train').sum()} images of {images.size[0]} × {images.size[1]} to learn from"

@@ -17,7 +17,7 @@ from lib import attacks, models
 
 torch.set_num_threads(1)
 size = (1308, 1568)
-victim = foolbox.PyTorchModel(models.build("resnet18", 50, size).eval(), bounds=(0, 1), device="cpu")
+victim = foolbox.PyTorchModel(models.create("resnet18", 50, size).eval(), bounds=(0, 1), device="cpu")
 x = torch.rand(1, 1, *size, generator=torch.Generator().manual_seed(0))
 label = victim(x).argmax(1)
 target = victim(x).argmin(1)

@@ -54,7 +54,7 @@ def test_auto_is_bfloat16_on_a_gpu_that_has_it(native, wanted, monkeypatch):
 
 
 def test_in_bfloat16_weights_and_losses_stay_float32():
-    victim = models.build("resnet56", 3, (16, 16)).train()
+    victim = models.create("resnet56", 3, (16, 16)).train()
     with training._mixed(torch.device("cpu"), "bfloat16"):
         logits = victim(torch.rand(4, 1, 16, 16))
         loss = training._loss(logits, torch.tensor([0, 1, 2, 0]), 0.0)
@@ -78,7 +78,7 @@ def test_batches_are_read_ahead_into_pinned_memory_in_order(monkeypatch):
 
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
     rows = [np.array([0, 1]), np.array([2, 3]), np.array([4])]
-    ahead = training._ahead(Store(), rows, torch.device("meta"))
+    ahead = training._batches(Store(), rows, torch.device("meta"))
     shapes = [tuple(next(ahead).shape)]
     assert read[:1] == [[0, 1]]
     shapes += [tuple(x.shape) for x in ahead]
@@ -152,9 +152,9 @@ def test_a_budget_of_memory_bounds_the_batch(monkeypatch):
 
 
 def test_pgd_halves_its_batch_and_comes_out_the_same(monkeypatch, tmp_path):
-    victim = models.build("resnet56", 3, (16, 16)).eval()
+    victim = models.create("resnet56", 3, (16, 16)).eval()
     x, labels = torch.rand(9, 1, 16, 16), np.arange(9) % 3
-    whole = training.pgd_right(victim, x, range(9), labels, budget=0.01, steps=2, batch=8)
+    whole = training.pgd_correct(victim, x, range(9), labels, budget=0.01, steps=2, batch=8)
     forward = victim.forward
 
     def short(images):
@@ -164,6 +164,6 @@ def test_pgd_halves_its_batch_and_comes_out_the_same(monkeypatch, tmp_path):
 
     monkeypatch.setattr(victim, "forward", short)
     monkeypatch.setenv(reporting.NOTES, str(tmp_path / "notes"))
-    found = training.pgd_right(victim, x, range(9), labels, budget=0.01, steps=2, batch=8)
+    found = training.pgd_correct(victim, x, range(9), labels, budget=0.01, steps=2, batch=8)
     assert found.tolist() == whole.tolist()
     assert "batch halved to" in reporting.notes(tmp_path / "notes")

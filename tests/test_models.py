@@ -1,4 +1,4 @@
-"""The six victims: size, shape, folding of published weights, files that are wrong."""
+"""The six models: size, shape, folding of published weights, files that are wrong."""
 
 import hashlib
 import os
@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from lib import models
+from lib.models import resnet18, resnet34, resnet56, weights
 
-SMALL = {**models.SMALLEST, "alexnet": 64}
+SMALL = {name: models.module(name).SMALLEST for name in models.known()} | {"alexnet": 64}
 ROUNDING = {"atol": 1e-4, "rtol": 1e-4}  # float32, sums in another order
 
 
@@ -25,18 +26,19 @@ def state_of(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> nn.Mod
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2)
-    file = folder / models.WEIGHTS[name].file
+    source = models.module(name)
+    file = folder / source.WEIGHTS.file
     torch.save(network.state_dict(), file)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    monkeypatch.setitem(models.WEIGHTS, name, models.WEIGHTS[name]._replace(sha256=digest))
+    monkeypatch.setattr(source, "WEIGHTS", source.WEIGHTS._replace(sha256=digest))
     return network.eval()
 
 
-@pytest.mark.parametrize("name", models.NAMES)
-def test_a_victim_takes_one_channel_and_gives_logits_at_its_smallest_size(name):
-    side = models.SMALLEST[name]
+@pytest.mark.parametrize("name", models.known())
+def test_a_model_takes_one_channel_and_gives_logits_at_its_smallest_size(name):
+    side = models.module(name).SMALLEST
     with torch.device("meta"):
-        network = models.Victim(models.architecture(name, 7, channels=1), name, 7, (side, side))
+        network = models.Classifier(models.architecture(name, 7, channels=1), name, 7, (side, side))
         assert network(torch.rand(2, 1, side, side)).shape == (2, 7)
         assert network(torch.rand(2, 1, side + 5, 3 * side)).shape == (2, 7)
     assert network.head.out_features == 7
@@ -44,7 +46,7 @@ def test_a_victim_takes_one_channel_and_gives_logits_at_its_smallest_size(name):
 
 @pytest.mark.parametrize("name", ["alexnet", "vgg16"])
 def test_the_smallest_size_is_where_the_network_still_runs(name):
-    side = models.SMALLEST[name] - 1
+    side = models.module(name).SMALLEST - 1
     with torch.device("meta"), pytest.raises(RuntimeError):
         models.architecture(name, 7, channels=1)(torch.rand(2, 1, side, side))
 
@@ -77,7 +79,7 @@ def test_a_grey_image_gives_what_its_three_channel_copy_gives(name, tmp_path, mo
     """The published network with its last layer exchanged, on copies, is the folded one."""
     original = state_of(name, tmp_path, monkeypatch)
     side = SMALL[name]
-    victim = models.build(name, 5, (side, side), pretrained="published", weights_folder=tmp_path).eval()
+    victim = models.create(name, 5, (side, side), pretrained="published", weights_folder=tmp_path).eval()
     *path, last = [n for n, m in original.named_modules() if isinstance(m, nn.Linear)][-1].split(".")
     setattr(original.get_submodule(".".join(path)), last, victim.head)
     x = torch.rand(3, 1, side, side)
@@ -89,9 +91,9 @@ def test_the_published_resnet56_is_folded_and_right_about_its_layers():
     folder = Path(os.environ.get("STUDY_DATA", "../shared/data")) / "weights"
     if not folder.is_dir():
         pytest.skip(f"no {folder}; STUDY_DATA names another folder")
-    victim = models.build("resnet56", 10, (32, 32), pretrained="cifar10", weights_folder=folder).eval()
+    victim = models.create("resnet56", 10, (32, 32), pretrained="cifar10", weights_folder=folder).eval()
     original = models.architecture("resnet56", 10)
-    original.load_state_dict(models.published("resnet56", folder))
+    original.load_state_dict(weights.read(resnet56.WEIGHTS, folder))
     original.eval().linear = victim.head
     grey = torch.rand(4, 1, 32, 32)
     copies = ((grey - victim.mean) / victim.deviation).repeat(1, 3, 1, 1)
@@ -100,12 +102,12 @@ def test_the_published_resnet56_is_folded_and_right_about_its_layers():
 
 def test_an_altered_file_of_weights_is_refused(tmp_path, monkeypatch):
     state_of("resnet18", tmp_path, monkeypatch)
-    file = tmp_path / models.WEIGHTS["resnet18"].file
+    file = tmp_path / resnet18.WEIGHTS.file
     bytes_ = bytearray(file.read_bytes())
     bytes_[len(bytes_) // 2] ^= 1
     file.write_bytes(bytes_)
     with pytest.raises(ValueError, match=r"resnet18-f37072fd.pth is not the published file"):
-        models.build("resnet18", 5, (64, 64), pretrained="published", weights_folder=tmp_path)
+        models.create("resnet18", 5, (64, 64), pretrained="published", weights_folder=tmp_path)
 
 
 class Bomb:
@@ -116,20 +118,20 @@ class Bomb:
 
 
 def test_a_pickle_with_code_is_not_opened(tmp_path, monkeypatch):
-    file = tmp_path / models.WEIGHTS["resnet56"].file
+    file = tmp_path / resnet56.WEIGHTS.file
     file.write_bytes(pickle.dumps({"state_dict": Bomb()}, protocol=2))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    monkeypatch.setitem(models.WEIGHTS, "resnet56", models.WEIGHTS["resnet56"]._replace(sha256=digest))
+    monkeypatch.setattr(resnet56, "WEIGHTS", resnet56.WEIGHTS._replace(sha256=digest))
     with pytest.raises(ValueError, match=r"resnet56-4bfd9763.th holds more than weights"):
-        models.build("resnet56", 5, (64, 64), pretrained="cifar10", weights_folder=tmp_path)
+        models.create("resnet56", 5, (64, 64), pretrained="cifar10", weights_folder=tmp_path)
 
 
 def test_weights_of_another_network_are_refused(tmp_path, monkeypatch):
     state_of("resnet34", tmp_path, monkeypatch)
-    file = tmp_path / models.WEIGHTS["resnet34"].file
-    monkeypatch.setitem(models.WEIGHTS, "resnet18", models.WEIGHTS["resnet34"]._replace(file=file.name))
-    with pytest.raises(ValueError, match="does not hold the layers of ResNet-18"):
-        models.build("resnet18", 5, (64, 64), pretrained="published", weights_folder=tmp_path)
+    file = tmp_path / resnet34.WEIGHTS.file
+    monkeypatch.setattr(resnet18, "WEIGHTS", resnet34.WEIGHTS._replace(file=file.name))
+    with pytest.raises(ValueError, match="does not hold the layers of resnet18"):
+        models.create("resnet18", 5, (64, 64), pretrained="published", weights_folder=tmp_path)
 
 
 def test_without_weights_and_network_one_sentence_says_what_to_do(tmp_path, monkeypatch):
@@ -138,15 +140,15 @@ def test_without_weights_and_network_one_sentence_says_what_to_do(tmp_path, monk
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     with pytest.raises(
-        FileNotFoundError, match=r"AlexNet's imagenet weights are neither in .*alexnet-owt-7be5be79.pth .*put"
+        FileNotFoundError, match=r"imagenet weights alexnet-owt-7be5be79.pth are not in .*weights and cannot .*put"
     ):
-        models.build("alexnet", 5, (64, 64), pretrained="published", weights_folder=tmp_path / "weights")
+        models.create("alexnet", 5, (64, 64), pretrained="published", weights_folder=tmp_path / "weights")
     assert not list(tmp_path.rglob("*alexnet*"))
 
 
 def test_weights_are_downloaded_once_and_checked(tmp_path, monkeypatch):
     state_of("resnet18", tmp_path, monkeypatch)
-    there = tmp_path / models.WEIGHTS["resnet18"].file
+    there = tmp_path / resnet18.WEIGHTS.file
     calls = []
 
     def download(url, path, progress):
@@ -155,8 +157,8 @@ def test_weights_are_downloaded_once_and_checked(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
     for _ in range(2):
-        models.build("resnet18", 5, (64, 64), pretrained="imagenet", weights_folder=tmp_path / "new")
-    assert calls == [models.WEIGHTS["resnet18"].url]
+        models.create("resnet18", 5, (64, 64), pretrained="imagenet", weights_folder=tmp_path / "new")
+    assert calls == [resnet18.WEIGHTS.url]
 
 
 def test_a_download_that_was_cut_off_or_altered_leaves_nothing(tmp_path, monkeypatch):
@@ -165,38 +167,38 @@ def test_a_download_that_was_cut_off_or_altered_leaves_nothing(tmp_path, monkeyp
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
     with pytest.raises(ValueError, match=r"https://.*resnet18-f37072fd.pth is not the published file"):
-        models.build("resnet18", 5, (64, 64), pretrained="imagenet", weights_folder=tmp_path)
+        models.create("resnet18", 5, (64, 64), pretrained="imagenet", weights_folder=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"name": "resnet19"}, "model = 'resnet19' is none of googlenet"),
+        ({"name": "resnet19"}, "model = 'resnet19' is none of alexnet, googlenet"),
         ({"classes": 1}, "classes = 1"),
-        ({"name": "alexnet", "size": (62, 200)}, "images of 62 × 200 are too small for AlexNet"),
-        ({"name": "vgg16", "size": (200, 31)}, "200 × 31 are too small for VGG-16, which needs 32 × 32"),
+        ({"name": "alexnet", "size": (62, 200)}, "images of 62 × 200 are too small for alexnet"),
+        ({"name": "vgg16", "size": (200, 31)}, "200 × 31 are too small for vgg16, which needs 32 × 32"),
         ({"pretrained": "yes"}, "pretrained = 'yes' is none of none, published"),
-        ({"pretrained": "cifar10"}, "'cifar10', but ResNet-18's weights are imagenet's"),
+        ({"pretrained": "cifar10"}, "'cifar10', but the weights of resnet18 are imagenet's"),
     ],
 )
 def test_what_cannot_be_built_is_said(given, said):
     given = {"name": "resnet18", "classes": 5, "size": (64, 64)} | given
     with pytest.raises(ValueError, match=said):
-        models.build(**given)
+        models.create(**given)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet56", "googlenet"])
 def test_a_seed_draws_the_same_weights_and_leaves_the_generator_alone(name):
     before = torch.get_rng_state()
-    one, two, other = (models.build(name, 4, (64, 64), seed=seed).state_dict() for seed in (3, 3, 4))
+    one, two, other = (models.create(name, 4, (64, 64), seed=seed).state_dict() for seed in (3, 3, 4))
     assert torch.equal(before, torch.get_rng_state())
     assert all(torch.equal(one[key], two[key]) for key in one)
     assert not all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_saved_and_loaded_is_the_same_victim(tmp_path):
-    victim = models.build("resnet18", 6, (64, 64))
+def test_saved_and_loaded_is_the_same_model(tmp_path):
+    victim = models.create("resnet18", 6, (64, 64))
     victim.train()(torch.rand(4, 1, 64, 64))  # moves the running statistics
     path = tmp_path / "model.safetensors"
     models.save(models.to(victim, "cpu"), path)
@@ -206,18 +208,18 @@ def test_saved_and_loaded_is_the_same_victim(tmp_path):
     torch.testing.assert_close(back(x), victim.eval()(x), **ROUNDING)
 
 
-def test_what_is_no_victim_is_not_loaded(tmp_path):
+def test_what_is_no_model_is_not_loaded(tmp_path):
     with pytest.raises(FileNotFoundError, match="no trained model"):
         models.load(tmp_path / "none.safetensors")
     path = tmp_path / "model.safetensors"
-    models.save(models.build("resnet56", 3, (32, 32)), path)
+    models.save(models.create("resnet56", 3, (32, 32)), path)
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(ValueError, match="no victim"):
+    with pytest.raises(ValueError, match="no model of this study"):
         models.load(path)
 
 
 def test_predictions_do_not_depend_on_the_batch_and_leave_the_mode(monkeypatch):
-    victim = models.build("resnet56", 3, (16, 16))
+    victim = models.create("resnet56", 3, (16, 16))
     images = torch.rand(11, 1, 16, 16)
     whole = models.predict(victim, images)
     assert victim.training
@@ -227,7 +229,7 @@ def test_predictions_do_not_depend_on_the_batch_and_leave_the_mode(monkeypatch):
 
 
 def test_predicting_halves_its_batch_when_memory_runs_out(monkeypatch):
-    victim = models.build("resnet56", 3, (16, 16))
+    victim = models.create("resnet56", 3, (16, 16))
     images = torch.rand(9, 1, 16, 16)
     whole = models.predict(victim, images)
     forward = victim.forward
@@ -243,7 +245,7 @@ def test_predicting_halves_its_batch_when_memory_runs_out(monkeypatch):
 
 def test_a_network_without_batch_norm_has_its_frequencies_whitened(tmp_path):
     images = torch.rand(40, 1, 64, 64) * torch.linspace(0.2, 1, 64)[:, None]
-    victim = models.build("alexnet", 3, (64, 64))
+    victim = models.create("alexnet", 3, (64, 64))
     models.whiten(victim, images, range(30))
     seen = (images[:30] - victim.mean) / victim.deviation
     torch.testing.assert_close(seen.mean((0, 1, 3)), torch.zeros(64), atol=1e-4, rtol=0)
@@ -251,7 +253,7 @@ def test_a_network_without_batch_norm_has_its_frequencies_whitened(tmp_path):
     models.save(victim.eval(), tmp_path / "model.safetensors")
     back = models.load(tmp_path / "model.safetensors")
     torch.testing.assert_close(back(images[:2]), victim(images[:2]), **ROUNDING)
-    for other in (models.build("resnet18", 3, (64, 64)), models.load(tmp_path / "model.safetensors")):
+    for other in (models.create("resnet18", 3, (64, 64)), models.load(tmp_path / "model.safetensors")):
         before = other.mean.clone()
         models.whiten(other, images, range(30))
         assert torch.equal(before, other.mean)

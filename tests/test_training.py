@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from lib import defences, models, training
+from lib import defences, files, models, training
+from lib.training import Recipe
 from lib.data import splits
 
 CLASSES, SIDE = 3, 32
@@ -35,7 +36,7 @@ class Tiny(nn.Module):
 def tiny(seed=0):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return models.Victim(Tiny(), "tiny", CLASSES, (SIDE, SIDE))
+        return models.Classifier(Tiny(), "tiny", CLASSES, (SIDE, SIDE))
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +72,10 @@ def plain(logits, labels):
 # --- the loop -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", training.TRAININGS)
+@pytest.mark.parametrize("name", defences.known())
 def test_every_training_learns_what_can_be_learnt(name, images, split):
     model = tiny()
-    history = training.fit(model, images, split, training=name, epochs=8, **QUICK)
+    history = training.fit(model, images, split, Recipe(training=name, epochs=8, **QUICK))
     assert list(history) == list(training.HISTORY)
     assert not model.training
     assert all(weight.requires_grad for weight in model.parameters())
@@ -91,7 +92,7 @@ def test_every_training_learns_what_can_be_learnt(name, images, split):
 def test_the_same_seed_gives_the_same_model_and_another_does_not(name, images, split):
     def run(seed):
         model = tiny()
-        history = training.fit(model, images, split, training=name, epochs=2, seed=seed, **QUICK)
+        history = training.fit(model, images, split, Recipe(training=name, epochs=2, seed=seed, **QUICK))
         return weights_of(model), history
 
     (one, first), (two, second), (other, _) = run(0), run(0), run(1)
@@ -102,16 +103,14 @@ def test_the_same_seed_gives_the_same_model_and_another_does_not(name, images, s
 
 def test_training_leaves_the_generators_alone(images, split):
     before = torch.get_rng_state()
-    training.fit(tiny(), images, split, training="pgd", epochs=1, **QUICK)
+    training.fit(tiny(), images, split, Recipe(training="pgd", epochs=1, **QUICK))
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_the_best_state_is_the_one_that_is_left(images, split):
     """A learning rate that ruins the network late: what is left is what did best before."""
     model = tiny()
-    history = training.fit(
-        model, images, split, epochs=6, schedule="constant", batch=8, learning_rate=0.03, pgd_clips=-1, seed=2
-    )
+    history = training.fit(model, images, split, Recipe(epochs=6, schedule="constant", batch=8, learning_rate=0.03, pgd_clips=-1, seed=2))
     best = history.loc[history["best"]]
     assert len(best) == 1
     logits = models.predict(model, images, split.loc[split["part"] == "validation", "row"])
@@ -125,7 +124,7 @@ def test_patience_stops_early(images, split):
     """Labels without meaning: what is learnt by heart does not help on the validation part."""
     draw = np.random.default_rng(0)
     noise = split.assign(label=draw.integers(0, CLASSES, len(split)))
-    history = training.fit(tiny(), images, noise, epochs=60, patience=3, pgd_clips=-1, batch=8)
+    history = training.fit(tiny(), images, noise, Recipe(epochs=60, patience=3, pgd_clips=-1, batch=8))
     assert len(history) < 60
     assert history["epoch"].iloc[-1] - history.loc[history["best"], "epoch"].item() == 3
 
@@ -133,7 +132,7 @@ def test_patience_stops_early(images, split):
 def test_only_the_last_layer_learns_when_asked(images, split):
     model = tiny()
     before = weights_of(model)
-    training.fit(model, images, split, epochs=1, layers="last", **QUICK)
+    training.fit(model, images, split, Recipe(epochs=1, layers="last", **QUICK))
     after = model.state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == {"network.fc.weight", "network.fc.bias"}
@@ -147,18 +146,18 @@ def test_images_are_moved_along_time_and_nothing_is_lost():
 
 
 def test_the_schedules_begin_and_end_as_they_say():
-    assert [training._height("cosine", done) for done in (0, 0.5, 1)] == pytest.approx([1, 0.5, 0])
-    assert [training._height("onecycle", done) for done in (0, 0.3, 1)] == pytest.approx([0.04, 1, 0])
-    assert training._height("constant", 0.9) == 1
+    assert [training._share_of_peak("cosine", done) for done in (0, 0.5, 1)] == pytest.approx([1, 0.5, 0])
+    assert [training._share_of_peak("onecycle", done) for done in (0, 0.3, 1)] == pytest.approx([0.04, 1, 0])
+    assert training._share_of_peak("constant", 0.9) == 1
 
 
-def test_even_splits_train_on_equally_many(split):
+def test_made_equal_splits_train_on_equally_many(split):
     fewer = split[split["row"] > 9]
-    made = training.even({"all": split, "fewer": fewer})
+    made = training.equally_many({"all": split, "fewer": fewer})
     assert [(frame["part"] == "train").sum() for frame in made.values()] == [26, 26]
     assert (made["all"]["part"] != "train").sum() == 24
     assert set(made["fewer"]["row"]) == set(fewer["row"])
-    assert training.even({}) == {}
+    assert training.equally_many({}) == {}
 
 
 def test_no_recording_and_no_copy_crosses_the_official_folds_and_a_planted_leak_is_seen():
@@ -192,10 +191,10 @@ class Killed(BaseException):
 @pytest.mark.parametrize("name", ["standard", "fgsm_rs"])
 @pytest.mark.parametrize("epoch", [1, 3])
 def test_a_killed_run_goes_on_as_if_it_had_not_been(name, epoch, images, split, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "WRITING", math.inf)  # a checkpoint after every epoch
+    monkeypatch.setattr(training, "CHECKPOINT_SHARE", math.inf)  # a checkpoint after every epoch
     settings = {"training": name, "epochs": 5, **QUICK}
     whole = tiny()
-    uninterrupted = training.fit(whole, images, split, **settings)
+    uninterrupted = training.fit(whole, images, split, Recipe(**settings))
 
     def kill(line, seen=[]):  # noqa: B006
         seen.append(line)
@@ -204,10 +203,10 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(name, epoch, images, split, 
 
     path = tmp_path / "checkpoint.safetensors"
     with pytest.raises(Killed):
-        training.fit(tiny(), images, split, checkpoint=path, say=kill, **settings)
+        training.fit(tiny(), images, split, Recipe(**settings), checkpoint=path, say=kill)
     lines = []
     model = tiny()
-    history = training.fit(model, images, split, checkpoint=path, say=lines.append, **settings)
+    history = training.fit(model, images, split, Recipe(**settings), checkpoint=path, say=lines.append)
     assert lines[0] == f"goes on after epoch {epoch}"
     pd.testing.assert_frame_equal(history, uninterrupted)
     assert same(whole.state_dict(), model.state_dict())
@@ -215,23 +214,23 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(name, epoch, images, split, 
 
 
 def test_a_checkpoint_of_another_run_is_not_used(images, split, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "WRITING", math.inf)
+    monkeypatch.setattr(training, "CHECKPOINT_SHARE", math.inf)
     path = tmp_path / "checkpoint.safetensors"
-    training.fit(tiny(), images, split, epochs=2, checkpoint=path, **QUICK)
+    training.fit(tiny(), images, split, Recipe(epochs=2, **QUICK), checkpoint=path)
     lines = []
     other = QUICK | {"learning_rate": 0.001}
-    history = training.fit(tiny(), images, split, epochs=2, checkpoint=path, say=lines.append, **other)
-    assert lines[0] == "checkpoint.safetensors is of another run (learning_rate differ): training begins anew"
+    history = training.fit(tiny(), images, split, Recipe(epochs=2, **other), checkpoint=path, say=lines.append)
+    assert lines[0] == "checkpoint.safetensors is of another training (learning_rate differ): training begins anew"
     assert len(history) == 2
     path.write_bytes(b"no checkpoint")
     lines.clear()
-    training.fit(tiny(), images, split, epochs=1, checkpoint=path, say=lines.append, **QUICK)
+    training.fit(tiny(), images, split, Recipe(epochs=1, **QUICK), checkpoint=path, say=lines.append)
     assert "cannot be read" in lines[0]
 
 
 def test_checkpoints_are_not_written_when_they_would_cost_too_much(images, split, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "DISK", 1.0)  # a byte a second
-    training.fit(tiny(), images, split, epochs=2, checkpoint=tmp_path / "checkpoint.safetensors", **QUICK)
+    monkeypatch.setattr(training, "DISK_RATE", 1.0)  # a byte a second
+    training.fit(tiny(), images, split, Recipe(epochs=2, **QUICK), checkpoint=tmp_path / "checkpoint.safetensors")
     assert not list(tmp_path.iterdir())
 
 
@@ -257,14 +256,14 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_good_state(images, 
         states.append(weights_of(model))
 
     with pytest.raises(training.Diverged, match=r"epoch 3 .* as after epoch [12], its last good state"):
-        training.fit(model, Store(), split, epochs=5, say=say, batch=8, learning_rate=0.003, pgd_clips=-1)
+        training.fit(model, Store(), split, Recipe(epochs=5, batch=8, learning_rate=0.003, pgd_clips=-1), say=say)
     assert any(same(state, model.state_dict()) for state in states)
 
 
 def test_a_learning_rate_that_blows_up_is_noticed(images, split):
     model = tiny()
     with pytest.raises(training.Diverged, match="try a lower one"):
-        training.fit(model, images, split, epochs=3, batch=8, learning_rate=1e38, schedule="constant")
+        training.fit(model, images, split, Recipe(epochs=3, batch=8, learning_rate=1e38, schedule="constant"))
     assert all(value.isfinite().all() for value in model.state_dict().values())
 
 
@@ -279,22 +278,22 @@ def test_a_step_is_halved_when_memory_runs_out(images, split, monkeypatch):
         return forward(x)
 
     monkeypatch.setattr(model.network, "forward", short)
-    history = training.fit(model, images, split, epochs=1, batch=12, pgd_clips=-1, say=lines.append)
+    history = training.fit(model, images, split, Recipe(epochs=1, batch=12, pgd_clips=-1), say=lines.append)
     said = "memory ran out: a step of 12 images is taken in {} parts from here on"
     assert lines[:2] == [said.format(2), said.format(4)]
     assert history.attrs["parts"] == 4
 
 
-def test_the_parts_of_a_step_add_up_to_the_step(images):
+def test_the_parts_of_a_step_add_up_to_the_step(images, split):
     """Without batch norm's statistics and dropout a halved step is the whole step."""
-    labels = torch.arange(8) % CLASSES
+    labels, cpu = torch.arange(8) % CLASSES, torch.device("cpu")
 
     def gradients(parts):
-        model = tiny().eval()
-        run = training._Run(model, {"weight_decay": 0.0, "learning_rate": 0.0, "budget": 0.01, "alpha": 0.0,
-                                    "steps": 1, "beta": 1.0, "precision": "auto"}, {})  # fmt: skip
-        run.parts = parts
-        total = run.step(defences.standard, images[:8], labels, plain, 0.0, print)
+        model, recipe = tiny().eval(), Recipe(weight_decay=0.0)
+        state = training._State(model, recipe, cpu, images, split)
+        state.parts = parts
+        learner = training._Learner(model, recipe, images, split, cpu, print)
+        total = learner.step(state, images[:8], labels, 0.0)
         return total, [weight.grad.clone() for weight in model.parameters()]
 
     (one, whole), (two, halves) = gradients(1), gradients(4)
@@ -310,7 +309,7 @@ def test_memory_that_never_suffices_is_an_error(images, split, monkeypatch):
 
     monkeypatch.setattr(model.network, "forward", never)
     with pytest.raises(torch.OutOfMemoryError):
-        training.fit(model, images, split, epochs=1, batch=8)
+        training.fit(model, images, split, Recipe(epochs=1, batch=8))
 
 
 @pytest.mark.parametrize(
@@ -331,7 +330,7 @@ def test_memory_that_never_suffices_is_an_error(images, split, monkeypatch):
 )
 def test_settings_out_of_range_are_refused(given, said, images, split):
     with pytest.raises(ValueError, match=said):
-        training.fit(tiny(), images, split, **given)
+        training.fit(tiny(), images, split, Recipe(**given))
 
 
 def test_a_split_that_cannot_be_trained_on_is_refused(images, split):
@@ -339,14 +338,14 @@ def test_a_split_that_cannot_be_trained_on_is_refused(images, split):
     before = weights_of(model)
     wrong = split.assign(label=split["label"] + 1)
     with pytest.raises(ValueError, match=r"label 3 is outside 0 … 2"):
-        training.fit(model, images, wrong)
+        training.fit(model, images, wrong, Recipe())
     for part in ("train", "validation", "test"):
         with pytest.raises(ValueError, match=f"no image in its {part} part"):
-            training.fit(model, images, split[split["part"] != part])
+            training.fit(model, images, split[split["part"] != part], Recipe())
     with pytest.raises(ValueError, match="row 60 of the split is not among the 60"):
-        training.fit(model, images, split.assign(row=split["row"] + 1))
+        training.fit(model, images, split.assign(row=split["row"] + 1), Recipe())
     with pytest.raises(ValueError, match="built for"):
-        training.fit(model, images[..., :-1], split)
+        training.fit(model, images[..., :-1], split, Recipe())
     assert same(before, model.state_dict())
 
 
@@ -365,17 +364,17 @@ def test_fgsm_is_eq_14_written_out(images):
         expected = alpha * cross_entropy(model(x), labels) + (1 - alpha) * cross_entropy(
             model(crafted), labels
         )
-        found, _ = defences.fgsm(model, x, labels, plain, defences.Settings(budget=budget, alpha=alpha))
+        found, _ = defences.get("adversarial")(model, x, labels, plain, defences.Settings(budget=budget, alpha=alpha))
         torch.testing.assert_close(found, expected)
 
 
 def test_trades_is_its_formula_and_without_budget_has_no_second_term(images):
     labels, x, model = torch.arange(6) % CLASSES, images[:6], tiny().eval()
-    found, _ = defences.trades(model, x, labels, plain, defences.Settings(budget=0.0, beta=6.0, steps=2))
+    found, _ = defences.get("trades")(model, x, labels, plain, defences.Settings(budget=0.0, beta=6.0, steps=2))
     torch.testing.assert_close(found, cross_entropy(model(x), labels))
     settings = defences.Settings(budget=0.05, beta=6.0, steps=3)
     torch.manual_seed(0)
-    some, _ = defences.trades(model, x, labels, plain, settings)
+    some, _ = defences.get("trades")(model, x, labels, plain, settings)
     assert some > found
 
 
@@ -391,7 +390,7 @@ def test_examples_stay_in_the_ball_and_in_range(name, images, monkeypatch):
     monkeypatch.setattr(defences, "_project", spy)
     x = images[:6].clone()
     settings = defences.Settings(budget=0.04, steps=3)
-    defences.DEFENCES[name](tiny(), x, torch.arange(6) % CLASSES, plain, settings)
+    defences.get(name)(tiny(), x, torch.arange(6) % CLASSES, plain, settings)
     assert torch.equal(x, images[:6])
     assert seen
     for clean, crafted in seen:
@@ -408,7 +407,7 @@ def test_crafting_is_in_evaluation_mode_with_the_weights_frozen(name, images):
         lambda layer, *_: modes.append((layer.training, layer.weight.requires_grad))
     )
     settings = defences.Settings(budget=0.04, steps=3)
-    loss, _ = defences.DEFENCES[name](model, images[:6], torch.arange(6) % CLASSES, plain, settings)
+    loss, _ = defences.get(name)(model, images[:6], torch.arange(6) % CLASSES, plain, settings)
     learnt = {"adversarial": 1, "fgsm_rs": 1, "pgd": 1, "trades": 2}[name]
     crafting = {"adversarial": 1, "fgsm_rs": 1, "pgd": 3, "trades": 1 + 3}[name]
     assert modes == [(False, False)] * crafting + [(True, True)] * learnt
@@ -443,7 +442,7 @@ def test_pgd_on_a_linear_victim_takes_the_best_step(norm):
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2, bias=False))
     model[1].weight.data = torch.stack([w, -w])
     x, labels = torch.full((3, 1, 8, 8), 0.5), torch.tensor([0, 1, 0])
-    crafted = defences.measure(model, x, labels, budget=0.1, steps=20, norm=norm, seeds=range(3))
+    crafted = defences.pgd_examples(model, x, labels, budget=0.1, steps=20, norm=norm, seeds=range(3))
     moved = (model(crafted) - model(x))[:, 0] * torch.tensor([-1.0, 1, -1])
     expected = 0.1 * (w.abs().sum() if norm == "linf" else w.norm())
     assert (moved <= expected * (1 + 1e-4)).all()
@@ -452,16 +451,16 @@ def test_pgd_on_a_linear_victim_takes_the_best_step(norm):
 
 def test_pgd_accuracy_never_grows_with_the_budget_nor_depends_on_the_batch(images, split):
     model = tiny()
-    training.fit(model, images, split, epochs=6, pgd_clips=-1, batch=8, learning_rate=0.003)
+    training.fit(model, images, split, Recipe(epochs=6, pgd_clips=-1, batch=8, learning_rate=0.003))
     rows, labels = split["row"], split["label"]
     rates = [
-        training.pgd_right(model, images, rows, labels, budget=b, steps=5).mean() for b in (0, 0.05, 0.5)
+        training.pgd_correct(model, images, rows, labels, budget=b, steps=5).mean() for b in (0, 0.05, 0.5)
     ]
     clean = (models.predict(model, images).argmax(1).numpy() == labels).mean()
     assert rates[0] == clean
     assert rates[0] >= rates[1] >= rates[2]
     assert rates[2] < 0.1
-    few = [training.pgd_right(model, images, rows, labels, budget=0.05, steps=5, batch=n) for n in (7, 60)]
+    few = [training.pgd_correct(model, images, rows, labels, budget=0.05, steps=5, batch=n) for n in (7, 60)]
     assert (few[0] == few[1]).all()
 
 
@@ -470,14 +469,14 @@ def test_adversarial_training_makes_more_robust(images, split):
     rates = {}
     for name in ("standard", "adversarial", "pgd", "trades"):
         model = tiny()
-        training.fit(model, images, split, training=name, budget=0.06, epochs=15, **QUICK)
-        rates[name] = training.pgd_right(model, images, rows, labels, budget=0.06, steps=10).mean()
+        training.fit(model, images, split, Recipe(training=name, budget=0.06, epochs=15, **QUICK))
+        rates[name] = training.pgd_correct(model, images, rows, labels, budget=0.06, steps=10).mean()
     assert min(rates["adversarial"], rates["pgd"], rates["trades"]) > rates["standard"], json.dumps(rates)
 
 
 def test_the_held_batch_has_every_class():
     labels = np.repeat([0, 1, 2], [30, 5, 5])
-    held = training._spread(labels, 9, 0)
+    held = training._every_class(labels, 9, 0)
     assert np.bincount(labels[held]).tolist() == [3, 3, 3]
     assert len(set(held)) == 9
 
@@ -487,14 +486,14 @@ def test_the_held_batch_has_every_class():
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=pytest.mark.slow if n in ("vgg16", "alexnet") else ()) for n in models.NAMES],
+    [pytest.param(n, marks=pytest.mark.slow if n in ("vgg16", "alexnet") else ()) for n in models.known()],
 )
 def test_each_victim_is_trained_by_a_defence(name, images, split):
-    side = max(models.SMALLEST[name], 32)
+    side = max(models.module(name).SMALLEST, 32)
     large = nn.functional.interpolate(images, (side, side))
     few = split.iloc[[*range(8), *range(36, 40), *range(48, 50)]]
-    victim = models.build(name, CLASSES, (side, side))
+    victim = models.create(name, CLASSES, (side, side))
     before = weights_of(victim)
-    history = training.fit(victim, large, few, training="adversarial", epochs=1, batch=8, pgd_clips=-1)
+    history = training.fit(victim, large, few, Recipe(training="adversarial", epochs=1, batch=8, pgd_clips=-1))
     assert np.isfinite(history["train_loss"]).all()
     assert not same(before, victim.state_dict())

@@ -24,21 +24,25 @@ HEAVY = ("alexnet", "vgg16")  # 57 and 134 million weights, whatever the image
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in HEAVY)) for name in models.NAMES]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in HEAVY)) for name in models.known()]
 )
 def test_a_network_learns_withstands_a_defence_and_is_attacked(name, images):
-    side = max(SIDE, models.SMALLEST[name])
+    side = max(SIDE, models.module(name).SMALLEST)
     x = torch.nn.functional.interpolate(images, (side, side))
     parts = ["train"] * 18 + ["validation"] * 6 + ["test"] * 6
     row = np.arange(CLIPS)
     split = pd.DataFrame({"row": row, "position": row, "label": row % CLASSES, "part": parts})
-    victim = models.build(name, CLASSES, (side, side), seed=0)
+    victim = models.create(name, CLASSES, (side, side), seed=0)
     models.whiten(victim, x, row[:18])
     start = {key: value.clone() for key, value in victim.state_dict().items() if value.is_floating_point()}
     history = training.fit(
-        victim, x, split, training="adversarial", epochs=2, batch=9, learning_rate=0.001, pgd_clips=3,
-        pgd_steps=2,
-    )  # fmt: skip
+        victim,
+        x,
+        split,
+        training.Recipe(
+            training="adversarial", epochs=2, batch=9, learning_rate=0.001, pgd_clips=3, pgd_steps=2
+        ),
+    )
     assert np.isfinite(history.drop(columns="best").to_numpy(dtype=float)).all()
     still = [
         key for key, value in victim.state_dict().items() if key in start and torch.equal(value, start[key])

@@ -260,7 +260,7 @@ def bench(b: Bench, only: set[str], nes_clips: int) -> None:
             )
             taken = b.take(lambda: torch.as_tensor(art.generate(x[:n].numpy(), one_hot[:n])), n=n)
             b.against("jsma", ours, "art", taken)
-        wide = Bench(models.build("resnet18", 50, x.shape[2:]).eval(), x[:2], label[:2], target[:2] + 10)
+        wide = Bench(models.create("resnet18", 50, x.shape[2:]).eval(), x[:2], label[:2], target[:2] + 10)
         aim = foolbox.TargetedMisclassification(wide.target)
         ours = wide.take(lambda: attacks.JSMA(theta=0.01, steps=5).run(wide.victim, x[:2], aim))
         wide.against(

@@ -28,7 +28,6 @@ import torch
 
 from lib import features, files, store
 from lib.data import audio, readers
-from lib.device import keep_freed_memory
 
 DURATION, BINS, FRAMES = 5.0, 768, 1568
 SETTINGS = store.Settings(
@@ -242,7 +241,6 @@ def main() -> None:
         prepare(settings.prepare)
         return
     torch.set_num_threads(1)
-    keep_freed_memory()  # as who writes a store does; peers gain by it too
     warnings.simplefilter("ignore")  # of the peers
     frame = clips(settings.clips)
     header = {

@@ -38,13 +38,13 @@ def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 def stepper(name: str) -> Callable[[], None]:
     """One step of a training, its optimiser included, on a victim of its own."""
-    victim = models.to(models.build("resnet18", CLASSES, SIZE), "cpu").train()
+    victim = models.to(models.create("resnet18", CLASSES, SIZE), "cpu").train()
     optimiser = torch.optim.AdamW(victim.parameters(), lr=1e-4, fused=True)
     settings, (x, y) = defences.Settings(steps=STEPS), batch()
 
     def step() -> None:
         optimiser.zero_grad(set_to_none=True)
-        loss, _ = defences.DEFENCES[name](victim, x, y, cross_entropy, settings)
+        loss, _ = defences.get(name)(victim, x, y, cross_entropy, settings)
         loss.backward()
         optimiser.step()
 
@@ -53,7 +53,7 @@ def stepper(name: str) -> Callable[[], None]:
 
 def plain_fgsm() -> Callable[[], None]:
     """The loop as it is usually written: crafted in training mode, gradients of everything."""
-    victim = models.to(models.build("resnet18", CLASSES, SIZE), "cpu").train()
+    victim = models.to(models.create("resnet18", CLASSES, SIZE), "cpu").train()
     optimiser = torch.optim.AdamW(victim.parameters(), lr=1e-4, fused=True)
     x, y = batch()
 
@@ -102,11 +102,13 @@ def fit_loop(steps: int = 8, count: int = 4) -> list[tuple[float, float]]:
     label = draw.integers(0, CLASSES, n + 2)
     part = ["train"] * n + ["validation", "test"]
     split = pd.DataFrame({"row": np.arange(n + 2), "label": label, "part": part})
-    fitted, bare = (models.to(models.build("resnet18", CLASSES, SIZE), "cpu") for _ in range(2))
+    fitted, bare = (models.to(models.create("resnet18", CLASSES, SIZE), "cpu") for _ in range(2))
     labels = torch.from_numpy(label)
 
+    recipe = training.Recipe(epochs=1, batch=IMAGES, learning_rate=1e-4, pgd_clips=-1)
+
     def ours() -> None:
-        training.fit(fitted, stored, split, epochs=1, batch=IMAGES, learning_rate=1e-4, pgd_clips=-1)
+        training.fit(fitted, stored, split, recipe)
 
     def theirs() -> None:
         bare.train()
