@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,13 @@ class Cell:
     def load(self, name: str) -> Any:
         """Read back what :meth:`save` wrote."""
         return files.load(self.path(name))
+
+
+def points(build: str, dataset: str) -> Iterator[Cell]:
+    """The points of a data set that hold anything, in the order of their folders."""
+    root = Cell(build, dataset).folder
+    for folder in sorted(root.glob("*/*/*/*/")):
+        yield Cell(build, dataset, *folder.relative_to(root).parts)
 
 
 def fold_and_seed(fold: str) -> tuple[int, int]:

@@ -248,8 +248,9 @@ class _State:
         """Go back to the last good state, and say so."""
         self.model.load_state_dict(self.best)
         raise Diverged(
-            f"the loss was not finite in epoch {row['epoch']} at a learning rate of {row['learning_rate']:g}; "
-            f"the model is left as after epoch {self.best_epoch()}, its last good state; try a lower one"
+            f"the loss was not finite in epoch {row['epoch']} at a learning rate of "
+            f"{row['learning_rate']:g}; the model is left as after epoch {self.best_epoch()}, its last good "
+            f"state; try a lower one"
         )
 
     def finish(self) -> pd.DataFrame:

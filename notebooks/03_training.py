@@ -18,11 +18,11 @@
 import pandas as pd
 from IPython.display import Markdown, display
 
-from lib import figures, metrics, models, names, store, study
+from lib import chapter, figures, metrics, models, names, store, study
 from lib.analysis import published
 from lib.data import manifest, splits
 from lib.device import choose_device
-from lib.training import cost, even, examine, fit
+from lib.training import Recipe, cost, equally_many, examine, fit
 
 figures.use_style()
 
@@ -73,7 +73,7 @@ print(f"{cell}: {len(images)} images of {images.size[0]} × {images.size[1]}, {l
 # %%
 counts = {
     name: [models.parameters(models.outline(name, *shape)) for shape in ((1000, 3), (len(classes), 1))]
-    for name in models.NAMES
+    for name in names.MODELS
 }
 sizes = pd.DataFrame(counts, index=["as published", "here"]).T
 sizes.rename(index=names.label).map("{:,}".format)
@@ -137,13 +137,23 @@ print(f"{len(splits.leaks(split))} recordings or clips stand on two sides")
 start = {"pretrained": pretrained, "weights_folder": weights, "seed": seed}
 victim = models.create(model, len(classes), images.size, **start)
 models.whiten(victim, images, split.loc[split["part"] == "train", "row"])
-recipe = {
-    "epochs": epochs, "patience": patience, "batch": batch, "learning_rate": learning_rate,
-    "schedule": schedule, "smoothing": smoothing, "shift": shift, "share": share, "layers": layers,
-    "precision": precision, "pgd_clips": -1, "seed": seed, "device": where,
-}  # fmt: skip
+recipe = Recipe(
+    training=training,
+    epochs=epochs,
+    patience=patience,
+    batch=batch,
+    learning_rate=learning_rate,
+    schedule=schedule,
+    smoothing=smoothing,
+    shift=shift,
+    share=share,
+    layers=layers,
+    precision=precision,
+    pgd_clips=-1,
+    seed=seed,
+)
 checkpoint = cell.path("checkpoint.safetensors")
-history = fit(victim, images, split, **recipe, checkpoint=checkpoint, say=print)
+history = fit(victim, images, split, recipe, device=where, checkpoint=checkpoint, say=print)
 
 # %% [markdown]
 # The two losses are not the same measure: training's is of shifted images and their copies, of labels
@@ -192,10 +202,10 @@ checkpoint.unlink(missing_ok=True)
 wanted = ("official", "random", "copies", "paper") if leaks_at == f"{representation}/{model}/{fold}" else ()
 ways = {name: splits.split(clips, number, name, seed=seed, copies=copies) for name in wanted}
 told = []
-for name, other in even(ways, seed).items():
+for name, other in equally_many(ways, seed).items():
     learner = models.create(model, len(classes), images.size, **start)
     models.whiten(learner, images, other.loc[other["part"] == "train", "row"])
-    fit(learner, images, other, **recipe, checkpoint=cell.path(f"{name}.safetensors"))
+    fit(learner, images, other, recipe, device=where, checkpoint=cell.path(f"{name}.safetensors"))
     rows = examine(learner, images, other, clips)
     accuracy = metrics.over_clips(rows["predicted"] == rows["label"])
     crossing = splits.leaks(other)["what"].value_counts()
@@ -214,17 +224,18 @@ leaks
 
 # %%
 best = history.loc[history["best"]].iloc[0]
-said = [
-    f"{names.label(model)} on {names.label(representation)} names {right.value:.1%} of {right.over} "
-    f"rightly, between {right.low:.1%} and {right.high:.1%}; guessing would name {1 / len(classes):.0%}",
+answer = (
+    f"{names.label(model)} on {names.label(representation)} classifies {right.value:.1%} of {right.over} "
+    f"correctly (95 % interval {right.low:.1%} to {right.high:.1%}); guessing gives {1 / len(classes):.0%}."
+)
+found = [
     f"its best state is of epoch {best['epoch']:.0f} of {len(history)}, with "
     f"{best['validation_accuracy']:.1%} on the validation part",
-    f"the training images of its last epoch it named rightly in {history['train_accuracy'].iloc[-1]:.1%}",
+    f"its training accuracy in its last epoch is {history['train_accuracy'].iloc[-1]:.1%}",
 ]
 checks = {
     "it does better than guessing": right.low > 1 / len(classes),
     "no recording or clip stands on two sides": len(splits.leaks(split)) == 0,
     "validation and test agree within the interval": right.low <= best["validation_accuracy"] <= right.high,
 }
-said += [f"**in doubt:** not true that {claim}" for claim, holds in checks.items() if not holds]
-Markdown("## Summary\n\n- " + "\n- ".join(said))
+Markdown(chapter.summary(answer, found, checks))

@@ -21,11 +21,11 @@ import torch
 from IPython.display import Markdown
 from torch.nn.functional import cross_entropy
 
-from lib import defences, figures, metrics, models, names, store, study
+from lib import chapter, defences, figures, metrics, models, names, store, study
 from lib.analysis import published
 from lib.data import manifest, splits
 from lib.device import choose_device
-from lib.training import cost, examine, fit, pgd_right
+from lib.training import Recipe, cost, examine, fit, pgd_correct
 
 figures.use_style()
 
@@ -134,14 +134,28 @@ figures.spectrograms({"x' − x": crafted[0] - x[0]}, difference=True)
 # (*catastrophic overfitting*). Robustness that FGSM alone has measured does not show it.
 
 # %%
+recipe = Recipe(
+    training=training,
+    epochs=epochs,
+    patience=patience,
+    batch=batch,
+    learning_rate=learning_rate,
+    schedule=schedule,
+    smoothing=smoothing,
+    shift=shift,
+    share=share,
+    layers=layers,
+    precision=precision,
+    budget=budget,
+    alpha=alpha,
+    steps=steps,
+    beta=beta,
+    pgd_clips=pgd_clips,
+    pgd_steps=pgd_steps,
+    seed=seed,
+)
 checkpoint = cell.path("checkpoint.safetensors")
-history = fit(
-    victim, images, split, training=training,
-    epochs=epochs, patience=patience, batch=batch, learning_rate=learning_rate, schedule=schedule,
-    smoothing=smoothing, shift=shift, share=share, layers=layers, precision=precision,
-    budget=budget, alpha=alpha, steps=steps, beta=beta, pgd_clips=pgd_clips, pgd_steps=pgd_steps,
-    seed=seed, device=where, checkpoint=checkpoint, say=print,
-)  # fmt: skip
+history = fit(victim, images, split, recipe, device=where, checkpoint=checkpoint, say=print)
 
 # %%
 figures.history(history, title=names.point(str(cell)))
@@ -193,7 +207,7 @@ victims = {training: victim}
 victims |= {"standard": models.load(control.path("model.safetensors"), where)} if len(before) else {}
 robust = pd.DataFrame({"clip": clips["clip"].iloc[tested["position"]].to_numpy()})
 for name, other in victims.items():
-    robust[name] = pgd_right(
+    robust[name] = pgd_correct(
         other, images, tested["row"], tested["label"], budget=epsilon, steps=pgd_steps, norm="l2", seed=seed
     )
 cell.save("robust.parquet", robust)
@@ -204,19 +218,20 @@ pd.DataFrame(under, index=["accuracy under PGD", "low", "high", "over"]).T.renam
 best = history.loc[history["best"]].iloc[0]
 left = under[training]
 fallen = history["pgd_accuracy"].max() - history["pgd_accuracy"].iloc[-1]
-said = [
-    f"{names.label(training)} training of {names.label(model)} on {names.label(representation)} names "
-    f"{right.value:.1%} of {right.over} rightly, and {left.value:.1%} under PGD within ‖δ‖₂ = {epsilon:.3g}",
+answer = (
+    f"{names.label(training)} training of {names.label(model)} on {names.label(representation)} classifies "
+    f"{right.value:.1%} of {right.over} correctly, {left.value:.1%} under PGD within ‖δ‖₂ = {epsilon:.3g}."
+)
+found = [
     f"its best state is of epoch {best['epoch']:.0f} of {len(history)}: on the validation part "
     f"{best['validation_accuracy']:.1%} clean, {best['pgd_accuracy']:.1%} under PGD within {budget:.3g} (ℓ∞)",
 ]
-said += [f"without a defence it is {under['standard'].value:.1%} under that PGD"] if len(before) else []
-said += [f"it costs {100 * drop.value:.1f} points of clean accuracy"] if len(before) else []
+found += [f"without a defence it is {under['standard'].value:.1%} under that PGD"] if len(before) else []
+found += [f"it costs {100 * drop.value:.1f} points of clean accuracy"] if len(before) else []
 checks = {
     "it does better than guessing": right.low > 1 / classes,
     "accuracy under PGD did not collapse while training went on": fallen < 0.25,
     "it is more robust than without a defence": not len(before) or left.value > under["standard"].value,
     "PGD never helps": left.value <= right.value,
 }
-said += [f"**in doubt:** not true that {claim}" for claim, holds in checks.items() if not holds]
-Markdown("## Summary\n\n- " + "\n- ".join(said))
+Markdown(chapter.summary(answer, found, checks))

@@ -23,10 +23,12 @@ import pandas as pd
 import torch
 from IPython.display import Audio, Image, Markdown, display
 
-from lib import attacks, figures, metrics, models, names, reporting, sound, store, study
-from lib.analysis import report, results
+from lib import attacks, chapter, figures, metrics, models, names, reporting, store, study
 from lib.data import audio, manifest, splits
 from lib.device import choose_device
+from lib.sound import attack, resynthesis
+from lib.sound.snr import segmental_snr, snr
+from lib.transfer import transfer
 
 figures.use_style()
 
@@ -50,7 +52,7 @@ cell = study.Cell(build, dataset)
 where = choose_device(device)
 pictures = Path(folder or cell.path("figures"))
 catalogue = manifest.usable(cell)
-here = [point for point in results.points(build, dataset) if point.path("model.safetensors").is_file()]
+here = [point for point in study.points(build, dataset) if point.path("model.safetensors").is_file()]
 fold = fold or min(point.fold for point in here)
 here = [point for point in here if point.fold == fold]
 plain = [name for name in ("stft", "dwt") if name in {point.representation for point in here}]
@@ -71,7 +73,7 @@ number, _ = study.fold_and_seed(fold)
 tested = splits.split(catalogue, number).query("part == 'test'")
 chosen = splits.choose(tested, clips, seed)
 label = torch.tensor(chosen["label"].to_numpy())
-names = catalogue.loc[chosen["position"], "clip"].to_list()
+clip = catalogue.loc[chosen["position"], "clip"].to_list()
 stores = {name: store.open(cell.path("store"), name) for name in plain}
 x = {name: images[chosen["position"].to_numpy() * images.copies] for name, images in stores.items()}
 victims = {str(point): models.load(point.path("model.safetensors"), where) for point in here}
@@ -101,11 +103,11 @@ for representation in names.in_order(stores):
     mine = [point for point in here if point.representation == representation]
     alias = {f"{names.label(p.model)}, {p.training}": victims[str(p)] for p in mine}
     made = {f"{names.label(p.model)}, {p.training}": examples[str(p)] for p in mine}
-    matrices[representation] = sound.transfer(alias, x[representation], made, label)
+    matrices[representation] = transfer(alias, x[representation], made, label)
     others = matrices[representation].to_numpy()[~np.eye(len(mine), dtype=bool)]
     met += others[np.isfinite(others)].tolist()
-transfer = pd.concat(matrices, names=["representation"])
-cell.save("transfer.csv", transfer.reset_index())
+shares = pd.concat(matrices, names=["representation"])
+cell.save("transfer.csv", shares.reset_index())
 for representation, frame in matrices.items():
     title = names.label(representation)
     matrix = figures.matrix(frame, unit="share fooled", title=title, y="made against", x="shown to")
@@ -135,17 +137,17 @@ for representation in plain:
     wave = wave / wave.abs().amax(1, keepdim=True).clamp_min(1e-9)
     for point in [p for p in here if p.representation == representation and p.model == told]:
         wanted = examples[str(point)][:, 0].to(where)
-        back, distance = sound.resynthesise(image, wave, wanted, steps=round_trip_steps)
+        back, distance = resynthesis.resynthesise(image, wave, wanted, steps=round_trip_steps)
         waves[str(point)] = (wave.cpu(), back.cpu(), image)
         with torch.no_grad():
             named = {what: victims[str(point)](seen[:, None]).argmax(1).cpu() for what, seen in
                      {"before": image(wave), "image": wanted, "sound": image(back)}.items()}  # fmt: skip
         trips.append(pd.DataFrame({
-            "clip": names, "representation": representation, "model": told, "training": point.training,
+            "clip": clip, "representation": representation, "model": told, "training": point.training,
             "label": label, **named, "distance": distance.cpu(),
             "change": (wanted - image(wave)).detach().flatten(1).norm(dim=1).cpu(),
-            "snr": sound.snr(wave, back).cpu(),
-            "segmental_snr": sound.segmental_snr(wave, back, image.rate).cpu(),
+            "snr": snr(wave, back).cpu(),
+            "segmental_snr": segmental_snr(wave, back, image.rate).cpu(),
         }))  # fmt: skip
 trip = pd.concat(trips, ignore_index=True)
 
@@ -159,25 +161,18 @@ fooled = trip[trip["fooled"]].groupby(["representation", "training"], sort=False
 summary = summary.join(fooled[["snr", "segmental_snr", "change", "distance"]].median())
 
 # %%
-heads = {
-    "right": "clips named rightly", "fooled": "fooled as an image", "kept": "still fooled as a sound",
-    "snr": "SNR [dB]", "segmental_snr": "segmental SNR [dB]", "change": "‖change wanted‖₂",
-    "distance": f"‖change missing after {round_trip_steps} steps‖₂",
-}  # fmt: skip
-shown = pd.DataFrame(
-    {
-        title: [
-            report.number(float(value), 0 if column in ("right", "fooled", "kept") else 2)
-            for value in summary[column]
-        ]
-        for column, title in heads.items()
+shown = summary.rename(index=names.label).rename(
+    columns={
+        "right": "correctly classified",
+        "fooled": "fooled as an image",
+        "kept": "still fooled as a sound",
+        "snr": "SNR [dB]",
+        "segmental_snr": "segmental SNR [dB]",
+        "change": "‖change wanted‖₂",
+        "distance": f"‖change missing after {round_trip_steps} steps‖₂",
     }
 )
-shown.index = pd.MultiIndex.from_tuples(
-    [(names.label(one), names.label(training)) for one, training in summary.index],
-    names=["representation", "training"],
-)
-display(Markdown(report.markdown(shown)))
+display(Markdown(shown.reset_index().to_markdown(index=False, floatfmt=".2f", missingval="–")))
 print("SNRs and norms are medians over fooled clips; each segment's SNR is kept within −10 and 35 dB")
 
 # %% [markdown]
@@ -189,7 +184,7 @@ if dataset == "demo":
     played = trip.sort_values(["kept", "fooled"], ascending=False, kind="stable").iloc[0]
     point = next(p for p in here if (p.representation, p.model, p.training) == tuple(
         played[["representation", "model", "training"]]))  # fmt: skip
-    clean, back, image = (part[names.index(played["clip"])] if i < 2 else part
+    clean, back, image = (part[clip.index(played["clip"])] if i < 2 else part
                           for i, part in enumerate(waves[str(point)]))  # fmt: skip
     change = back - clean
     louder = change * (clean.norm() / change.norm().clamp_min(1e-9))
@@ -219,7 +214,9 @@ for name, (clean, _, image) in waves.items():
     with torch.no_grad():
         right = (victim(image(clean.to(where))[:, None]).argmax(1).cpu() == label).numpy()
     for level in reporting.track(levels, f"waveform attack, {name}"):
-        changed = sound.attack(victim, image, clean.to(where), label.to(where), level=level, steps=wave_steps)
+        changed = attack.attack(
+            victim, image, clean.to(where), label.to(where), level=level, steps=wave_steps
+        )
         with torch.no_grad():
             wrong[level] = (victim(image(changed)[:, None]).argmax(1).cpu() != label).numpy()
     for level in levels:
@@ -249,7 +246,7 @@ for source in both:
     fooled = trip.query("representation == @source and training == @point.training")["fooled"].to_numpy()
     for other in [name for name in both if str(point.at(representation=name)) in victims]:
         view = stores[other].settings.image(other).to(where)
-        heard = [sound.resample(wave.numpy(), image.rate, view.rate, view.samples) for wave in back]
+        heard = [resynthesis.resample(wave.numpy(), image.rate, view.rate, view.samples) for wave in back]
         seen = view(torch.tensor(np.stack(heard)).to(where))[:, None]
         judge = victims[str(point.at(representation=other))]
         with torch.no_grad():
@@ -274,12 +271,12 @@ split if len(split) else print("no point of this fold was asked for it (leaks_at
 
 # %%
 cell.save("sound.parquet", trip)
-said = [
+found = [
     f"{names.label(one)}, {names.label(training)}: of {right} clips named rightly {fooled} are fooled as "
     f"an image and {kept} of these as a sound"
     for (one, training), right, fooled, kept in summary.iloc[:, :3].astype(int).itertuples(name=None)
 ]
-said += [
+found += [
     f"examples shown to another victim than their own fool {np.mean(met):.0%} of clips, on average over "
     f"{len(met)} pairs of victims" if met else "no example met another victim"
 ]  # fmt: skip
@@ -288,5 +285,4 @@ checks = {
     "a louder change never fools clearly fewer": bool((rise.diff().fillna(0) >= -0.1).all()),
     "at least ten clips are behind each number": bool((summary["right"] >= 10).all()),
 }
-said += [f"**in doubt:** not true that {claim}" for claim, holds in checks.items() if not holds]
-Markdown("## Summary\n\n- " + "\n- ".join(said))
+Markdown(chapter.summary("", found, checks))

@@ -140,7 +140,8 @@ def test_without_weights_and_network_one_sentence_says_what_to_do(tmp_path, monk
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     with pytest.raises(
-        FileNotFoundError, match=r"imagenet weights alexnet-owt-7be5be79.pth are not in .*weights and cannot .*put"
+        FileNotFoundError,
+        match=r"imagenet weights alexnet-owt-7be5be79.pth are not in .*weights and cannot .*put",
     ):
         models.create("alexnet", 5, (64, 64), pretrained="published", weights_folder=tmp_path / "weights")
     assert not list(tmp_path.rglob("*alexnet*"))

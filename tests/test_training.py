@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from lib import defences, files, models, training
-from lib.training import Recipe
+from lib import defences, models, training
 from lib.data import splits
+from lib.training import Recipe
 
 CLASSES, SIDE = 3, 32
 QUICK = {"batch": 8, "learning_rate": 0.003, "steps": 2, "pgd_steps": 2, "pgd_clips": 6}
@@ -110,7 +110,12 @@ def test_training_leaves_the_generators_alone(images, split):
 def test_the_best_state_is_the_one_that_is_left(images, split):
     """A learning rate that ruins the network late: what is left is what did best before."""
     model = tiny()
-    history = training.fit(model, images, split, Recipe(epochs=6, schedule="constant", batch=8, learning_rate=0.03, pgd_clips=-1, seed=2))
+    history = training.fit(
+        model,
+        images,
+        split,
+        Recipe(epochs=6, schedule="constant", batch=8, learning_rate=0.03, pgd_clips=-1, seed=2),
+    )
     best = history.loc[history["best"]]
     assert len(best) == 1
     logits = models.predict(model, images, split.loc[split["part"] == "validation", "row"])
@@ -219,8 +224,13 @@ def test_a_checkpoint_of_another_run_is_not_used(images, split, tmp_path, monkey
     training.fit(tiny(), images, split, Recipe(epochs=2, **QUICK), checkpoint=path)
     lines = []
     other = QUICK | {"learning_rate": 0.001}
-    history = training.fit(tiny(), images, split, Recipe(epochs=2, **other), checkpoint=path, say=lines.append)
-    assert lines[0] == "checkpoint.safetensors is of another training (learning_rate differ): training begins anew"
+    history = training.fit(
+        tiny(), images, split, Recipe(epochs=2, **other), checkpoint=path, say=lines.append
+    )
+    assert (
+        lines[0]
+        == "checkpoint.safetensors is of another training (learning_rate differ): training begins anew"
+    )
     assert len(history) == 2
     path.write_bytes(b"no checkpoint")
     lines.clear()
@@ -230,7 +240,9 @@ def test_a_checkpoint_of_another_run_is_not_used(images, split, tmp_path, monkey
 
 def test_checkpoints_are_not_written_when_they_would_cost_too_much(images, split, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "DISK_RATE", 1.0)  # a byte a second
-    training.fit(tiny(), images, split, Recipe(epochs=2, **QUICK), checkpoint=tmp_path / "checkpoint.safetensors")
+    training.fit(
+        tiny(), images, split, Recipe(epochs=2, **QUICK), checkpoint=tmp_path / "checkpoint.safetensors"
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -256,7 +268,9 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_good_state(images, 
         states.append(weights_of(model))
 
     with pytest.raises(training.Diverged, match=r"epoch 3 .* as after epoch [12], its last good state"):
-        training.fit(model, Store(), split, Recipe(epochs=5, batch=8, learning_rate=0.003, pgd_clips=-1), say=say)
+        training.fit(
+            model, Store(), split, Recipe(epochs=5, batch=8, learning_rate=0.003, pgd_clips=-1), say=say
+        )
     assert any(same(state, model.state_dict()) for state in states)
 
 
@@ -315,7 +329,10 @@ def test_memory_that_never_suffices_is_an_error(images, split, monkeypatch):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"training": "distillation"}, "training = 'distillation' is none of standard, adversarial"),
+        (
+            {"training": "distillation"},
+            "training = 'distillation' is none of adversarial, fgsm_rs, pgd, standard, trades",
+        ),
         ({"schedule": "steps"}, "schedule = 'steps' is none of"),
         ({"layers": "some"}, "layers = 'some'"),
         ({"epochs": 0}, r"epochs = 0 is outside \[1, inf\]"),
@@ -364,13 +381,17 @@ def test_fgsm_is_eq_14_written_out(images):
         expected = alpha * cross_entropy(model(x), labels) + (1 - alpha) * cross_entropy(
             model(crafted), labels
         )
-        found, _ = defences.get("adversarial")(model, x, labels, plain, defences.Settings(budget=budget, alpha=alpha))
+        found, _ = defences.get("adversarial")(
+            model, x, labels, plain, defences.Settings(budget=budget, alpha=alpha)
+        )
         torch.testing.assert_close(found, expected)
 
 
 def test_trades_is_its_formula_and_without_budget_has_no_second_term(images):
     labels, x, model = torch.arange(6) % CLASSES, images[:6], tiny().eval()
-    found, _ = defences.get("trades")(model, x, labels, plain, defences.Settings(budget=0.0, beta=6.0, steps=2))
+    found, _ = defences.get("trades")(
+        model, x, labels, plain, defences.Settings(budget=0.0, beta=6.0, steps=2)
+    )
     torch.testing.assert_close(found, cross_entropy(model(x), labels))
     settings = defences.Settings(budget=0.05, beta=6.0, steps=3)
     torch.manual_seed(0)
@@ -494,6 +515,8 @@ def test_each_victim_is_trained_by_a_defence(name, images, split):
     few = split.iloc[[*range(8), *range(36, 40), *range(48, 50)]]
     victim = models.create(name, CLASSES, (side, side))
     before = weights_of(victim)
-    history = training.fit(victim, large, few, Recipe(training="adversarial", epochs=1, batch=8, pgd_clips=-1))
+    history = training.fit(
+        victim, large, few, Recipe(training="adversarial", epochs=1, batch=8, pgd_clips=-1)
+    )
     assert np.isfinite(history["train_loss"]).all()
     assert not same(before, victim.state_dict())

@@ -7,7 +7,7 @@ again from the rows alone (``python -m lib.analysis.report``), also where ``buil
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +103,7 @@ def gather(build: str, dataset: str, shown: str = "resnet56/1/standard") -> Resu
     cells = receipts.collect(build, dataset)
     found: dict[str, list[pd.DataFrame]] = {name: [] for name in LEFT}
     seconds = []
-    for cell in points(build, dataset):
+    for cell in study.points(build, dataset):
         for name, file in LEFT.items():
             if finished(cell, name) and cell.path(file).is_file():
                 frame = _placed(cell, cell.load(file))
@@ -133,13 +133,6 @@ def gather(build: str, dataset: str, shown: str = "resnet56/1/standard") -> Resu
         examples=examples,
         about=about,
     )
-
-
-def points(build: str, dataset: str) -> Iterator[study.Cell]:
-    """The points of a data set that hold anything, in the order of their folders."""
-    root = study.Cell(build, dataset).folder
-    for folder in sorted(root.glob("*/*/*/*/")):
-        yield study.Cell(build, dataset, *folder.relative_to(root).parts)
 
 
 def finished(cell: study.Cell, name: str) -> bool:
@@ -193,7 +186,7 @@ def read_examples(path: Path) -> tuple[dict[str, np.ndarray], dict[str, list[str
 
 def _examples(build: str, dataset: str, shown: str) -> tuple[dict, dict]:
     """One clip's images for each representation: of the wanted victim, and the same clip where it can be."""
-    there = [cell for cell in points(build, dataset) if finished(cell, "examples")]
+    there = [cell for cell in study.points(build, dataset) if finished(cell, "examples")]
     there = [cell for cell in there if cell.path("examples.safetensors").is_file()]
     victims = list(dict.fromkeys((cell.model, cell.fold, cell.training) for cell in there))
     wanted = tuple(shown.split("/"))

@@ -4,9 +4,10 @@
 
     loss(model, x, labels, loss, settings) -> (number to minimise, logits of what was trained on)
 
-where ``loss`` is J(logits, labels) and ``settings`` are :class:`Settings`. Examples are crafted in evaluation
-mode with the weights frozen: batch norm then uses, and keeps, its running statistics (crafting in training mode
-would move them by examples that are thrown away), and no unused gradient of a weight is computed. Chapter 5.
+where the argument ``loss`` is J(logits, labels) and ``settings`` are :class:`Settings`. Examples are crafted
+in evaluation mode with the weights frozen: batch norm then uses, and keeps, its running statistics (crafting
+in training mode would move them by examples that are thrown away), and no unused gradient of a weight is
+computed. Chapter 5.
 """
 
 from __future__ import annotations

@@ -12,7 +12,11 @@ from lib.defences import Loss, Settings, ascend, equation14, uniform_in_ball
 def loss(
     model: nn.Module, x: torch.Tensor, labels: torch.Tensor, criterion: Loss, settings: Settings
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    within = {"budget": settings.budget, "steps": settings.steps, "step": 2.5 * settings.budget / settings.steps}
+    within = {
+        "budget": settings.budget,
+        "steps": settings.steps,
+        "step": 2.5 * settings.budget / settings.steps,
+    }
     start = uniform_in_ball(x, settings.budget)
     crafted = ascend(model, x, lambda logits: criterion(logits, labels), start=start, **within)
     return equation14(model, x, crafted, labels, criterion, settings.alpha)

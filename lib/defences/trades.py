@@ -15,7 +15,11 @@ def loss(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     with torch.no_grad(), frozen(model):
         clean = model(x).float().log_softmax(1)
-    within = {"budget": settings.budget, "steps": settings.steps, "step": 2.5 * settings.budget / settings.steps}
+    within = {
+        "budget": settings.budget,
+        "steps": settings.steps,
+        "step": 2.5 * settings.budget / settings.steps,
+    }
     start = x + torch.randn_like(x) * min(0.001, settings.budget)
     crafted = ascend(model, x, lambda logits: divergence(logits, clean), start=start, **within)
     logits = model(x)

@@ -12,7 +12,7 @@ import torch
 from lib import files
 
 CHOICES = ("none", "published", "imagenet", "cifar10")
-"""What ``pretrained`` may be: weights drawn from a seed, the model's published ones, or those of one source."""
+"""What ``pretrained`` may be: drawn from a seed, the model's published weights, or those of one source."""
 
 
 class Weights(NamedTuple):
@@ -50,8 +50,8 @@ def read(weights: Weights, folder: str | Path = "weights") -> dict[str, torch.Te
                 _check(part, weights, weights.url)
         except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
             raise FileNotFoundError(
-                f"the {weights.source} weights {weights.file} are not in {path.parent} and cannot be downloaded "
-                f"from {weights.url} ({error}); put the file there, or set pretrained to none"
+                f"the {weights.source} weights {weights.file} are not in {path.parent} and cannot be "
+                f"downloaded from {weights.url} ({error}); put the file there, or set pretrained to none"
             ) from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

@@ -1,8 +1,8 @@
 """From an adversarial image back to a sound whose image is nearest to it.
 
-An image is all that an attack on a representation changes; whether there is a sound with that image is another
-question. ``image`` is differentiable, waveforms (n, samples) to images (n, rows, frames) in [0, 1], such as
-`features.STFTImage`. Chapter 7 explains it.
+An image is all that an attack on a representation changes; whether there is a sound with that image is
+another question. ``image`` is differentiable, waveforms (n, samples) to images (n, rows, frames) in [0, 1],
+such as `features.STFTImage`. Chapter 7 explains it.
 """
 
 from collections.abc import Callable
