@@ -22,10 +22,10 @@ def digest(path: str | os.PathLike) -> str:
 
 @contextlib.contextmanager
 def atomic(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` that takes its name after success, and only then.
+    """Yield a temporary path next to ``path``, which gets that name after success, and only then.
 
-    The name is unique to host, process and call, so that a process that was frozen and thaws cannot
-    write into another's file. The bytes are on disk before the name is. What fails leaves nothing.
+    The name is unique to host, process and call, so that a process that was frozen and continues
+    cannot write into the file of another. The bytes are on disk before the name is. A failure keeps nothing.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def locked(path: str | os.PathLike, say: Callable[[str], None] = lambda text: No
                 say(f"{path}: waiting for the process that works on it")
             waited = True
             fcntl.flock(handle, fcntl.LOCK_EX)
-        # Whoever held it may have removed it: only a lock that still lies there is a lock.
+        # Its holder may have removed it: only a lock whose file is still there is a lock.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(handle), os.stat(lock)):
                 break

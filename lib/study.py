@@ -1,7 +1,7 @@
-"""A point of the grid: where its files lie, how they are written, which seeds it draws from.
+"""A point of the grid: where its files are, how they are written, which seeds it draws from.
 
 The study is a grid of points, ``dataset/representation/model/fold/training``; a chapter at a point is
-one executed notebook beside the files it leaves. Only this module knows where things lie.
+one executed notebook next to the files it writes. Only this module knows where things are.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Cell:
 
     Raises
     ------
-    ValueError : if an axis is no plain word, or a later axis is given without an earlier one.
+    ValueError : if an axis is not a plain word, or a later axis is given without an earlier one.
     """
 
     build: str
@@ -43,10 +43,10 @@ class Cell:
         point = [getattr(self, axis) for axis in AXES]
         for axis, word in zip(AXES, point, strict=True):
             if word and not _WORD.fullmatch(str(word)):
-                raise ValueError(f"{axis} = {word!r} is no plain word of letters, digits, '_', '-' and '.'")
+                raise ValueError(f"{axis} = {word!r} is not a word of letters, digits, '_', '-' and '.'")
         given = [bool(word) for word in point]
         if not given[0] or given != sorted(given, reverse=True):
-            raise ValueError(f"a point is named from the left, {'/'.join(AXES)}; given {point}")
+            raise ValueError(f"a point is named from the left, {'/'.join(AXES)}; found {point}")
         if self.fold:
             fold_and_seed(self.fold)
 
@@ -55,7 +55,7 @@ class Cell:
 
     @property
     def folder(self) -> Path:
-        """Where this point's files lie."""
+        """The folder of this point's files."""
         return Path(self.build) / str(self)
 
     @property
@@ -76,7 +76,7 @@ class Cell:
         return self.folder / name
 
     def save(self, name: str, content: Any) -> Path:
-        """Write a frame, tensors or a dictionary whole or not at all; the name's ending says how."""
+        """Write a frame, tensors or a dictionary whole or not at all; the name's ending decides how."""
         return files.save(self.path(name), content)
 
     def load(self, name: str) -> Any:

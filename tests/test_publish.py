@@ -74,11 +74,11 @@ def test_a_copy_says_where_it_was_executed_and_what_was_set():
     mine = publish.readers(executed(), RECEIPT)
     assert publish.code(mine) == publish.code(jupytext.reads(SOURCE, fmt="py:percent"))
     assert [cell.cell_type for cell in mine.cells] == ["markdown", "code", "code", "markdown", "code"]
-    told = mine.cells[3].source
+    point = mine.cells[3].source
     for word in ("`esc10`", "`0123456789`", "on a CPU", "torch 2.14.1", "dataset = 'esc10'", "clips = 20"):
-        assert word in told
+        assert word in point
     for place in ("/scratch", "/data", "data_folder", "changes"):
-        assert place not in told
+        assert place not in point
     changed = publish.readers(executed(), RECEIPT | {"dirty": True})
     assert "with changes that were not committed" in changed.cells[3].source
 
@@ -91,7 +91,7 @@ def test_nothing_of_the_machine_is_left():
     }
     assert [cell.metadata for cell in mine.cells] == [{}, {}, {"tags": ["parameters"]}, {}, {}]
     assert [cell.execution_count for cell in mine.cells if cell.cell_type == "code"] == [1, 2, 3]
-    assert publish.doubts(mine) == []
+    assert publish.problems(mine) == []
     assert publish.written(mine) == publish.written(publish.readers(executed(), RECEIPT))
     nbformat.validate(mine)
 
@@ -121,7 +121,7 @@ def test_audio_is_left_out_unless_it_is_asked_for():
     (kept,) = shown(player, audio=True)
     assert kept.data["text/html"] == player.data["text/html"]
     mine = publish.readers(executed(player), RECEIPT, audio=True)
-    assert publish.doubts(mine) == ["it holds audio"]
+    assert publish.problems(mine) == ["it has audio"]
 
 
 def test_a_failed_cell_is_refused():
@@ -143,17 +143,17 @@ def test_a_failed_cell_is_refused():
         (output(text_markdown="in (/mnt/disk/build)"), "path of a machine, /mnt/disk/build"),
     ],
 )
-def test_what_is_no_copy_is_told(kept, said):
+def test_what_must_not_be_committed_is_named(kept, said):
     mine = publish.readers(executed(), RECEIPT)
     mine.cells[-1].outputs = [kept]
-    (doubt,) = publish.doubts(mine)
-    assert said in doubt
+    (problem,) = publish.problems(mine)
+    assert said in problem
 
 
-def test_widget_state_is_told():
+def test_widget_state_is_named():
     mine = publish.readers(executed(), RECEIPT)
     mine.metadata["widgets"] = {}
-    assert publish.doubts(mine) == ["it holds widget state"]
+    assert publish.problems(mine) == ["it has widget state"]
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_a_text_that_is_too_large_is_refused():
     mine = publish.readers(executed(output(text_html="x" * 2_000_000)), RECEIPT)
     with pytest.raises(publish.Refused, match=r"2\.00 MB"):
         publish.fitting(mine)
-    assert "it has 2.00 MB" in publish.doubts(mine)[0]
+    assert "it has 2.00 MB" in publish.problems(mine)[0]
 
 
 # ------------------------------------------------------------------------------------------------- a run
@@ -229,10 +229,10 @@ def test_figures_are_put_in_place_of_the_old_ones_and_told(made, tmp_path):
     (made / ".accuracy.png.host.1").unlink()
     assert contents(shelf) == contents(made)
     assert [path.name for path in shelf.parent.iterdir()] == ["esc10"]
-    told = publish.index(shelf.parent).read_text()
-    assert "## [ESC-10](esc10/README.md)" in told
-    assert "- Points: representations STFT, DWT" in told
-    assert "- 1 pictures and 1 tables" in told
+    listed = publish.index(shelf.parent).read_text()
+    assert "## [ESC-10](esc10/README.md)" in listed
+    assert "- Points: representations STFT, DWT" in listed
+    assert "- 1 pictures and 1 tables" in listed
     assert results.load(shelf / "rows").dataset == "esc10"
 
 
@@ -265,7 +265,7 @@ def test_rows_that_are_too_many_or_none_are_refused(made, tmp_path):
     with pytest.raises(publish.Refused, match=r"MB of rows, more than the 2 MB"):
         publish.shelve(made, shelf)
     shutil.rmtree(made / "rows")
-    with pytest.raises(publish.Refused, match="has left no rows"):
+    with pytest.raises(publish.Refused, match="has written no rows"):
         publish.shelve(made, shelf)
     assert not shelf.exists()
 
@@ -286,7 +286,7 @@ def test_a_cell_of_other_code_is_refused_and_other_text_is_taken(tmp_path):
         publish.read(cell, tmp_path)
     (tmp_path / "01_data.py").write_text(SOURCE.replace("# # 1 · Data", "# # 1 · The data\n# Said better."))
     copy = publish.read(cell, tmp_path)
-    assert publish.doubts(copy) == []
+    assert publish.problems(copy) == []
     assert [each.cell_type for each in copy.cells] == ["markdown", "code", "code", "markdown", "code"]
     assert copy.cells[0].source == "# 1 · The data\nSaid better."
     assert "This copy" in copy.cells[3].source
@@ -303,7 +303,7 @@ def test_make_publish_runs_what_is_missing_and_leaves_copies_and_figures(tiny, m
     for name, path in copies.items():
         copy = nbformat.read(path, 4)
         assert publish.code(copy) == publish.code(jupytext.read(path.with_suffix(".py"), fmt="py:percent"))
-        assert publish.doubts(copy) == []
+        assert publish.problems(copy) == []
         point = "tiny/dwt/small/1/adversarial" if name.startswith("05") else "tiny"
         assert f"`{point}" in next(cell.source for cell in copy.cells if "This copy" in cell.source)
     assert "`tiny/dwt/small/1/standard`" in copies["04_attacks"].read_text()
@@ -359,7 +359,7 @@ def test_a_copy_holds_the_code_of_its_source(path):
 
 @pytest.mark.parametrize("path", COPIES, ids=lambda path: path.stem)
 def test_a_copy_can_be_committed(path):
-    assert publish.doubts(nbformat.read(path, 4)) == []
+    assert publish.problems(nbformat.read(path, 4)) == []
     assert path.read_bytes() == publish.written(nbformat.read(path, 4))
     assert path.stat().st_size < publish.MOST
 

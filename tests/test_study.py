@@ -28,7 +28,7 @@ def test_a_point_is_its_path(tmp_path):
 @pytest.mark.parametrize(
     ("point", "said"),
     [
-        (["../etc"], "no plain word"),
+        (["../etc"], "not a word"),
         (["esc10", "", "resnet18"], "from the left"),
         (["esc10", "dwt", "resnet18", "first"], "fold = 'first'"),
         ([""], "from the left"),

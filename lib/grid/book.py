@@ -1,9 +1,8 @@
-"""One static site of all chapters and figures, that opens from a file and asks no network.
+"""One static site of all chapters and figures, which opens from a file and needs no network.
 
 ``python -m lib.grid.book build CELL.ipynb …`` (``make book``) lays out a copy of the repository's texts in a
-folder of its own, the README, the chapters executed, the figures of every run with their tables put in, and
-lets Sphinx set it. Equations become MathML, which browsers draw by themselves. This module is also the
-Sphinx extension that does so.
+folder of its own: the README, the executed chapters, the figures of every run and their tables. Sphinx
+makes the site. Equations become MathML, which browsers draw; this module is also the extension that does so.
 """
 
 from __future__ import annotations
@@ -69,9 +68,9 @@ def mathml(equation: str, display: str) -> str:
 
     sided = re.sub(r"\\([bB]igg?)(?![a-zA-Z])", r"\\\1l", equation)  # docutils knows \Bigl, not \Big
     text = re.sub(r">\s+<", "><", tex2mathml(sided, as_block=display == "block"))
-    # Of delimiters only those of \left and \right grow, which stand at the ends of a row of their own.
+    # Only the delimiters of \left and \right grow, which are at the ends of a row of their own.
     text = re.sub(r"(?<!<mrow>)<mo>([{}‖])</mo>(?!</mrow>)", r'<mo stretchy="false">\1</mo>', text)
-    # A function stands off from what it is of, and from what stands before it.
+    # A function has a space before it, and one before its argument.
     thin = '<mspace width="0.17em"></mspace>'
     text = re.sub(r"(</mi>|</msub>)(<mi[^>]*>\w{2,}</mi><mo>&ApplyFunction;)", rf"\1{thin}\2", text)
     return text.replace("<mo>&ApplyFunction;</mo>", thin)
@@ -108,7 +107,7 @@ def _whole_intervals(app: Any, document: Element, name: str) -> None:
 
 
 def lay_out(source: Path, build: Path, cells: list[Path]) -> None:
-    """Write what the site is made of: pages at the paths that the repository's own links name.
+    """Write the sources of the site: pages at the paths that the repository's own links name.
 
     Parameters
     ----------
@@ -124,7 +123,7 @@ def lay_out(source: Path, build: Path, cells: list[Path]) -> None:
     runs = {path.parent.name: path.parent for path in Path("figures").glob("*/README.md")}
     runs = {path.parents[1].name: path.parent for path in build.glob("*/figures/README.md")} | runs
     for name in sorted(runs):
-        _shelf(runs[name], source / "figures" / name)
+        _run(runs[name], source / "figures" / name)
     files.save(source / "figures" / "README.md", _list_of_runs(sorted(runs)))
     contents = [
         _contents("Chapters", [f"notebooks/{name}" for name in sorted(chapters)]),
@@ -139,7 +138,7 @@ def lay_out(source: Path, build: Path, cells: list[Path]) -> None:
 
 
 def _played(cell: Path) -> nbformat.NotebookNode:
-    """An executed cell as a reader's copy that keeps its players: of toy sounds, the only ones there are."""
+    """An executed cell as a reader's copy, which keeps its players if they play toy sounds."""
     receipt = files.load(cell.with_suffix(receipts.ENDING))
     return publish.readers(nbformat.read(cell, 4), receipt, audio=receipt["parameters"]["dataset"] == "demo")
 
@@ -150,8 +149,8 @@ def _write(folder: Path, notebooks: dict[str, nbformat.NotebookNode]) -> None:
         (folder / f"{name}.ipynb").write_bytes(publish.written(notebook))
 
 
-def _shelf(made: Path, folder: Path) -> None:
-    """A run's index with its tables put in, beside its pictures."""
+def _run(made: Path, folder: Path) -> None:
+    """A run's index with its tables put in, next to its pictures."""
     folder.mkdir(parents=True)
     for path in made.iterdir():
         if path.suffix in SHOWN:
@@ -184,7 +183,7 @@ def _contents(caption: str, pages: list[str]) -> str:
 
 
 def linked(text: str, source: Path) -> str:
-    """A text of the repository whose chapters are links, and whose links to what the site lacks are plain."""
+    """A text of the repository in which chapters are links, and links to what the site lacks are plain."""
 
     def chapter(match: re.Match) -> str:
         there = (source / "notebooks" / f"{match[1]}.ipynb").is_file()
@@ -199,7 +198,7 @@ def linked(text: str, source: Path) -> str:
 
 
 def make(build: Path, cells: list[Path]) -> Path:
-    """Set the site, and put it in place of the one that was there.
+    """Make the site, and put it in place of the one that was there.
 
     Raises
     ------

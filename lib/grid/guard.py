@@ -1,11 +1,11 @@
 """Tidy up after a runner that was killed: ``python lib/grid/guard.py FOLDER PART TARGET ROOT RUNNER``.
 
-A runner that gets SIGKILL can clean nothing itself. So it starts this small process beside it and holds
-its standard input: the first line is the kernel's process group, a last line ``done`` or ``failed`` says
-that the runner saw the end, and the end of input without it that the runner is gone. In each case the
-kernel's group is ended and FOLDER, which holds its sockets, removed. Unless all is done, the half-written
-files of runner and kernel below ROOT are removed too. Where the runner is gone, PART, the notebook as far
-as it was executed, becomes the ``.partial.ipynb`` of TARGET, and the last line of the log says so.
+A runner that gets SIGKILL cannot clean anything itself. So it starts this small process and writes to its
+standard input: first the process group of the kernel, last ``done`` or ``failed``. An end of input without
+that word means that the runner was killed. In each case the guard ends the kernel's group and removes FOLDER,
+which has its sockets. Unless all is done, it also removes the half-written files of runner and kernel below
+ROOT. Where the runner was killed, PART, the notebook as executed so far, becomes the ``.partial.ipynb`` of
+TARGET, and a line on standard error says so.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-PATIENCE = 10.0  # s that a killed process is given to be gone
+PATIENCE = 10.0  # s that a killed process may take to end
 
 
 def main(folder: str, part: str, target: str, root: str, runner: str) -> None:
@@ -33,7 +33,7 @@ def main(folder: str, part: str, target: str, root: str, runner: str) -> None:
         kept = keep(part, partial)
         sweep(root, [*groups, int(runner)])
         where = f"; executed so far: {partial}" if kept else ""
-        with contextlib.suppress(OSError):  # nobody may be listening any more
+        with contextlib.suppress(OSError):  # its reader may have ended
             name = target.removesuffix(".ipynb")
             print(f"FAILED {name}: its runner was killed{where}", file=sys.stderr, flush=True)
     elif "failed" in said:
@@ -53,13 +53,13 @@ def end(groups: list[int], folder: str) -> None:
 
 
 def bury(pid: int) -> None:
-    """Let a dead child go, which is there as a zombie until its parent does."""
-    with contextlib.suppress(ChildProcessError):  # of another, or gone already
+    """Reap a dead child, which is a zombie until its parent does so."""
+    with contextlib.suppress(ChildProcessError):  # of another parent, or reaped already
         os.waitpid(pid, os.WNOHANG)
 
 
 def exists(pid: int) -> bool:
-    """Whether there is a process of this number, be it a zombie."""
+    """Whether there is a process with this number, a zombie included."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -70,7 +70,7 @@ def exists(pid: int) -> bool:
 
 
 def keep(part: str, partial: str) -> bool:
-    """Give the notebook as far as it was executed its name, unless it was cut off while it was written."""
+    """Give the notebook as executed so far its name, unless it was cut off while it was written."""
     try:
         with open(part, encoding="utf-8") as file:
             json.load(file)
@@ -81,9 +81,9 @@ def keep(part: str, partial: str) -> bool:
 
 
 def parts(root: str) -> Iterator[tuple[str, int]]:
-    """The half-written files below ``root`` that processes of this host made, and whose each is.
+    """The half-written files below ``root`` of processes of this host, each with its process number.
 
-    Their names are ``.NAME.HOST.PID.MARK``, as ``study.atomic`` and ``lib.grid.execute`` give them.
+    Their names are ``.NAME.HOST.PID.MARK``, as ``files.atomic`` and ``lib.grid.execute`` name them.
     """
     name = re.compile(rf"\..+\.{re.escape(socket.gethostname())}\.(\d+)\.[\w-]+(\.ipynb)?")
     for folder, _, files in os.walk(root):

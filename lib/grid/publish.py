@@ -1,9 +1,9 @@
 """Copies to read: the executed chapters and the figures of one run, as they are committed.
 
-``python -m lib.grid.publish build build/esc10/01_data.ipynb …`` (``make publish``) makes of executed cells
-the reader's copies ``notebooks/NN_name.ipynb`` and puts the figures of their data set, with the rows they
-were drawn from, into ``figures/DATASET``. A copy shows what was executed and where in the grid, and nothing
-of the machine: no paths, no ids, no times, no audio, no widgets. The same cell gives the same bytes.
+``python -m lib.grid.publish build build/esc10/01_data.ipynb …`` (``make publish``) turns executed cells into
+the reader's copies ``notebooks/NN_name.ipynb``, and copies the figures of their data set, with the rows they
+were drawn from, to ``figures/DATASET``. A copy shows what was executed and where in the grid, and nothing of
+the machine: no paths, no ids, no times, no audio, no widgets. The same cell gives the same bytes.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Refused(ValueError):
 
 
 def code(notebook: NotebookNode) -> list[str]:
-    """The code cells of a notebook, less the settings that the runner put in."""
+    """The code cells of a notebook, without the settings that the runner put in."""
     return [cell.source for cell in notebook.cells if cell.cell_type == "code" and not _injected(cell)]
 
 
@@ -60,8 +60,8 @@ def readers(executed: NotebookNode, receipt: Mapping[str, Any], *, audio: bool =
     """The reader's copy of an executed cell.
 
     The settings that the runner put in become a paragraph below the parameters: the point of the grid, the
-    commit, and every value that was set. Outputs keep what a reader sees; standard error, widgets and
-    (unless ``audio``) players are left out, and the folders of the run are called by their default names.
+    commit, and every value that was set. Outputs keep what a reader sees: standard error, widgets and
+    (unless ``audio``) players are left out, and the folders of the run have their default names.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def readers(executed: NotebookNode, receipt: Mapping[str, Any], *, audio: bool =
 
 
 def _places(parameters: Mapping[str, Any]) -> dict[str, str]:
-    """Folders of the run that outputs may name, and what they are called in a copy; the longest first."""
+    """Folders of the run that outputs may name, and their names in a copy; the longest first."""
     named = {
         str(parameters[name]): name.removesuffix("_folder") for name in PLACES[:3] if parameters.get(name)
     }
@@ -110,8 +110,8 @@ def _point(receipt: Mapping[str, Any]) -> str:
     lines = [f"{name} = {value!r}" for name, value in values.items() if name not in PLACES]
     return (
         f"> **This copy** was executed at `{point}` ({names.point(point)}), {commit}{changed}, on {device} "
-        f"with Python {versions['python']} and torch {versions['torch']}. In place of the defaults above "
-        "stood:\n\n```python\n" + "\n".join(lines) + "\n```"
+        f"with Python {versions['python']} and torch {versions['torch']}. These values replaced the "
+        "defaults above:\n\n```python\n" + "\n".join(lines) + "\n```"
     )
 
 
@@ -154,23 +154,23 @@ def _neutral(text: str, places: Mapping[str, str]) -> str:
     return text
 
 
-def doubts(notebook: NotebookNode) -> list[str]:
-    """Why a notebook is no copy to be committed; empty for one that is."""
+def problems(notebook: NotebookNode) -> list[str]:
+    """Why a notebook must not be committed; empty for one that may be."""
     found = []
     if "widgets" in notebook.metadata:
-        found.append("it holds widget state")
+        found.append("it has widget state")
     for cell in notebook.cells:
         texts = [cell.source]
         for output in cell.get("outputs", []):
             if output.output_type == "error":
                 found.append(f"a cell ended in {output.ename}")
             if output.get("name") == "stderr":
-                found.append("it holds standard error")
+                found.append("it has standard error")
             data = output.get("data", {})
             if any(kind.startswith(_WIDGET) for kind in data):
-                found.append("it holds a widget")
+                found.append("it has a widget")
             if _heard(data):
-                found.append("it holds audio")
+                found.append("it has audio")
             texts += [output.get("text", ""), *(data[kind] for kind in data if kind.startswith("text/"))]
             texts += output.get("traceback", [])
         found += [f"it names a path of a machine, {path}" for text in texts for path in paths(text)]
@@ -186,7 +186,7 @@ def paths(text: str) -> list[str]:
 
 
 def written(notebook: NotebookNode) -> bytes:
-    """A notebook's bytes."""
+    """The bytes of a notebook's file."""
     return (nbformat.writes(notebook).rstrip("\n") + "\n").encode()
 
 
@@ -225,15 +225,15 @@ def _repainted(png: str, scale: float) -> str:
 # ------------------------------------------------------------------------------------------------- a run
 
 
-def retold(executed: NotebookNode, source: NotebookNode) -> NotebookNode:
+def with_text_of(source: NotebookNode, executed: NotebookNode) -> NotebookNode:
     """An executed notebook with the text that its source has now; their code is the same."""
-    told = copy.copy(executed)
-    told.cells, ran = [], [cell for cell in executed.cells if cell.cell_type == "code"]
+    mine = copy.copy(executed)
+    mine.cells, ran = [], [cell for cell in executed.cells if cell.cell_type == "code"]
     for cell in source.cells:
-        told.cells.append(ran.pop(0) if cell.cell_type == "code" else cell)
+        mine.cells.append(ran.pop(0) if cell.cell_type == "code" else cell)
         if ran and _injected(ran[0]):
-            told.cells.append(ran.pop(0))
-    return told
+            mine.cells.append(ran.pop(0))
+    return mine
 
 
 def read(cell: Path, notebooks: Path) -> NotebookNode:
@@ -241,7 +241,7 @@ def read(cell: Path, notebooks: Path) -> NotebookNode:
 
     Raises
     ------
-    Refused : if the cell was executed from other code than its source has now, or is in doubt.
+    Refused : if the cell was executed from other code than its source has now, or must not be committed.
     """
     import jupytext
 
@@ -249,22 +249,22 @@ def read(cell: Path, notebooks: Path) -> NotebookNode:
     try:
         executed = nbformat.read(cell, 4)
     except nbformat.reader.NotJSONError as error:
-        raise Refused(f"{cell}: it is no whole notebook") from error
+        raise Refused(f"{cell}: it is not a complete notebook") from error
     source = jupytext.read(path, fmt="py:percent")
     if code(executed) != code(source):
         raise Refused(f"{cell}: executed from other code than {path} has now; make runs it again")
     try:
-        mine = fitting(readers(retold(executed, source), files.load(cell.with_suffix(receipts.ENDING))))
+        mine = fitting(readers(with_text_of(source, executed), files.load(cell.with_suffix(receipts.ENDING))))
     except Refused as error:
         raise Refused(f"{cell}: {error}") from error
-    found = doubts(mine)
+    found = problems(mine)
     if found:
         raise Refused(f"{cell}: {found[0]}")
     return mine
 
 
 def shelve(made: Path, shelf: Path) -> Path:
-    """Put what chapter 6 made, with its rows, into the committed folder, in place of what lay there.
+    """Copy what chapter 6 made, with its rows, to the committed folder, in place of what was there.
 
     Raises
     ------
@@ -272,7 +272,7 @@ def shelve(made: Path, shelf: Path) -> Path:
     """
     rows = made / "rows"
     if not rows.is_dir():
-        raise Refused(f"{rows}: chapter 6 has left no rows there")
+        raise Refused(f"{rows}: chapter 6 has written no rows there")
     size = sum(path.stat().st_size for path in rows.iterdir())
     if size > ROWS:
         raise Refused(
@@ -302,20 +302,20 @@ def shelve(made: Path, shelf: Path) -> Path:
 
 
 def index(shelves: Path) -> Path:
-    """Write the index of the published runs: what each was, and where its own index lies."""
+    """Write the index of the published runs: what each was, and where its own index is."""
     lines = [
         "# Tables and figures of published runs",
         "",
-        "A folder a data set: what chapter 6 made of its run, each picture as PNG, PDF and CSV, each table",
-        "as Markdown, LaTeX and CSV, and in `rows/` what they were drawn from (`make figures` draws them",
-        "again). Written by `make publish` and `make shelve`.",
+        "One folder per data set: what chapter 6 made of its run, each picture as PNG, PDF and CSV, each",
+        "table as Markdown, LaTeX and CSV, and in `rows/` what they were drawn from (`make figures` draws",
+        "them again). Written by `make publish` and `make shelve`.",
         "",
     ]
     for path in sorted(shelves.glob("*/README.md")):
-        told = re.findall(r"^- .*$", path.read_text(encoding="utf-8"), re.MULTILINE)
+        facts = re.findall(r"^- .*$", path.read_text(encoding="utf-8"), re.MULTILINE)
         pictures, tables = (len(list(path.parent.glob(kind))) for kind in ("*.png", "*.tex"))
         name = path.parent.name
-        lines += [f"## [{names.label(name)}]({name}/README.md)", "", *told]
+        lines += [f"## [{names.label(name)}]({name}/README.md)", "", *facts]
         lines += [f"- {pictures} pictures and {tables} tables.", ""]
     return files.save(shelves / "README.md", "\n".join(lines[:-1]) + "\n")
 
@@ -333,7 +333,7 @@ def main(argv: list[str] | None = None) -> int:
         cells = [] if given.figures_only else given.cells
         mine = {cell: read(cell, Path("notebooks")) for cell in cells}
         shelve(given.build / dataset / "figures", shelves / dataset)
-        print(f"{shelves / dataset}, told in {index(shelves)}")
+        print(f"{shelves / dataset}, listed in {index(shelves)}")
         for cell, notebook in mine.items():
             target = Path("notebooks") / cell.name
             with files.atomic(target) as part:
