@@ -73,17 +73,8 @@ def test_every_pickle_is_known_by_its_hash_before_it_is_opened():
                 assert "_same" in lines, f"{path}: {node.name}"
 
 
-HOSTILE = [
-    "$(touch hacked)",
-    "`touch hacked`",
-    "; touch hacked;",
-    "' || touch hacked #",
-    '" && touch hacked "',
-]
-
-
-@pytest.mark.parametrize("word", HOSTILE)
-def test_a_setting_is_never_read_by_a_shell(tiny, word):
+def test_a_setting_is_never_read_by_a_shell(tiny):
+    word = '$(touch hacked) `touch hacked` ; touch hacked; \' || touch hacked #\n" && touch hacked "'
     tiny.settings("01_data", ends=json.dumps(word))
     assert tiny.make("data").returncode == 0
     assert not list(tiny.folder.rglob("hacked"))
@@ -116,8 +107,8 @@ def test_an_axis_is_a_plain_word(tiny, word):
     assert "MODELS=" in done.stderr
 
 
-@pytest.mark.parametrize("word", ["a b", "ä/é", "a+b/c,d=e@f"])
-def test_an_unusual_folder_of_data_is_taken(tiny, word):
+def test_an_unusual_folder_of_data_is_taken(tiny):
+    word = "a b/ä/é/a+b/c,d=e@f"
     assert tiny.make("data", f"DATA={word}").returncode == 0
     receipt = json.loads((tiny.folder / "build/tiny/01_data.receipt.json").read_text())
     assert receipt["parameters"]["data_folder"] == word
