@@ -25,7 +25,7 @@ from IPython.display import Markdown
 
 from lib import attacks, figures, files, metrics, models, names, reporting, store, study
 from lib.analysis import published
-from lib.attacks import doubts
+from lib.attacks import checks
 from lib.data import manifest, splits
 from lib.device import choose_device
 
@@ -49,14 +49,20 @@ bim_first = 0.00009375  # RMS of the first budget, 0.0015/16, reading 9
 bim_rungs = 12  # budgets, each twice the one before
 bim_bisections = 4  # between the last failing and the first fooling budget
 jsma_thetas = [0.19608, 0.39216, 0.58824, 0.78431, 0.98039]  # displacements, 50 to 250 of 255, Section VI
-jsma_steps = 1000  # most features changed, Section VI
+jsma_steps = 1000  # most steps, Section VI
+jsma_change = "increase"  # Eq. 2 for features that are raised; "decrease" is the map that the paper prints
+jsma_features = 1  # how many features a step moves, Eq. 2
 deepfool_caps = [100, 200, 300, 400, 500, 600]  # most linearisations, Section VI
 cwa_cs = [1.0, 3.0, 5.0, 7.0]  # c of Eq. 5, Section VI
 cwa_steps = [25, 100, 1000, 1500]  # paired with c, Section VI
+cwa_product = False  # True climbs every pair of c and steps, cheapest first
+cwa_searches = 1  # values of c tried at a rung: more raise c until it fools, then halve the gap
+cwa_kappa = 0.0  # κ of Eq. 6, by how much the target's logit has to lead
 pia_steps = 500  # most moves, Section VI
 pia_samples = 50  # probes of one gradient estimate
+pia_top = 1  # how many of its most likely classes the victim reports
 pia_queries = 0  # most queries of a clip; 0 sets no limit
-doubted = 8  # clips on which the attacks themselves are put in doubt
+checked = 8  # clips on which the attacks themselves are checked
 shown_class = "children_playing"  # whose clip is kept for pictures; another where there is none
 seed = 0
 
@@ -120,12 +126,12 @@ budget = metrics.scaled_budget(published.BUDGET, (images.settings.bins, images.s
 goal = attacks.Confident(target[at].to(where))
 bim = {early: attacks.BIM(step=bim_step, steps=bim_steps, stop_at_first=early) for early in (True, False)}
 pair = {"clean": x[at]}
-pair |= {name: bim[early].run(victim, x[at].to(where), goal, epsilon=budget).cpu()
-         for name, early in (("BIM-a", True), ("BIM-b", False)) if at}  # fmt: skip
-told = {name: victim(image.to(where)).softmax(1)[0, target[at]].item() for name, image in pair.items() if at}
-for name, probability in told.items():
-    print(f"{name}: the target has probability {probability:.2f}, "
-          f"‖δ‖₂ = {(pair[name] - x[at]).norm():.3g} of {budget:.3g}")  # fmt: skip
+for name, early in (("BIM-a", True), ("BIM-b", False)):
+    pair[name] = bim[early].run(victim, x[at].to(where), goal, epsilon=budget).cpu() if at else x[at]
+for name, image in pair.items() if at else ():
+    probability = victim(image.to(where)).softmax(1)[0, target[at]].item()
+    norm = (image - x[at]).norm()
+    print(f"{name}: the target has probability {probability:.2f}, ‖δ‖₂ = {norm:.3g} of {budget:.3g}")
 print(f"a step that moves every value by ζ has ‖δ‖₂ = {bim_step * x[0].numel() ** 0.5:.3g}")
 
 # %% [markdown]
@@ -216,13 +222,30 @@ print(f"a step that moves every value by ζ has ‖δ‖₂ = {bim_step * x[0].n
 
 # %%
 settings = {
-    "bim_step": bim_step, "bim_steps": bim_steps, "bim_first": bim_first, "bim_rungs": bim_rungs,
+    "bim_step": bim_step,
+    "bim_steps": bim_steps,
+    "bim_first": bim_first,
+    "bim_rungs": bim_rungs,
     "bim_bisections": bim_bisections,
-    "jsma_thetas": jsma_thetas, "jsma_steps": jsma_steps, "deepfool_caps": deepfool_caps,
-    "cwa_cs": cwa_cs, "cwa_steps": cwa_steps,
-    "pia_steps": pia_steps, "pia_samples": pia_samples, "pia_queries": pia_queries,
-}  # fmt: skip
-ladders = attacks.ladders(images.size, seed=seed, **settings)
+    "jsma_thetas": jsma_thetas,
+    "jsma_steps": jsma_steps,
+    "jsma_change": jsma_change,
+    "jsma_features": jsma_features,
+    "deepfool_caps": deepfool_caps,
+    "cwa_cs": cwa_cs,
+    "cwa_steps": cwa_steps,
+    "cwa_product": cwa_product,
+    "cwa_searches": cwa_searches,
+    "cwa_kappa": cwa_kappa,
+    "pia_steps": pia_steps,
+    "pia_samples": pia_samples,
+    "pia_top": pia_top,
+    "pia_queries": pia_queries,
+}
+
+# %%
+every = [*names.ATTACKS, *names.CONTROLS]
+ladders = attacks.ladders(images.size, only=every, seed=seed, **settings)
 named = torch.tensor(tested["label"].where(tested["predicted"] == tested["label"], -1).to_numpy())
 starts = attacks.starting_points(images, place, named, target, list(chosen["clip"]), seed=seed)
 
@@ -231,10 +254,21 @@ wanted = right[right["clip"].isin(catalogue.loc[catalogue["name"] == shown_class
 shown = list(dict.fromkeys(pd.concat([wanted, right])["clip"]))[:5]
 pieces = attacks.Pieces(cell.path("04_attacks.pieces"), files.save, files.load, files.digest(weights))
 rows, examples = attacks.climb(
-    victim, x, label, target, list(chosen["clip"]), ladders,
-    until=until, batch=batch, memory=memory, starts=starts, keep=pieces, show=shown,
-    progress=reporting.track, say=print,
-)  # fmt: skip
+    victim,
+    x,
+    label,
+    target,
+    list(chosen["clip"]),
+    ladders,
+    until=until,
+    batch=batch,
+    memory=memory,
+    starts=starts,
+    keep=pieces,
+    show=shown,
+    progress=reporting.track,
+    say=print,
+)
 cell.save("attacks.parquet", rows)
 pieces.clear()
 
@@ -273,16 +307,16 @@ Markdown(summary.rename_axis("attack").to_markdown(floatfmt=".3g"))
 
 # %%
 spots = [n for n, clip in enumerate(chosen["clip"]) if clip in shown]
-kept = {"original": x[spots]} | {name: each for name, each in examples.items() if name in attacks.ALL}
-order, names = list(chosen["clip"].iloc[spots]), catalogue.set_index("clip")["name"]
-about = {"clips": json.dumps(order), "names": json.dumps([names[clip] for clip in order])}
+kept = {"original": x[spots]} | {name: each for name, each in examples.items() if name in names.ATTACKS}
+order, heard = list(chosen["clip"].iloc[spots]), catalogue.set_index("clip")["name"]
+about = {"clips": json.dumps(order), "names": json.dumps([heard[clip] for clip in order])}
 cell.save("examples.safetensors", (kept, about))
 first = order.index(shown[0]) if shown else 0
 drawn = {name: each[first] for name, each in kept.items() if len(each)} or {"nothing was attacked": x[0]}
-change = {name: image - drawn["original"] for name, image in drawn.items() if name in attacks.ALL}
+change = {name: image - drawn["original"] for name, image in drawn.items() if name in names.ATTACKS}
 held = rows[rows["clip"] == shown[0]].set_index("attack")["fooled"] if shown else {}
-sizes = {name: f"‖δ‖₂ = {each.norm():.2g}" + ("" if held[name] else ", not fooled")
-         for name, each in change.items()}  # fmt: skip
+failed = {name: "" if held[name] else ", not fooled" for name in change}
+sizes = {name: f"‖δ‖₂ = {each.norm():.2g}{failed[name]}" for name, each in change.items()}
 figures.spectrograms(drawn, frequencies=images.frequencies, times=images.times, below=sizes)
 
 # %% [markdown]
@@ -290,10 +324,8 @@ figures.spectrograms(drawn, frequencies=images.frequencies, times=images.times, 
 # JSMA changes a few values by much, BIM many by little; PIA keeps what is left of the clip that it came from.
 
 # %%
-figures.spectrograms(
-    change or drawn, frequencies=images.frequencies, times=images.times, below=sizes, columns=3,
-    difference=True,
-)  # fmt: skip
+axes = {"frequencies": images.frequencies, "times": images.times}
+figures.spectrograms(change or drawn, **axes, below=sizes, columns=3, difference=True)
 
 # %% [markdown]
 # ## Doubts
@@ -304,13 +336,13 @@ figures.spectrograms(
 # fall to every clip, or the attack is broken.
 
 # %%
-mine = [list(chosen.index).index(n) for n in right.index[:doubted]]
+mine = [list(chosen.index).index(n) for n in right.index[:checked]]
 some, towards = x[mine].to(where), target[mine].to(where)
-staircase = foolbox.PyTorchModel(doubts.Masked(victim).eval(), bounds=(0, 1), device=where)
-honest, hidden = (doubts.gradients(each, some, towards) for each in (victim, staircase))
-plane = doubts.Breakable(x[0].numel(), catalogue["label"].nunique(), seed).eval()
+staircase = foolbox.PyTorchModel(checks.Masked(victim).eval(), bounds=(0, 1), device=where)
+honest, hidden = (checks.gradients(each, some, towards) for each in (victim, staircase))
+plane = checks.Breakable(x[0].numel(), catalogue["label"].nunique(), seed).eval()
 weak = foolbox.PyTorchModel(plane, bounds=(0, 1), device=where)
-fallen = doubts.reached(weak, attacks.BIM(step=bim_step, steps=100), some, towards, [50.0])
+fallen = checks.reached(weak, attacks.BIM(step=bim_step, steps=100), some, towards, [50.0])
 
 # %% [markdown]
 # Second, do more budget and more steps do what they should? The same clips, at once: BIM-b at a half, one and
@@ -319,8 +351,8 @@ fallen = doubts.reached(weak, attacks.BIM(step=bim_step, steps=100), some, towar
 # %%
 median = float(np.nan_to_num(summary.loc["BIM-b", "median ‖δ‖₂"], nan=budget))
 steps = [attacks.BIM(step=bim_step, steps=n, stop_at_first=False) for n in (bim_steps, 2 * bim_steps)]
-grown = doubts.reached(victim, steps[0], some, towards, [median / 2, median, 2 * median]).mean().tolist()
-longer = doubts.reached(victim, steps[1], some, towards, [median]).mean().tolist()
+grown = checks.reached(victim, steps[0], some, towards, [median / 2, median, 2 * median]).mean().tolist()
+longer = checks.reached(victim, steps[1], some, towards, [median]).mean().tolist()
 print(f"BIM-b at half, one and two medians: {grown}; with twice the steps: {longer}")
 
 # %% [markdown]
@@ -335,7 +367,7 @@ short = white[~(white > until)].index
 walks = rows[(rows["attack"] == "PIA") & rows["fooled"].astype(bool)]
 asked = pia_queries > 0 and walks["queries"] + pia_samples + 1 > pia_queries
 cut = int(((walks["iterations"] >= pia_steps) | asked).sum())
-checks = {
+found = {
     "there was a clip to attack": len(right) > 0,
     "a larger budget never fools fewer": grown == sorted(grown),
     "twice the steps change little": abs(longer[0] - grown[1]) <= 0.25,
@@ -356,5 +388,5 @@ medians = {name: f", half of those within ‖δ‖₂ = {norm:.2g}" for name, no
 said += [f"{name} fools {value:.0%}{medians[name] if value > 0 else ''}" for name, value in last.items()]
 said += [f"{cut} of {len(walks)} walks of PIA ended for want of queries or moves: they only bound its norm"]
 said += [f"the paper's ‖ε‖₂ = 3 is {budget:.2g} at this size"]
-said += [f"**in doubt:** not true that {claim}" for claim, holds in checks.items() if not holds]
+said += [f"**in doubt:** not true that {claim}" for claim, holds in found.items() if not holds]
 Markdown("## Summary\n\n- " + "\n- ".join(said))

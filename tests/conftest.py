@@ -158,7 +158,7 @@ SOUNDS = {  # settings under which the real chapters take seconds
     "04_attacks": {
         "clips": 6, "batch": 2, "bim_step": 0.01569, "bim_steps": 3, "bim_first": 0.006, "bim_rungs": 4,
         "bim_bisections": 1, "jsma_thetas": [0.98039], "jsma_steps": 10, "deepfool_caps": [5],
-        "cwa_cs": [7.0], "cwa_steps": [10], "pia_steps": 2, "pia_samples": 4, "doubted": 2,
+        "cwa_cs": [7.0], "cwa_steps": [10], "pia_steps": 2, "pia_samples": 4, "checked": 2,
     },
     "06_analysis": {},
     "07_beyond": {"clips": 4, "bim_steps": 4, "round_trip_steps": 5, "levels": [30.0], "wave_steps": 3},

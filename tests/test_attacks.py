@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from lib import attacks
-from lib.attacks import accounting, bim, cwa, deepfool, fgsm, jsma, nes, noise, pia, run
+from lib import attacks, names
+from lib.attacks import accounting, bim, call, cwa, deepfool, fgsm, jsma, nes, noise, pia
 
 ROWS, FRAMES, CLASSES = 8, 12, 5
 VALUES = ROWS * FRAMES
@@ -117,9 +117,11 @@ def goals(net, x):
 
 
 def test_every_listed_attack_is_promised_here():
-    listed = {type(rung.attack) for made in attacks.ladders((8, 12)).values() for rung in made.rungs}
+    every = [*names.ATTACKS, *names.CONTROLS]
+    made = attacks.ladders((8, 12), only=every)
+    assert list(made) == every
+    listed = {type(rung.attack) for ladder in made.values() for rung in ladder.rungs}
     assert listed <= {type(make(attacks)) for make in MAKE.values()}
-    assert list(attacks.ALL) == ["BIM-a", "BIM-b", "JSMA", "DeepFool", "CWA", "PIA"]
 
 
 # --- promises ---------------------------------------------------------------------------------------
@@ -324,7 +326,7 @@ def test_foolbox_s_call_refuses_bad_input_in_a_sentence_too(name):
     with pytest.raises(ValueError, match="no clip"):
         MAKE[name](attacks)(wrap(net), x[:0], criterion, **extra)
     for bad, words in (
-        (label[:1], "one a clip"),
+        (label[:1], "one per clip"),
         (label.float(), "integers"),
         (label + CLASSES, r"0\.\.4"),
         (label * 0 - 100, "not -100"),
@@ -361,7 +363,7 @@ def test_labels_are_integers_of_any_type(name, kind):
 def test_starting_points_that_do_not_fit_are_refused():
     net, x = Curved(), images(2)
     _, criterion = goals(net, x)
-    for bad, words in ((x.double(), "float64"), (x[:1], "shape"), (x + 1, "lie in"), (x / 0, "lie in")):
+    for bad, words in ((x.double(), "float64"), (x[:1], "shape"), (x + 1, "are in"), (x / 0, "are in")):
         with pytest.raises(ValueError, match=f"starting_points .*{words}"):
             attacks.PIA()(wrap(net), x, criterion, epsilons=None, starting_points=bad)
 
@@ -417,9 +419,9 @@ BAD = [
     (lambda: attacks.Confident(torch.zeros(1), 1.5), "probability"),
     (lambda: attacks.wrong_labels(torch.tensor([0]), 1, 0, ["a"]), "at least 2"),
     (lambda: attacks.wrong_labels(torch.tensor([5]), 5, 0, ["a"]), r"0\.\.4"),
-    (lambda: attacks.ladders((8, 8), only=["BIM"]), "none of"),
-    (lambda: attacks.ladders((8, 8), bim_stepz=3), "bim_stepz"),
-    (lambda: attacks.ladders((8, 8), cwa_cs=[1.0]), "paired"),
+    (lambda: attacks.ladders((8, 8), only=["BIM"]), "'BIM' is in none of"),
+    (lambda: attacks.ladders((8, 8), only=["BIM-a"], bim_stepz=3), "bim_stepz"),
+    (lambda: attacks.ladders((8, 8), only=["CWA"], cwa_cs=[1.0]), "paired"),
 ]
 
 
@@ -782,15 +784,16 @@ def check_nes_estimates_a_linear_loss(a):
     """In size as well as in sign: E ĝ = w, and the error falls as √(D/m)."""
     w = draw(4 * 6, seed=5).reshape(1, 4, 6)
     x = torch.full((2, 1, 4, 6), 0.5)
-    state = run.Run(wrap(Linear(draw(2, 24))), x, torch.zeros(2, dtype=torch.int64), {})
+    state = call.Call(wrap(Linear(draw(2, 24))), x, torch.zeros(2, dtype=torch.int64))
+    state.at_once = 4096
     state.forward = lambda probes, places, cost: (probes * w).flatten(1).sum(1, keepdim=True)
-    generators = run.own_generators(x + torch.arange(2).reshape(2, 1, 1, 1) / 10, 0, "test")
+    generators = call.own_generators(x + torch.arange(2).reshape(2, 1, 1, 1) / 10, 0, "test")
 
     def known(logits, places):
         return logits[:, 0] * (1 + places), torch.ones(len(logits), dtype=torch.bool)
 
     sigma = torch.tensor([0.1, 0.01])
-    found = a.estimate(state, x, state.everyone, known, sigma, generators, 10000, 4096)
+    found = a.estimate(state, x, state.everyone, known, sigma, generators, 10000)
     for n in range(2):
         error = (found[n] - (1 + n) * w).norm() / ((1 + n) * w).norm()
         assert error < 3 * (24 / 5000) ** 0.5
@@ -799,7 +802,8 @@ def check_nes_estimates_a_linear_loss(a):
     def half(logits, places):
         return logits[:, 0], torch.arange(len(logits)) % 4 < 2
 
-    one = a.estimate(state, x[:1], state.everyone[:1], half, sigma[:1], generators, 10000, 8)
+    state.at_once = 8
+    one = a.estimate(state, x[:1], state.everyone[:1], half, sigma[:1], generators, 10000)
     assert float((one[0] - w).norm() / w.norm()) < 3 * (24 / 2500) ** 0.5
 
 
@@ -810,7 +814,7 @@ def check_nes_is_a_loop_over_pairs(a):
     made = a.NES(step=0.03, samples=10, sigma=0.02, queries=56, seed=4)
     with attacks.counting() as ledger:
         example = made.run(wrap(net), x, criterion, epsilon=0.08)
-    generators = run.own_generators(x, 4, "nes")
+    generators = call.own_generators(x, 4, "nes")
     for n in range(len(x)):
         y, spent = x[n : n + 1].clone(), 0
         for _ in range(56 // 11):
@@ -882,7 +886,7 @@ def check_pia_is_a_walk_written_out(a):
 
 
 def walk(net, x, start, target, seed, *, steps, samples, sigmas, floor, decay, rates):
-    generator = run.own_generators(x[None], seed, "pia")[0]
+    generator = call.own_generators(x[None], seed, "pia")[0]
     state = {"at": start, "best": start, "ball": float((start - x).abs().max()), "delta": decay, "queries": 0}
     rate, sigma, tuned = rates[1], sorted(sigmas)[len(sigmas) // 2], False
 
@@ -1043,14 +1047,14 @@ def test_foolbox_s_own_attacks_take_our_criterion_and_our_ladder():
 MUTANTS = [
     (bim, "sign * self.step *", "-sign * self.step *", "bim"),
     (bim, "gradient.sign()", "gradient", "bim"),
-    (bim, "into_ball(x, run.x[active], epsilon[active])", "x", "bim"),
-    (bim, "x.clamp(run.low, run.high)", "x", "bim"),
+    (bim, "into_ball(x, call.x[active], epsilon[active])", "x", "bim"),
+    (bim, "x.clamp(call.low, call.high)", "x", "bim"),
     (bim, "cross_entropy(logits, classes[active]", "cross_entropy(logits, classes.roll(1)[active]", "bim"),
     (bim, "if self.stop_at_first else", "if False else", "bim"),
     (bim, "active = active[going]", "active = active.flip(0)[going]", "bim"),
-    (fgsm, "run.x + sign", "run.x - sign", "fgsm"),
+    (fgsm, "call.x + sign", "call.x - sign", "fgsm"),
     (fgsm, "per_clip(epsilon, x) *", "0.5 * per_clip(epsilon, x) *", "fgsm"),
-    (noise, "own_generators(run.x, self.seed", "own_generators(run.x, 0", "noise"),
+    (noise, "own_generators(call.x, self.seed", "own_generators(call.x, 0", "noise"),
     (noise, "for _ in range(_ROUNDS)", "for _ in range(0)", "noise"),
     (deepfool, "nearer = distance < nearest", "nearer = distance > nearest.nan_to_num(0, 0, 0)", "deepfool"),
     (deepfool, "(distance + 1e-4) / size", "-(distance + 1e-4) / size", "deepfool"),
@@ -1059,15 +1063,15 @@ MUTANTS = [
     (deepfool, "total[active] += step", "total[active] = step", "deepfool"),
     (deepfool, "if sign < 0:", "if False:", "deepfool"),
     (deepfool, "home = classes[active]", "home = others[active, 0]", "deepfool"),
-    (jsma, "run.gradient(logits, x, active) - towards", "run.gradient(logits, x, active)", "jsma"),
+    (jsma, "call.gradient(logits, x, active) - towards", "call.gradient(logits, x, active)", "jsma"),
     (jsma, "towards * others.abs()", "towards", "jsma"),
     (jsma, "(towards > 0) & (others < 0)", "(towards > 0)", "jsma"),
     (jsma, "torch.where(x.detach() == bound, 0, ", "torch.where(x.detach() == 9, 0, ", "jsma"),
     (jsma, "up * self.theta", "self.theta", "jsma"),
     (jsma, "up * self.theta", "2 * up * self.theta", "jsma"),
     (jsma, "target[active][:, None]", "target.roll(1)[active][:, None]", "jsma"),
-    (jsma, "going = ~run.holds(x, logits, active)", "going = torch.ones_like(active).bool()", "jsma"),
-    (jsma, ".clamp(run.low, run.high)", "", "jsma"),
+    (jsma, "going = ~call.holds(x, logits, active)", "going = torch.ones_like(active).bool()", "jsma"),
+    (jsma, ".clamp(call.low, call.high)", "", "jsma"),
     (cwa, "sign * (own - other)", "-sign * (own - other)", "cwa"),
     (cwa, "2 * away", "away", "cwa"),
     (cwa, "2 * away", "-2 * away", "cwa"),
@@ -1085,7 +1089,7 @@ MUTANTS = [
     (nes, "2 * sigma * known", "sigma * known", "nes"),
     (nes, "per_clip(sigma[group], x) * noise", "0.5 * per_clip(sigma[group], x) * noise", "nes"),
     (nes, "x + sign * self.step", "x - sign * self.step", "nes"),
-    (nes, "run.x[active] + radius", "x", "nes"),
+    (nes, "call.x[active] + radius", "x", "nes"),
     (nes, "active, x = active[going], x[going]", "pass", "nes"),
     (pia, "self.rate[places], ascent) * ascent", "self.rate[places], ascent) * -ascent", "pia"),
     (pia, "x - radius), x + radius", "x - radius), image", "pia"),

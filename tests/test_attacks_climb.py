@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib import attacks, files
+from lib import attacks, files, names
 from lib.analysis.results import ATTACKED, POINT
 from tests.test_attacks import CLASSES, FRAMES, ROWS, Curved, images, linear, named, starts_for, targets, wrap
 
@@ -23,7 +23,6 @@ SMALL = {
     "cwa_steps": [30, 60],
     "pia_steps": 4,
     "pia_samples": 8,
-    "pia_sigmas": [0.02],
 }
 
 
@@ -36,14 +35,17 @@ def given(n=8, net=None):
     return net, x, label, target, clips, starts_for(net, target)
 
 
-def ladders(**changed):
-    return attacks.ladders((ROWS, FRAMES), **(SMALL | changed))
+EVERY = [*names.ATTACKS, *names.CONTROLS]
+
+
+def ladders(only=EVERY, **changed):
+    return attacks.ladders((ROWS, FRAMES), only=only, **(SMALL | changed))
 
 
 def test_a_row_is_what_the_victim_says_of_the_example():
     net, x, label, target, clips, starts = given()
     rows, examples = attacks.climb(wrap(net), x, label, target, clips, ladders(), starts=starts)
-    assert list(examples) == list(dict.fromkeys(rows["attack"])) == [*attacks.ALL, *attacks.CONTROLS]
+    assert list(examples) == list(dict.fromkeys(rows["attack"])) == EVERY
     assert list(rows.drop(columns="seconds")) == [name for name in ATTACKED if name not in POINT]
     for name, found in examples.items():
         own = rows[rows["attack"] == name]
@@ -83,9 +85,16 @@ def test_neither_order_nor_batch_matters():
     rows, _ = attacks.climb(wrap(net), x, label, target, clips, ladders(), starts=starts, until=1.0)
     order = [5, 1, 7, 0, 2, 6, 3, 4]
     again, _ = attacks.climb(
-        wrap(net), x[order], label[order], target[order], [clips[k] for k in order], ladders(),
-        starts=starts[order], until=1.0, batch=3,
-    )  # fmt: skip
+        wrap(net),
+        x[order],
+        label[order],
+        target[order],
+        [clips[k] for k in order],
+        ladders(),
+        starts=starts[order],
+        until=1.0,
+        batch=3,
+    )
     keys, drop = ["attack", "clip"], ["seconds", "forwards", "backwards"]
     pd.testing.assert_frame_equal(
         rows.drop(columns=drop).sort_values(keys, ignore_index=True),
@@ -190,9 +199,16 @@ def test_a_climb_that_was_cut_off_goes_on_and_ends_the_same(tmp_path):
         done.clear()
         with pytest.raises(KeyboardInterrupt):
             attacks.climb(
-                wrap(net), x, label, target, clips, ladders(), starts=starts, batch=3,
+                wrap(net),
+                x,
+                label,
+                target,
+                clips,
+                ladders(),
+                starts=starts,
+                batch=3,
                 keep=lambda name, work, after=after: cut(name, work, after),
-            )  # fmt: skip
+            )
     kept = len(list((tmp_path / "pieces").iterdir()))
     assert kept == 20
     rows, examples = attacks.climb(
@@ -212,7 +228,7 @@ def test_a_piece_of_other_settings_is_not_taken(tmp_path):
     before = len(list(tmp_path.iterdir()))
     attacks.climb(wrap(net), x, label, target, clips, ladders(**made), keep=pieces)
     assert len(list(tmp_path.iterdir())) == before
-    attacks.climb(wrap(net), x, label, target, clips, ladders(**made, deepfool_overshoot=0.1), keep=pieces)
+    attacks.climb(wrap(net), x, label, target, clips, ladders(**made, deepfool_caps=[11, 21]), keep=pieces)
     assert len(list(tmp_path.iterdir())) > before
 
 
@@ -292,7 +308,7 @@ def test_a_batch_that_was_halved_is_attacked_once(name):
         ),
         ({"x": lambda x: x + 1}, "bounds"),
         ({"ladders": lambda made: {}}, "ladders are empty"),
-        ({"target": lambda t: t + CLASSES}, r"target_classes lie in 0\.\.4"),
+        ({"target": lambda t: t + CLASSES}, r"target_classes are in 0\.\.4"),
         ({"label": lambda y: y - CLASSES}, "labels are classes from 0"),
         ({"until": lambda u: 1.5}, "until"),
         ({"until": lambda u: -0.1}, "until"),

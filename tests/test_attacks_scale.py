@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lib import attacks
+from lib import names
 
 MOST = 6 * 2**20  # KiB, of the whole process: interpreter, victim and attack
 
@@ -24,7 +24,7 @@ target = victim(x).argmin(1)
 start = torch.rand(1, 1, *size, generator=torch.Generator().manual_seed(1))
 few = {"bim_steps": 2, "bim_rungs": 2, "bim_bisections": 1, "jsma_steps": 2, "jsma_thetas": [0.5],
        "deepfool_caps": [1], "cwa_cs": [1.0], "cwa_steps": [2], "pia_steps": 1, "pia_samples": 4,
-       "pia_queries": 20, "pia_at_once": 4}
+       "pia_queries": 20}
 ladders = attacks.ladders(size, only=[sys.argv[1]], **few)
 rows, examples = attacks.climb(victim, x, label, target, ["clip"], ladders, starts=start, memory=6.0)
 assert len(rows) == 1 and examples[sys.argv[1]].shape == x.shape
@@ -33,7 +33,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*attacks.ALL, *attacks.CONTROLS])
+@pytest.mark.parametrize("name", [*names.ATTACKS, *names.CONTROLS])
 def test_one_clip_at_the_papers_largest_size_takes_less_than_6_gib(name):
     root = Path(__file__).parent.parent
     done = subprocess.run(

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lib import attacks, device, models, reporting, training
-from lib.attacks import ladder
+from lib.attacks.climb import _COPIES, footprint
 from lib.device import choose_device
 from tests.test_attacks import Curved, wrap
 from tests.test_attacks_climb import given, ladders
@@ -133,10 +133,10 @@ def test_memory_that_does_not_suffice_for_one_clip_is_an_error():
 
 def test_a_budget_of_memory_bounds_the_batch(monkeypatch):
     net, x, label, target, clips, _ = given()
-    one = ladder.footprint(wrap(net), x[:1])
+    one = footprint(wrap(net), x[:1])
     hidden = x[:1].numel() * 4  # at the least, the image itself is kept for the first layer's gradient
-    assert one >= ladder._COPIES * x[:1].nbytes + hidden
-    assert ladder.footprint(wrap(net), torch.cat([x, x])) > 1.5 * ladder.footprint(wrap(net), x)
+    assert one >= _COPIES * x[:1].nbytes + hidden
+    assert footprint(wrap(net), torch.cat([x, x])) > 1.5 * footprint(wrap(net), x)
     seen = []
     run = attacks.BIM.run
 

@@ -1,30 +1,36 @@
-"""The attacks of the paper as Foolbox attacks: one attack, one equation, one file; ``ALL`` lists them.
+"""The attacks of the paper as Foolbox attacks: one attack, one equation, one file.
 
 They know a model and images in its bounds, nothing of audio. Foolbox's own attacks and these run side
 by side. Chapter 4 explains them, Section VI of the paper sets their budgets.
+
+A module with a function ``ladders(size, *, seed, ...)`` is found by its name, ``BIM-a`` in ``bim.py``, and
+returns the ladders of its attacks by name. So a new attack is one file here, and one entry in the registry
+of names, where the chapters look for what to ask for.
 """
 
+import importlib
 import inspect
+import pkgutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lib.attacks import bim, cwa, deepfool, fgsm, jsma, noise, pia
 from lib.attacks.accounting import COSTS, counting
 from lib.attacks.bim import BIM
+from lib.attacks.climb import climb
 from lib.attacks.criteria import Confident, wrong_labels
 from lib.attacks.cwa import CWA
 from lib.attacks.deepfool import DeepFool
 from lib.attacks.fgsm import FGSM
 from lib.attacks.jsma import JSMA
-from lib.attacks.ladder import Ladder, Pieces, Rung, climb, measure
+from lib.attacks.judge import measure
+from lib.attacks.ladder import Ladder, Rung
 from lib.attacks.nes import NES
 from lib.attacks.noise import Noise
 from lib.attacks.pia import PIA, starting_points
+from lib.attacks.pieces import Pieces
 
 __all__ = [
-    "ALL",
     "BIM",
-    "CONTROLS",
     "COSTS",
     "CWA",
     "FGSM",
@@ -45,54 +51,52 @@ __all__ = [
     "wrong_labels",
 ]
 
-ALL: dict[str, tuple[str, Callable[..., Ladder]]] = {
-    "BIM-a": ("bim", bim.early),
-    "BIM-b": ("bim", bim.full),
-    "JSMA": ("jsma", jsma.ladder),
-    "DeepFool": ("deepfool", deepfool.ladder),
-    "CWA": ("cwa", cwa.ladder),
-    "PIA": ("pia", pia.ladder),
-}
-"""The attacks in the paper's order: name, the word its settings begin with, what makes its ladder."""
-
-CONTROLS: dict[str, tuple[str, Callable[..., Ladder]]] = {
-    "FGSM": ("bim", fgsm.ladder),
-    "noise": ("bim", noise.ladder),
-}
-"""What the attacks are held against: one step instead of many, and no direction at all."""
-
 
 def ladders(
-    size: tuple[int, int], *, only: Sequence[str] = (), seed: int = 0, **settings: Any
+    size: tuple[int, int], *, only: Sequence[str], seed: int = 0, **settings: Any
 ) -> dict[str, Ladder]:
-    """The ladder of every attack and control, in order, for images of ``size`` (rows, frames).
+    """The ladder of each attack asked for, in that order, for images of ``size`` (rows, frames).
 
     Parameters
     ----------
-    only : the names wanted; all where it is empty.
+    only : the attacks; ``BIM-a`` is made by the function ``ladders`` of ``bim.py``, and so for each.
     seed : of the attacks that draw.
-    settings : a setting of an attack after its word, ``bim_steps=40``, ``jsma_thetas=[0.2, 0.4]``; what is
-        not given is the paper's.
+    settings : an argument of such a function after its module's name, ``bim_steps=40``, or after the word
+        that the module's ``SETTINGS`` names; what is not given is the paper's.
 
     Raises
     ------
     ValueError : if an attack or a setting is unknown.
     """
-    listed = ALL | CONTROLS
-    for name in only:
-        if name not in listed:
-            raise ValueError(f"attack {name!r} is none of {', '.join(listed)}")
-    made, known = {}, set()
-    for name, (word, make) in listed.items():
-        takes = set(inspect.signature(make).parameters) - {"size"}
-        known |= {f"{word}_{setting}" for setting in takes - {"seed"}}
-        own = {s.removeprefix(f"{word}_"): value for s, value in settings.items() if s.startswith(f"{word}_")}
-        own = {setting: value for setting, value in own.items() if setting in takes}
-        if "seed" in takes:
-            own["seed"] = seed
-        if not only or name in only:
-            made[name] = make(size, **own)
-    unknown = sorted(set(settings) - known)
-    if unknown:
-        raise ValueError(f"setting {unknown[0]!r} is none of {', '.join(sorted(known))}")
-    return made
+    makers = _makers()
+    words = {f"{word}_{name}": name for word, make in makers.values() for name in _settings(make)}
+    for setting in settings:
+        if setting not in words:
+            raise ValueError(f"setting {setting!r} is none of {', '.join(sorted(words))}")
+    made: dict[str, Ladder] = {}
+    for module in dict.fromkeys(key.lower().partition("-")[0] for key in only):
+        if module in makers:
+            word, make = makers[module]
+            own = {
+                name: settings[f"{word}_{name}"] for name in _settings(make) if f"{word}_{name}" in settings
+            }
+            made |= make(size, seed=seed, **own)
+    for key in only:
+        if key not in made:
+            raise ValueError(f"attack {key!r} is in none of the modules {', '.join(makers)}")
+    return {key: made[key] for key in only}
+
+
+def _makers() -> dict[str, tuple[str, Callable[..., dict[str, Ladder]]]]:
+    """Of every module here that has a function ``ladders``: the word its settings begin with, and it."""
+    makers = {}
+    for found in pkgutil.iter_modules(__path__):
+        module = importlib.import_module(f"{__name__}.{found.name}")
+        if hasattr(module, "ladders"):
+            makers[found.name] = (getattr(module, "SETTINGS", found.name), module.ladders)
+    return makers
+
+
+def _settings(make: Callable[..., dict[str, Ladder]]) -> list[str]:
+    """The settings that a function ``ladders`` takes."""
+    return [name for name in inspect.signature(make).parameters if name not in ("size", "seed")]

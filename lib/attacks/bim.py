@@ -1,18 +1,18 @@
 """BIM-a and BIM-b: many signed steps inside a ball (Eq. 1)."""
 
-from typing import Any
+import dataclasses
 
 import foolbox
 import torch
-from foolbox.attacks.base import FixedEpsilonAttack
 from torch.nn.functional import cross_entropy
 
-from lib.attacks.criteria import direction
-from lib.attacks.ladder import Ladder, rms_rungs
-from lib.attacks.run import Checked, Run, budgets, into_ball, positive, whole
+from lib.attacks.call import BudgetAttack, Call, into_ball
+from lib.attacks.ladder import BISECTIONS, FIRST, RUNGS, Ladder, rms_ladder
+from lib.attacks.ranges import flag, positive, whole
 
 
-class BIM(Checked, FixedEpsilonAttack):
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class BIM(BudgetAttack):
     """Climb the loss in many signed steps inside a ball around ``x`` (basic iterative method).
 
     Each step is Eq. 1 of the paper, x' ← clip{x' + ζ sgn ∇J(x', l)}, where ``clip`` takes the nearest
@@ -29,11 +29,11 @@ class BIM(Checked, FixedEpsilonAttack):
     Called as every Foolbox attack, ``BIM(...)(model, x, criterion, epsilons=ε)``: x is (n, 1, height,
     width) in the model's bounds, ε the largest ‖x' − x‖₂ over a whole spectrogram, in the unit of x; a
     targeted criterion descends the target's loss. Returns raw, clipped and success as Foolbox does.
-    ``run`` takes one ε for all or one a spectrogram.
+    ``run`` takes one ε for all or one per spectrogram.
 
     Raises
     ------
-    ValueError : if ``x`` leaves the model's bounds, or the criterion is of no known kind.
+    ValueError : if ``x`` is outside the model's bounds, or the criterion is of an unknown kind.
 
     Notes
     -----
@@ -43,69 +43,48 @@ class BIM(Checked, FixedEpsilonAttack):
     Source: Kurakin, Goodfellow, Bengio, *Adversarial examples in the physical world*, 2017.
     """
 
+    step: float = 1 / 255
+    steps: int = 100
+    stop_at_first: bool = True
     distance = foolbox.distances.l2
 
-    def __init__(self, *, step: float = 1 / 255, steps: int = 100, stop_at_first: bool = True):
-        positive(step=step)
-        whole(steps=steps)
-        self.step = step
-        self.steps = steps
-        self.stop_at_first = stop_at_first
+    def __post_init__(self) -> None:
+        positive(step=self.step)
+        whole(steps=self.steps)
+        flag(stop_at_first=self.stop_at_first)
 
-    def run(
-        self,
-        model: foolbox.Model,
-        inputs: Any,
-        criterion: Any,
-        *,
-        epsilon: float | torch.Tensor,
-        **kwargs: Any,
-    ) -> Any:
-        run = Run(model, inputs, criterion, kwargs)
-        sign, classes = direction(run.criterion)
-        epsilon = budgets(epsilon, run.x)
-        adversarial, active = run.x.clone(), run.everyone
+    def perturb(self, call: Call, epsilon: torch.Tensor) -> torch.Tensor:
+        sign, classes = call.goal
+        adversarial, active = call.x.clone(), call.everyone
         for _ in range(self.steps):
             x = adversarial[active].requires_grad_()
-            logits = run.forward(x, active)
-            going = ~run.holds(x, logits, active) if self.stop_at_first else torch.ones_like(active).bool()
+            logits = call.forward(x, active)
+            going = ~call.holds(x, logits, active) if self.stop_at_first else torch.ones_like(active).bool()
             if not going.any():
                 break
             loss = cross_entropy(logits, classes[active], reduction="sum")
-            gradient = run.gradient(loss, x, active)[going]
+            gradient = call.gradient(loss, x, active)[going]
             active = active[going]
-            run.counts.add("iterations", active)
-            x = adversarial[active] + sign * self.step * (run.high - run.low) * gradient.sign()
-            x = into_ball(x, run.x[active], epsilon[active])
-            adversarial[active] = x.clamp(run.low, run.high)
-        return run.end(adversarial)
+            call.counts.add("iterations", active)
+            x = adversarial[active] + sign * self.step * (call.high - call.low) * gradient.sign()
+            x = into_ball(x, call.x[active], epsilon[active])
+            adversarial[active] = x.clamp(call.low, call.high)
+        return adversarial
 
 
-def early(
+def ladders(
     size: tuple[int, int],
     *,
+    seed: int = 0,
     step: float = 1 / 255,
     steps: int = 100,
-    confidence: float = 0.75,
-    first: float = 0.0015 / 16,
-    rungs: int = 12,
-    bisections: int = 4,
-) -> Ladder:
-    """BIM-a over RMS budgets that double from ``first``, for images of ``size`` (reading 9)."""
-    attack = BIM(step=step, steps=steps, stop_at_first=True)
-    return Ladder(rms_rungs(attack, first, rungs, size, l2=True), "confident", confidence, bisections)
-
-
-def full(
-    size: tuple[int, int],
-    *,
-    step: float = 1 / 255,
-    steps: int = 100,
-    confidence: float = 0.75,
-    first: float = 0.0015 / 16,
-    rungs: int = 12,
-    bisections: int = 4,
-) -> Ladder:
-    """BIM-b over the same budgets."""
-    attack = BIM(step=step, steps=steps, stop_at_first=False)
-    return Ladder(rms_rungs(attack, first, rungs, size, l2=True), "confident", confidence, bisections)
+    first: float = FIRST,
+    rungs: int = RUNGS,
+    bisections: int = BISECTIONS,
+) -> dict[str, Ladder]:
+    """BIM-a and BIM-b over RMS budgets that double from ``first``, for images of ``size`` (reading 9)."""
+    made = {}
+    for name, stop_at_first in (("BIM-a", True), ("BIM-b", False)):
+        attack = BIM(step=step, steps=steps, stop_at_first=stop_at_first)
+        made[name] = rms_ladder(attack, size, first=first, rungs=rungs, bisections=bisections)
+    return made

@@ -75,7 +75,7 @@ def wrong_labels(label: Any, classes: int, seed: int, clips: Sequence[str]) -> t
     if len(label) != len(clips):
         raise ValueError(f"{len(label)} labels for {len(clips)} clips")
     if not ((label >= 0) & (label < classes)).all():
-        raise ValueError(f"labels lie in 0..{classes - 1}, not in {int(label.min())}..{int(label.max())}")
+        raise ValueError(f"labels are in 0..{classes - 1}, not in {int(label.min())}..{int(label.max())}")
     drawn = [hashlib.sha256(f"target/{seed}/{clip}".encode()).digest() for clip in clips]
     steps = torch.tensor([1 + int.from_bytes(d[:8], "big") % (classes - 1) for d in drawn], dtype=torch.int64)
     return (label + steps) % classes

@@ -1,15 +1,14 @@
 """CWA: the smallest change that the loss on logits pays for (Eqs. 5 to 8)."""
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import foolbox
 import torch
-from foolbox.attacks.base import MinimizationAttack
 
-from lib.attacks.criteria import direction
+from lib.attacks.call import Call, LeastChangeAttack, per_clip
 from lib.attacks.ladder import Ladder, Rung
-from lib.attacks.run import Checked, Run, per_clip, positive, whole
+from lib.attacks.ranges import flag, not_negative, positive, whole
 
 _INSIDE = 0.999999  # artanh is infinite at the bounds, so clips are drawn in by this, as Foolbox does
 _CHECKS = 10  # how often in a search progress is asked for
@@ -22,7 +21,8 @@ _GROWTH = 10  # of c while no example has been found
 _BETA1, _BETA2, _TINY = 0.9, 0.999, 1e-8  # Adam's own
 
 
-class CWA(Checked, MinimizationAttack):
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class CWA(LeastChangeAttack):
     """Minimise ‖x' − x‖₂² + c ℒ(x') with Adam, in a space without walls (Carlini and Wagner).
 
     Eq. 7: x' = (tanh ρ + 1)/2, ρ = artanh(2x − 1) + δ, so that any δ gives an image in [0, 1] (and
@@ -56,54 +56,36 @@ class CWA(Checked, MinimizationAttack):
     constants as in Foolbox.
     """
 
+    c: float = 1.0
+    steps: int = 1500
+    step: float = 0.01
+    confidence: float = 0.0
+    searches: int = 1
+    abort: bool = True
     distance = foolbox.distances.l2
 
-    def __init__(
-        self,
-        *,
-        c: float = 1.0,
-        steps: int = 1500,
-        step: float = 0.01,
-        confidence: float = 0.0,
-        searches: int = 1,
-        abort: bool = True,
-    ):
-        positive(c=c, step=step)
-        whole(steps=steps, searches=searches)
-        if not confidence >= 0:
-            raise ValueError(f"confidence is not negative, this is {confidence}")
-        self.c = c
-        self.steps = steps
-        self.step = step
-        self.confidence = confidence
-        self.searches = searches
-        self.abort = abort
+    def __post_init__(self) -> None:
+        positive(c=self.c, step=self.step)
+        whole(steps=self.steps, searches=self.searches)
+        not_negative(confidence=self.confidence)
+        flag(abort=self.abort)
 
-    def run(
-        self,
-        model: foolbox.Model,
-        inputs: Any,
-        criterion: Any,
-        *,
-        early_stop: float | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        run = Run(model, inputs, criterion, kwargs)
-        sign, classes = direction(run.criterion)
-        best, least = run.x.clone(), run.x.new_full((len(run.x),), torch.inf)
+    def perturb(self, call: Call) -> torch.Tensor:
+        sign, classes = call.goal
+        best, least = call.x.clone(), call.x.new_full((len(call.x),), torch.inf)
         c = torch.full_like(least, self.c)
         low, high = torch.zeros_like(c), torch.full_like(c, torch.inf)
         for _ in range(self.searches):
             if not least.any():
                 break
-            found = self._descend(run, c, sign, classes, best, least)
+            found = self._descend(call, c, sign, classes, best, least)
             low, high = torch.where(found, low, c), torch.where(found, c, high)
             c = torch.where(high.isinf(), c * _GROWTH, (low + high) / 2)
-        return run.end(best)
+        return best
 
     def _descend(
         self,
-        run: Run,
+        call: Call,
         c: torch.Tensor,
         sign: int,
         classes: torch.Tensor,
@@ -111,10 +93,10 @@ class CWA(Checked, MinimizationAttack):
         least: torch.Tensor,
     ) -> torch.Tensor:
         """Adam at one c a clip; writes nearer examples to ``best`` and ``least``; who was fooled at all."""
-        middle, half = (run.high + run.low) / 2, (run.high - run.low) / 2
-        start = ((run.x - middle) / half * _INSIDE).atanh()
+        middle, half = (call.high + call.low) / 2, (call.high - call.low) / 2
+        start = ((call.x - middle) / half * _INSIDE).atanh()
         origin = start.tanh() * half + middle
-        delta, mean, square = (torch.zeros_like(run.x) for _ in range(3))
+        delta, mean, square = (torch.zeros_like(call.x) for _ in range(3))
         found = torch.zeros_like(c, dtype=torch.bool)
         resting = _Resting(self, start)
         active = torch.nonzero(least > 0)[:, 0]
@@ -123,25 +105,25 @@ class CWA(Checked, MinimizationAttack):
         for number in range(1, self.steps + 1):
             slope = (start[active] + delta).tanh()
             x = slope * half + middle
-            loss, pull, logits = self._loss(run, x, active, sign, classes, needed[active])
+            loss, pull, logits = self._loss(call, x, active, sign, classes, needed[active])
             needed[active] = loss > 0
             away = x - origin[active]
             total = away.square().flatten(1).sum(1) + c[active] * loss
 
-            holds = self._fools(run, x, logits, active, sign, classes)
-            norm = (x - run.x[active]).flatten(1).norm(dim=1)
+            holds = self._fools(call, x, logits, active, sign, classes)
+            norm = (x - call.x[active]).flatten(1).norm(dim=1)
             found[active] |= holds
             nearer = holds & (norm < least[active])
             best[active[nearer]], least[active[nearer]] = x[nearer], norm[nearer]
             if number == 1 and holds.any():
-                self._keep_as_they_came(run, active[holds], sign, classes, best, least)
+                self._keep_as_they_came(call, active[holds], sign, classes, best, least)
 
             gradient = (2 * away + per_clip(c[active], x) * pull) * (1 - slope.square()) * half
             mean.mul_(_BETA1).add_(gradient, alpha=1 - _BETA1)
             square.mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
             root = (square / (1 - _BETA2**number)).sqrt_().add_(_TINY)
             delta.addcdiv_(mean, root, value=-self.step / (1 - _BETA1**number))
-            run.counts.add("iterations", active)
+            call.counts.add("iterations", active)
 
             going = (least[active] > 0) & gradient.flatten(1).isfinite().all(1)
             if self.abort:
@@ -154,7 +136,7 @@ class CWA(Checked, MinimizationAttack):
 
     def _keep_as_they_came(
         self,
-        run: Run,
+        call: Call,
         places: torch.Tensor,
         sign: int,
         classes: torch.Tensor,
@@ -162,13 +144,13 @@ class CWA(Checked, MinimizationAttack):
         least: torch.Tensor,
     ) -> None:
         """Those that fool without any change, asked of the clips themselves: δ = 0 is drawn in a little."""
-        x = run.x[places]
-        holds = self._fools(run, x, run.forward(x, places), places, sign, classes)
+        x = call.x[places]
+        holds = self._fools(call, x, call.forward(x, places), places, sign, classes)
         best[places[holds]], least[places[holds]] = x[holds], 0
 
     def _loss(
         self,
-        run: Run,
+        call: Call,
         x: torch.Tensor,
         active: torch.Tensor,
         sign: int,
@@ -187,10 +169,10 @@ class CWA(Checked, MinimizationAttack):
             places = wanted.nonzero()[:, 0]
             while len(places):
                 part = x[places].requires_grad_(graph)
-                answer = run.forward(part, active[places])
+                answer = call.forward(part, active[places])
                 margin = self._margin(answer, classes[active[places]], sign)
                 if graph and (margin.detach() > 0).any():
-                    pull[places] = run.gradient(margin.clamp_min(0), part, active[places])
+                    pull[places] = call.gradient(margin.clamp_min(0), part, active[places])
                 if logits is None:
                     logits = answer.new_zeros(len(x), answer.shape[1])
                 logits[places], loss[places] = answer.detach(), margin.detach().clamp_min(0)
@@ -206,7 +188,7 @@ class CWA(Checked, MinimizationAttack):
 
     def _fools(
         self,
-        run: Run,
+        call: Call,
         x: torch.Tensor,
         logits: torch.Tensor,
         active: torch.Tensor,
@@ -214,7 +196,7 @@ class CWA(Checked, MinimizationAttack):
         classes: torch.Tensor,
     ) -> torch.Tensor:
         """Whether the criterion holds, with margin κ."""
-        holds = run.holds(x, logits, active)
+        holds = call.holds(x, logits, active)
         return holds & (self._margin(logits, classes[active], sign) <= 0) if self.confidence else holds
 
 
@@ -243,26 +225,20 @@ class _Resting:
         return (self.rests >= self.patience)[active]
 
 
-def ladder(
+def ladders(
     size: tuple[int, int],
     *,
+    seed: int = 0,
     cs: Sequence[float] = (1.0, 3.0, 5.0, 7.0),
     steps: Sequence[int] = (25, 100, 1000, 1500),
-    step: float = 0.01,
-    confidence: float = 0.0,
+    kappa: float = 0.0,
     searches: int = 1,
     product: bool = False,
-) -> Ladder:
+) -> dict[str, Ladder]:
     """CWA over pairs of c and steps, ascending; ``product`` takes every pair, cheapest first (reading 12)."""
+    flag(product=product)
     if len(cs) != len(steps) and not product:
         raise ValueError(f"c and steps are paired: {len(cs)} values of c, {len(steps)} of steps")
-    pairs = (
-        sorted((n, c) for n in steps for c in cs)
-        if product
-        else list(zip(sorted(steps), sorted(cs), strict=True))
-    )
-    rungs = [
-        Rung(CWA(c=c, steps=n, step=step, confidence=confidence, searches=searches), float(c))
-        for n, c in pairs
-    ]
-    return Ladder(rungs, "target")
+    pairs = [(n, c) for n in steps for c in cs] if product else zip(sorted(steps), sorted(cs), strict=True)
+    attacks = [CWA(c=c, steps=n, confidence=kappa, searches=searches) for n, c in sorted(pairs)]
+    return {"CWA": Ladder([Rung(attack, float(attack.c)) for attack in attacks], "target")}

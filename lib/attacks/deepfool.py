@@ -1,19 +1,18 @@
 """DeepFool: the nearest boundary of the victim, linearised again and again (Eq. 4)."""
 
-import math
+import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import foolbox
 import torch
-from foolbox.attacks.base import MinimizationAttack
 
-from lib.attacks.criteria import direction
+from lib.attacks.call import Call, LeastChangeAttack, l2, per_clip
 from lib.attacks.ladder import Ladder, Rung
-from lib.attacks.run import Checked, Run, l2, per_clip, whole
+from lib.attacks.ranges import not_negative, whole
 
 
-class DeepFool(Checked, MinimizationAttack):
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class DeepFool(LeastChangeAttack):
     """Step onto the nearest linearised boundary until the class changes.
 
     With f_k = Z_k − Z_label and w_k its gradient, each step adds Eq. 4's
@@ -38,57 +37,46 @@ class DeepFool(Checked, MinimizationAttack):
     Source: Moosavi-Dezfooli, Fawzi, Frossard, *DeepFool*, CVPR 2016; step and overshoot as in Foolbox.
     """
 
+    steps: int = 100
+    candidates: int = 10
+    overshoot: float = 0.02
     distance = foolbox.distances.l2
 
-    def __init__(self, *, steps: int = 100, candidates: int = 10, overshoot: float = 0.02):
-        whole(steps=steps)
-        if candidates == 1 or candidates < 0:
-            raise ValueError(f"candidates is 0 (all classes) or at least 2, not {candidates}")
-        if candidates:
-            whole(candidates=candidates)
-        if not 0 <= overshoot < math.inf:
-            raise ValueError(f"overshoot is a share of the way, not negative, not {overshoot}")
-        self.steps = steps
-        self.candidates = candidates
-        self.overshoot = overshoot
+    def __post_init__(self) -> None:
+        whole(steps=self.steps)
+        whole(least=0, candidates=self.candidates)
+        if self.candidates == 1:
+            raise ValueError("candidates is 0 (all classes) or at least 2, not 1")
+        not_negative(overshoot=self.overshoot)
 
-    def run(
-        self,
-        model: foolbox.Model,
-        inputs: Any,
-        criterion: Any,
-        *,
-        early_stop: float | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        run = Run(model, inputs, criterion, kwargs)
-        sign, classes = direction(run.criterion)
-        adversarial, total, active = run.x.clone(), torch.zeros_like(run.x), run.everyone
+    def perturb(self, call: Call) -> torch.Tensor:
+        sign, classes = call.goal
+        adversarial, total, active = call.x.clone(), torch.zeros_like(call.x), call.everyone
         others: torch.Tensor | None = None
         for _ in range(self.steps):
             x = adversarial[active].requires_grad_()
-            logits = run.forward(x, active)
+            logits = call.forward(x, active)
             if others is None:
                 others = self._others(logits.detach(), classes, sign)
-            going = ~run.holds(x, logits, active)
+            going = ~call.holds(x, logits, active)
             if not going.any():
                 break
             if (~going).sum() * others.shape[1] > going.sum():
                 # Cheaper to pass those who go on once more than to carry the done through every gradient.
                 x = adversarial[active[going]].requires_grad_()
-                logits = run.forward(x, active[going])
+                logits = call.forward(x, active[going])
                 active, going = active[going], torch.ones_like(active[going]).bool()
-            step = self._nearest(run, logits, x, active, classes, others, sign)[going]
+            step = self._nearest(call, logits, x, active, classes, others, sign)[going]
             active = active[going]
             moved = l2(step) > 0
             active, step = active[moved], step[moved]
-            run.counts.add("iterations", active)
+            call.counts.add("iterations", active)
             total[active] += step
-            x = run.x[active] + (1 + self.overshoot) * total[active]
-            adversarial[active] = x.clamp(run.low, run.high)
+            x = call.x[active] + (1 + self.overshoot) * total[active]
+            adversarial[active] = x.clamp(call.low, call.high)
             if len(active) == 0:
                 break
-        return run.end(adversarial)
+        return adversarial
 
     def _others(self, logits: torch.Tensor, classes: torch.Tensor, sign: int) -> torch.Tensor:
         """(n, k) classes to step towards: the most likely wrong ones, or the target."""
@@ -100,7 +88,7 @@ class DeepFool(Checked, MinimizationAttack):
 
     def _nearest(
         self,
-        run: Run,
+        call: Call,
         logits: torch.Tensor,
         x: torch.Tensor,
         active: torch.Tensor,
@@ -118,7 +106,7 @@ class DeepFool(Checked, MinimizationAttack):
         for k in range(others.shape[1]):
             towards = others[active, k]
             f = logits.gather(1, towards[:, None])[:, 0] - logits.gather(1, home[:, None])[:, 0]
-            w = run.gradient(f, x, active, again=k + 1 < others.shape[1])
+            w = call.gradient(f, x, active, again=k + 1 < others.shape[1])
             size = l2(w)
             distance = torch.where(size > 0, f.detach().abs() / size, torch.inf)
             nearer = distance < nearest
@@ -129,13 +117,8 @@ class DeepFool(Checked, MinimizationAttack):
         return best
 
 
-def ladder(
-    size: tuple[int, int],
-    *,
-    caps: Sequence[int] = (100, 200, 300, 400, 500, 600),
-    candidates: int = 10,
-    overshoot: float = 0.02,
-) -> Ladder:
+def ladders(
+    size: tuple[int, int], *, seed: int = 0, caps: Sequence[int] = (100, 200, 300, 400, 500, 600)
+) -> dict[str, Ladder]:
     """DeepFool over caps on its steps (reading 11)."""
-    attacks = [DeepFool(steps=cap, candidates=candidates, overshoot=overshoot) for cap in caps]
-    return Ladder([Rung(attack, attack.steps) for attack in attacks], "wrong")
+    return {"DeepFool": Ladder([Rung(DeepFool(steps=cap), cap) for cap in caps], "wrong")}

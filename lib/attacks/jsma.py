@@ -1,18 +1,18 @@
 """JSMA: the most salient feature, one at a time (Eqs. 2 and 3)."""
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import foolbox
 import torch
-from foolbox.attacks.base import MinimizationAttack
 
-from lib.attacks.criteria import direction
+from lib.attacks.call import Call, LeastChangeAttack
 from lib.attacks.ladder import Ladder, Rung
-from lib.attacks.run import Checked, Run, positive, whole
+from lib.attacks.ranges import positive, whole
 
 
-class JSMA(Checked, MinimizationAttack):
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class JSMA(LeastChangeAttack):
     """Change the feature that most raises the target and lowers all other classes; again and again.
 
     J_ij = ∂Z_j/∂x_i on logits (Eq. 3). With the target's column J_t and the others' sum
@@ -33,63 +33,52 @@ class JSMA(Checked, MinimizationAttack):
 
     Notes
     -----
-    One forward pass and two input gradients a step, of Z_t and of Σ_j Z_j, whatever the number of
+    One forward pass and two input gradients per step, of Z_t and of Σ_j Z_j, whatever the number of
     classes; memory is linear in the image. A feature at its bound is not considered. A clip without a
     salient feature cannot move and leaves. On softmax outputs O = −J_t and Eq. 2 would be J_t².
 
     Source: Papernot et al., *The limitations of deep learning in adversarial settings*, 2016.
     """
 
+    theta: float = 50 / 255
+    steps: int = 1000
+    change: str = "increase"
+    features: int = 1
     distance = foolbox.distances.l0
 
-    def __init__(
-        self, *, theta: float = 50 / 255, steps: int = 1000, change: str = "increase", features: int = 1
-    ):
-        positive(theta=theta)
-        whole(steps=steps, features=features)
-        if change not in ("increase", "decrease"):
-            raise ValueError(f"change is increase or decrease, not {change!r}")
-        self.theta = theta
-        self.steps = steps
-        self.change = change
-        self.features = features
+    def __post_init__(self) -> None:
+        positive(theta=self.theta)
+        whole(steps=self.steps, features=self.features)
+        if self.change not in ("increase", "decrease"):
+            raise ValueError(f"change is increase or decrease, not {self.change!r}")
 
-    def run(
-        self,
-        model: foolbox.Model,
-        inputs: Any,
-        criterion: Any,
-        *,
-        early_stop: float | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        run = Run(model, inputs, criterion, kwargs)
-        sign, classes = direction(run.criterion)
+    def perturb(self, call: Call) -> torch.Tensor:
+        sign, classes = call.goal
         up = 1 if self.change == "increase" else -1
-        bound = run.high if up > 0 else run.low
-        adversarial, active = run.x.clone(), run.everyone
+        bound = call.high if up > 0 else call.low
+        adversarial, active = call.x.clone(), call.everyone
         target = classes if sign < 0 else None
         for _ in range(self.steps):
             x = adversarial[active].requires_grad_()
-            logits = run.forward(x, active)
+            logits = call.forward(x, active)
             if target is None:
                 target = logits.detach().scatter(1, classes[:, None], -torch.inf).argmax(1)
-            going = ~run.holds(x, logits, active)
+            going = ~call.holds(x, logits, active)
             if not going.any():
                 break
-            towards = run.gradient(logits.gather(1, target[active][:, None]), x, active, again=True)
-            others = run.gradient(logits, x, active) - towards
+            towards = call.gradient(logits.gather(1, target[active][:, None]), x, active, again=True)
+            others = call.gradient(logits, x, active) - towards
             saliency = torch.where(x.detach() == bound, 0, salient(up * towards, up * others))
             largest, feature = saliency[going].flatten(1).topk(self.features)
             active, x = active[going], x.detach()[going].flatten(1)
-            x.scatter_add_(1, feature, up * self.theta * (run.high - run.low) * (largest > 0))
+            x.scatter_add_(1, feature, up * self.theta * (call.high - call.low) * (largest > 0))
             moved = largest[:, 0] > 0
             active = active[moved]
             if len(active) == 0:
                 break
-            run.counts.add("iterations", active)
-            adversarial[active] = x[moved].reshape(adversarial[active].shape).clamp(run.low, run.high)
-        return run.end(adversarial)
+            call.counts.add("iterations", active)
+            adversarial[active] = x[moved].reshape(adversarial[active].shape).clamp(call.low, call.high)
+        return adversarial
 
 
 def salient(towards: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
@@ -97,14 +86,15 @@ def salient(towards: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     return torch.where((towards > 0) & (others < 0), towards * others.abs(), 0)
 
 
-def ladder(
+def ladders(
     size: tuple[int, int],
     *,
+    seed: int = 0,
     thetas: Sequence[float] = (50 / 255, 100 / 255, 150 / 255, 200 / 255, 250 / 255),
     steps: int = 1000,
     change: str = "increase",
     features: int = 1,
-) -> Ladder:
+) -> dict[str, Ladder]:
     """JSMA over displacements θ, ascending (reading 10)."""
     attacks = [JSMA(theta=theta, steps=steps, change=change, features=features) for theta in sorted(thetas)]
-    return Ladder([Rung(attack, attack.theta) for attack in attacks], "target")
+    return {"JSMA": Ladder([Rung(attack, attack.theta) for attack in attacks], "target")}

@@ -1,18 +1,20 @@
 """Noise of an attack's size, without its direction: the control below which nothing is an attack."""
 
-from typing import Any
+import dataclasses
 
 import foolbox
 import torch
-from foolbox.attacks.base import FixedEpsilonAttack
 
-from lib.attacks.ladder import Ladder, rms_rungs
-from lib.attacks.run import Checked, Run, budgets, l2, own_generators, per_clip
+from lib.attacks.call import BudgetAttack, Call, l2, own_generators, per_clip
+from lib.attacks.ladder import BISECTIONS, FIRST, RUNGS, Ladder, rms_ladder
+from lib.attacks.ranges import whole
 
+SETTINGS = "bim"  # the budgets are BIM's
 _ROUNDS = 20  # of making up for the norm that clipping takes away
 
 
-class Noise(Checked, FixedEpsilonAttack):
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Noise(BudgetAttack):
     """White noise with ‖δ‖₂ = ε, drawn once per clip and seed.
 
     Clipping to the model's bounds takes from the norm, so the noise is scaled up until the clipped
@@ -23,49 +25,34 @@ class Noise(Checked, FixedEpsilonAttack):
     seed : of the draws; a clip's noise depends on its own values and the seed alone.
     """
 
+    seed: int = 0
     distance = foolbox.distances.l2
 
-    def __init__(self, *, seed: int = 0):
-        self.seed = seed
+    def __post_init__(self) -> None:
+        whole(least=0, seed=self.seed)
 
-    def run(
-        self,
-        model: foolbox.Model,
-        inputs: Any,
-        criterion: Any,
-        *,
-        epsilon: float | torch.Tensor,
-        **kwargs: Any,
-    ) -> Any:
-        run = Run(model, inputs, criterion, kwargs)
-        run.ask_classes()
-        epsilon = budgets(epsilon, run.x)
-        noise = torch.stack(
-            [
-                torch.randn(run.x.shape[1:], generator=generator, device=run.x.device)
-                for generator in own_generators(run.x, self.seed, "noise")
-            ]
-        )
+    def perturb(self, call: Call, epsilon: torch.Tensor) -> torch.Tensor:
+        call.ask_classes()
+        generators = own_generators(call.x, self.seed, "noise")
+        drawn = [torch.randn(call.x.shape[1:], generator=g, device=call.x.device) for g in generators]
+        noise = torch.stack(drawn)
         scale = epsilon / l2(noise)
         for _ in range(_ROUNDS):
-            change = (run.x + per_clip(scale, noise) * noise).clamp(run.low, run.high) - run.x
+            change = (call.x + per_clip(scale, noise) * noise).clamp(call.low, call.high) - call.x
             scale = scale * (epsilon / l2(change).clamp_min(1e-12)).clamp(max=2)
-        change = (run.x + per_clip(scale, noise) * noise).clamp(run.low, run.high) - run.x
-        run.counts.add("iterations", run.everyone)
+        change = (call.x + per_clip(scale, noise) * noise).clamp(call.low, call.high) - call.x
+        call.counts.add("iterations", call.everyone)
         shrink = (epsilon / l2(change).clamp_min(1e-12)).clamp(max=1)
-        return run.end(run.x + per_clip(shrink, noise) * change)
+        return call.x + per_clip(shrink, noise) * change
 
 
-def ladder(
+def ladders(
     size: tuple[int, int],
     *,
     seed: int = 0,
-    confidence: float = 0.75,
-    first: float = 0.0015 / 16,
-    rungs: int = 12,
-    bisections: int = 4,
-) -> Ladder:
+    first: float = FIRST,
+    rungs: int = RUNGS,
+    bisections: int = BISECTIONS,
+) -> dict[str, Ladder]:
     """Noise with BIM's goal and RMS budgets."""
-    return Ladder(
-        rms_rungs(Noise(seed=seed), first, rungs, size, l2=True), "confident", confidence, bisections
-    )
+    return {"noise": rms_ladder(Noise(seed=seed), size, first=first, rungs=rungs, bisections=bisections)}

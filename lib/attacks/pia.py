@@ -1,5 +1,6 @@
 """PIA: a black box that names its first classes only, attacked from a clip of the target (reading 13)."""
 
+import dataclasses
 import hashlib
 import math
 from collections.abc import Sequence
@@ -8,18 +9,19 @@ from typing import Any
 import foolbox
 import numpy as np
 import torch
-from foolbox.attacks.base import MinimizationAttack
+from foolbox.attacks.base import raise_if_kwargs
 
-from lib.attacks.criteria import direction
+from lib.attacks.call import Call, LeastChangeAttack, own_generators, per_clip
 from lib.attacks.ladder import Ladder, Rung
-from lib.attacks.nes import estimate, even
-from lib.attacks.run import Checked, Run, own_generators, per_clip, positive, whole
+from lib.attacks.nes import estimate, in_pairs
+from lib.attacks.ranges import positive, share, whole
 
 _LEAST = 2.0**-10  # of the first δ, so that halving never ends in a step of nothing
 _REFUSALS = 10  # proposals a step may make before it waits for a better estimate
 
 
-class PIA(Checked, MinimizationAttack):
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class PIA(LeastChangeAttack):
     """Walk from a clip of the target's class towards ``x`` without ever losing the target.
 
     The victim tells the probabilities of its ``top`` classes only. The attack begins at a clip that is
@@ -33,7 +35,7 @@ class PIA(Checked, MinimizationAttack):
     Parameters
     ----------
     steps : the most estimates for any clip.
-    samples : queries an estimate, even.
+    samples : queries per estimate, an even number.
     decay : δ at first, in the unit of x as η, σ and the floor are; it doubles while steps succeed and
         halves when they fail, but never so far that a step leaves the ball as it is.
     rates : the least and the largest η.
@@ -45,7 +47,6 @@ class PIA(Checked, MinimizationAttack):
     top : how many classes the victim tells.
     queries : the most queries for any clip, at least 2; 0 is no limit.
     seed : of the probes; a clip's probes depend on its own values and the seed alone.
-    at_once : the most images asked about at once; does not change the result.
 
     Called as ``PIA(...)(model, x, criterion, epsilons=None, starting_points=s)``, s of x's shape, a clip
     of its target's class each; with an ε the walk ends once it is inside it. A clip whose starting point
@@ -63,47 +64,35 @@ class PIA(Checked, MinimizationAttack):
     information*, 2018, section 2.4.
     """
 
+    steps: int = 500
+    samples: int = 50
+    decay: float = 0.001
+    rates: Sequence[float] = (0.001, 0.6)
+    sigmas: Sequence[float] = (0.001, 0.003, 0.01, 0.03)
+    floor: float = 0.001
+    sure: float = 0.6
+    top: int = 1
+    queries: int = 0
+    seed: int = 0
     distance = foolbox.distances.linf
     takes_starting_points = True
 
-    def __init__(
-        self,
-        *,
-        steps: int = 500,
-        samples: int = 50,
-        decay: float = 0.001,
-        rates: Sequence[float] = (0.001, 0.6),
-        sigmas: Sequence[float] = (0.001, 0.003, 0.01, 0.03),
-        floor: float = 0.001,
-        sure: float = 0.6,
-        top: int = 1,
-        queries: int = 0,
-        seed: int = 0,
-        at_once: int = 64,
-    ):
-        positive(decay=decay, floor=floor)
-        whole(steps=steps, samples=samples, top=top, at_once=at_once)
-        positive(rate=min(rates), sigma=min(sigmas))
-        even(samples)
-        if len(rates) != 2 or rates[0] > rates[1]:
-            raise ValueError(f"rates are the least and the largest η, not {list(rates)}")
-        if not 0 <= sure <= 1:
-            raise ValueError(f"sure is a probability, not {sure}")
-        if queries:
-            whole(queries=queries)
-        if queries == 1:
+    def __post_init__(self) -> None:
+        whole(steps=self.steps, top=self.top)
+        in_pairs(self.samples)
+        positive(decay=self.decay, floor=self.floor)
+        for rate in self.rates:
+            positive(rate=rate)
+        for sigma in self.sigmas:
+            positive(sigma=sigma)
+        if len(self.rates) != 2 or self.rates[0] > self.rates[1]:
+            raise ValueError(f"rates are the least and the largest η, not {list(self.rates)}")
+        if not self.sigmas:
+            raise ValueError("sigmas are at least one value of σ, not none")
+        share(sure=self.sure)
+        whole(least=0, queries=self.queries, seed=self.seed)
+        if self.queries == 1:
             raise ValueError("queries is 0 (no limit) or at least 2, to see the starting point, not 1")
-        self.steps = steps
-        self.samples = samples
-        self.decay = decay
-        self.rates = tuple(rates)
-        self.sigmas = tuple(sigmas)
-        self.floor = floor
-        self.sure = sure
-        self.top = top
-        self.queries = queries
-        self.seed = seed
-        self.at_once = at_once
 
     def run(
         self,
@@ -115,42 +104,44 @@ class PIA(Checked, MinimizationAttack):
         early_stop: float | None = None,
         **kwargs: Any,
     ) -> Any:
-        run = Run(model, inputs, criterion, kwargs)
+        """Foolbox's ``run``; ``starting_points`` as above."""
+        raise_if_kwargs(kwargs)
+        call = Call(model, inputs, criterion)
         with torch.no_grad():
-            return run.end(_Walk(self, run, starting_points, early_stop).walk())
+            return call.end(_Walk(self, call, starting_points, early_stop).walk())
 
 
 class _Walk:
     """One call of PIA: where each clip stands, its ball, and how it steps."""
 
-    def __init__(self, attack: PIA, run: Run, starting_points: Any, early_stop: float | None):
-        self.attack, self.run = attack, run
-        sign, self.target = direction(run.criterion)
+    def __init__(self, attack: PIA, call: Call, starting_points: Any, early_stop: float | None):
+        self.attack, self.call = attack, call
+        sign, self.target = call.goal
         starts = torch.as_tensor(getattr(starting_points, "raw", starting_points))
-        if starts.shape != run.x.shape:
+        if starts.shape != call.x.shape:
             raise ValueError(
-                f"starting_points are of the clips' shape, {tuple(run.x.shape)}, not {tuple(starts.shape)}"
+                f"starting_points are of the clips' shape, {tuple(call.x.shape)}, not {tuple(starts.shape)}"
             )
-        if starts.dtype != run.x.dtype:
+        if starts.dtype != call.x.dtype:
             raise ValueError(f"starting_points are float32 as the clips are, not {starts.dtype}")
         there = ~starts.flatten(1).isnan().any(1)
-        self.at = torch.where(per_clip(there, starts), starts, run.x)
-        if not (run.low <= self.at.min() and self.at.max() <= run.high):
+        self.at = torch.where(per_clip(there, starts), starts, call.x)
+        if not (call.low <= self.at.min() and self.at.max() <= call.high):
             raise ValueError(
-                f"starting_points lie in [{self.at.min():g}, {self.at.max():g}], "
-                f"the model's bounds are [{run.low:g}, {run.high:g}]"
+                f"starting_points are in [{self.at.min():g}, {self.at.max():g}], "
+                f"the model's bounds are [{call.low:g}, {call.high:g}]"
             )
-        self.best, self.least = run.x.clone(), torch.full_like(run.x.flatten(1)[:, 0], torch.inf)
+        self.best, self.least = call.x.clone(), torch.full_like(call.x.flatten(1)[:, 0], torch.inf)
         self.floor = max(attack.floor, early_stop or 0.0)
-        self.ball = (self.at - run.x).abs().flatten(1).amax(1)
-        self.delta = self._least_delta(run.everyone).clamp_min(attack.decay)
+        self.ball = (self.at - call.x).abs().flatten(1).amax(1)
+        self.delta = self._least_delta(call.everyone).clamp_min(attack.decay)
         self.rate = torch.full_like(self.ball, attack.rates[1])
         self.sigma = torch.full_like(self.ball, sorted(attack.sigmas)[len(attack.sigmas) // 2])
         self.tuned = torch.full_like(there, len(attack.sigmas) == 1)
-        self.generators = own_generators(run.x, attack.seed, "pia")
-        self.active = run.everyone
+        self.generators = own_generators(call.x, attack.seed, "pia")
+        self.active = call.everyone
         if sign > 0:
-            self.target = self._ask(self.at, self.active).argmax(1)
+            self.target = self.call.ask(self.at, self.active).argmax(1)
         self.score = torch.full_like(self.ball, -torch.inf)
         known, self.score[:] = self._see(self.at, self.active)
         self.active = self.active[known & there]
@@ -166,9 +157,9 @@ class _Walk:
             self._leave(self.attack.samples + 1)
             active = self.active
             gradient = self._gradient(active, self.sigma[active])
-            self.run.counts.add("iterations", active)
+            self.call.counts.add("iterations", active)
             self._propose(active, gradient.sign())
-        self.delta = torch.maximum(self.delta, self._least_delta(self.run.everyone))
+        self.delta = torch.maximum(self.delta, self._least_delta(self.call.everyone))
         self.delta.clamp_min_(self.attack.decay)
         self._coast(last=True)
         return self.best
@@ -200,8 +191,10 @@ class _Walk:
         """Draw ``image`` into a ball smaller by δ, and go there where the target bears it: (k,) where."""
         ball = (self.ball[places] - self.delta[places]).clamp_min(self.floor)
         ball = torch.minimum(ball, self.ball[places])
-        x, radius = self.run.x[places], per_clip(ball, image)
-        image = torch.minimum(torch.maximum(image, x - radius), x + radius).clamp(self.run.low, self.run.high)
+        x, radius = self.call.x[places], per_clip(ball, image)
+        image = torch.minimum(torch.maximum(image, x - radius), x + radius).clamp(
+            self.call.low, self.call.high
+        )
         kept, score = self._see(image, places)
         if not sight_alone:
             kept &= (score >= math.log(max(self.attack.sure, 1e-9))) | (score > self.score[places])
@@ -221,17 +214,13 @@ class _Walk:
 
     def _see(self, image: torch.Tensor, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Whether the target is in sight, and its log p; the image is kept where the criterion holds."""
-        logits = self._ask(image, places)
-        holds = self.run.holds(image, logits, places)
-        nearer = holds & ((image - self.run.x[places]).abs().flatten(1).amax(1) < self.least[places])
+        logits = self.call.ask(image, places)
+        holds = self.call.holds(image, logits, places)
+        nearer = holds & ((image - self.call.x[places]).abs().flatten(1).amax(1) < self.least[places])
         self.best[places[nearer]] = image[nearer]
-        self.least[places[nearer]] = (image - self.run.x[places]).abs().flatten(1).amax(1)[nearer]
+        self.least[places[nearer]] = (image - self.call.x[places]).abs().flatten(1).amax(1)[nearer]
         own, known = self._score(logits, places)
         return known, own
-
-    def _ask(self, image: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        parts = zip(image.split(self.attack.at_once), places.split(self.attack.at_once), strict=True)
-        return torch.cat([self.run.forward(part, where, "queries") for part, where in parts])
 
     def _known(self, logits: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         top = logits.topk(min(self.attack.top, logits.shape[1]), dim=1).indices
@@ -243,17 +232,8 @@ class _Walk:
         return own, self._known(logits, places)
 
     def _gradient(self, places: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        attack = self.attack
-        return estimate(
-            self.run,
-            self.at[places],
-            places,
-            self._score,
-            sigma,
-            self.generators,
-            attack.samples,
-            attack.at_once,
-        )
+        at, samples = self.at[places], self.attack.samples
+        return estimate(self.call, at, places, self._score, sigma, self.generators, samples)
 
     def _tune(self, places: torch.Tensor) -> None:
         """Choose σ clip by clip: the one whose estimate, followed a little, raises the target most."""
@@ -265,7 +245,9 @@ class _Walk:
         for sigma in self.attack.sigmas:
             ascent = self._gradient(places, torch.full_like(self.sigma[places], sigma)).sign()
             image = self.at[places] + self.attack.rates[0] * ascent
-            own, known = self._score(self._ask(image.clamp(self.run.low, self.run.high), places), places)
+            own, known = self._score(
+                self.call.ask(image.clamp(self.call.low, self.call.high), places), places
+            )
             gain.append(torch.where(known, own, -torch.inf))
         self.sigma[places] = self.sigma.new_tensor(self.attack.sigmas)[torch.stack(gain).argmax(0)]
         self.tuned[places] = True
@@ -273,7 +255,7 @@ class _Walk:
     def _affordable(self, places: torch.Tensor, price: int) -> torch.Tensor:
         if not self.attack.queries:
             return places
-        spent = self.run.counts.costs["queries"].to(places.device)
+        spent = self.call.counts.costs["queries"].to(places.device)
         return places[spent[places] + price <= self.attack.queries]
 
     def _leave(self, price: int) -> None:
@@ -313,33 +295,15 @@ def starting_points(
     return found
 
 
-def ladder(
+def ladders(
     size: tuple[int, int],
     *,
     seed: int = 0,
     steps: int = 500,
     samples: int = 50,
-    decay: float = 0.001,
-    rates: Sequence[float] = (0.001, 0.6),
-    sigmas: Sequence[float] = (0.001, 0.003, 0.01, 0.03),
-    floor: float = 0.001,
-    sure: float = 0.6,
     top: int = 1,
     queries: int = 0,
-    at_once: int = 64,
-) -> Ladder:
+) -> dict[str, Ladder]:
     """PIA has one rung: its own walk passes every budget on the way down."""
-    attack = PIA(
-        steps=steps,
-        samples=samples,
-        decay=decay,
-        rates=rates,
-        sigmas=sigmas,
-        floor=floor,
-        sure=sure,
-        top=top,
-        queries=queries,
-        seed=seed,
-        at_once=at_once,
-    )
-    return Ladder([Rung(attack, floor)], "target")
+    attack = PIA(steps=steps, samples=samples, top=top, queries=queries, seed=seed)
+    return {"PIA": Ladder([Rung(attack, attack.floor)], "target")}

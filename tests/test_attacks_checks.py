@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from lib import attacks
-from lib.attacks import doubts
+from lib.attacks import checks
 from tests.test_attacks import FRAMES, ROWS, VALUES, Curved, images, linear, named, targets, wrap
 
 
 @pytest.mark.parametrize("net", [linear(), Curved()])
 def test_an_honest_gradient_is_not_flagged(net):
     x = images()
-    found = doubts.gradients(wrap(net), x, targets(named(net, x)))
+    found = checks.gradients(wrap(net), x, targets(named(net, x)))
     assert not found["masked"].any()
     assert found["kept"].between(0.7, 1.05).all()
 
@@ -20,8 +20,8 @@ def test_an_honest_gradient_is_not_flagged(net):
 def test_a_staircase_is_flagged_though_it_is_as_easily_fooled():
     net, x = Curved(), images()
     target = targets(named(net, x))
-    masked = doubts.Masked(wrap(net)).eval()
-    assert doubts.gradients(wrap(masked), x, target)["masked"].all()
+    masked = checks.Masked(wrap(net)).eval()
+    assert checks.gradients(wrap(masked), x, target)["masked"].all()
     goal = foolbox.TargetedMisclassification(target)
     made = attacks.BIM(step=0.02, steps=30)
     _, example, fooled = made(wrap(net), x, goal, epsilons=3.0)
@@ -39,12 +39,12 @@ def test_saturated_outputs_are_flagged():
         def forward(self, y):
             return 1000 * net(y)
 
-    found = doubts.gradients(wrap(Loud()), x, named(net, x))
+    found = checks.gradients(wrap(Loud()), x, named(net, x))
     assert found["masked"].all()
 
 
 def test_a_victim_made_to_break_is_broken():
-    weak = doubts.Breakable(VALUES, 6)
+    weak = checks.Breakable(VALUES, 6)
     x = torch.full((5, 1, ROWS, FRAMES), 0.5) + 0.1 * (images(5) - 0.5)
     _, _, fallen = attacks.BIM(step=0.004, steps=100)(wrap(weak), x, named(weak, x), epsilons=5.0)
     assert fallen.all()

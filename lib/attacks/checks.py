@@ -1,4 +1,6 @@
-"""How to tell a robust victim from a broken attack: gradients that lead nowhere, and a victim that must fall.
+"""Sanity checks of the attacks: is the victim robust, or is the attack broken?
+
+A gradient that leads nowhere is flagged, and a victim that is made to be fooled must be fooled.
 
 After Carlini et al., *On Evaluating Adversarial Robustness*, 2019, and Athalye et al., *Obfuscated
 gradients give a false sense of security*, 2018. Chapter 4 runs these at every point.
@@ -32,8 +34,8 @@ def gradients(
 
     Returns
     -------
-    A row a clip: ``norm`` of the gradient, ``kept`` (the fall of the loss over the promised one, 1 where the
-    loss is straight), and ``masked``, that the gradient vanished or keeps less than a third of its promise.
+    One row per clip: ``norm`` of the gradient, ``kept`` (the fall of the loss over the promised one, 1 where
+    the loss is straight), and ``masked``, that the gradient vanished or keeps less than a third of it.
     """
     if len(x) == 0:
         return pd.DataFrame({"norm": [], "kept": [], "masked": []})
@@ -97,7 +99,7 @@ class Masked(nn.Module):
 
 
 class Breakable(nn.Module):
-    """A victim that must fall: one plane a class, so near that a small budget crosses it."""
+    """A victim that every attack fools: one plane per class, so near that a small budget crosses it."""
 
     def __init__(self, values: int, classes: int, seed: int = 0):
         super().__init__()
