@@ -1,11 +1,11 @@
-"""The images of all clips: computed once, one byte a value, read back as batches in [0, 1].
+"""The images of all clips: computed once, one byte per value, read back as batches in [0, 1].
 
-STFT, scalogram and tonnetz (the bases) are computed once each, whatever representations are asked for, and
-the four representations are assembled from them when a batch is read. A base is two files: ``NAME.npy``,
-read as memory-mapped, and ``NAME.json``, which says what it is and appears last. While it is being made,
-``NAME.npy.part`` grows and ``NAME.done`` holds a byte a clip, from which a killed run goes on. Any number of
-processes, of one cell or of several, work on the clips of a store together: each claims one clip after
-another by a lock on a byte of ``claims``, which its death gives back.
+The parts of representations (STFT, scalogram, tonnetz) are computed once each, whatever representations are
+asked for, and representations are assembled from them when a batch is read. A part is two files:
+``NAME.npy``, read as memory-mapped, and ``NAME.json``, which says what it is and appears last. While it is
+being made, ``NAME.npy.part`` grows and ``NAME.done`` holds one byte per clip, from which a killed run goes
+on. Any number of processes, of one cell or of several, work on the clips of a store together: each claims
+one clip after another by a lock on a byte of ``claims``, which its death gives back.
 
 The other way of keeping, for machines with a GPU, is the waveforms in 16 bits; their images are computed
 batch by batch on the device. Both ways start from the same 16 bits, so the same batch comes out, to within
@@ -20,36 +20,38 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import librosa
 import numpy as np
 import pandas as pd
+import threadpoolctl
 import torch
 
-from lib import features, files
+from lib import features, files, samples
+from lib.features.image import append, from_sixteen_bits, sixteen_bits
 
-TONNETZ_SHARE = 540 / 768  # rows of tonnetz for each row of spectrogram: the paper's 1568 × 540 to 768
-STEPS = 255  # of one byte over [0, 1]; on the 100 dB of a spectrogram one step is 0.39 dB
-TONNETZ_STEPS = 254  # even, so that zero, one half of the image, is a step
-BASES = ("stft", "dwt", "tonnetz")
 KEPT = ("images", "waveforms")
+HOW = ("pitch", "speed")
+FACTORS = (0.25, 4.0)  # what a copy's pitch may be multiplied by
 VERSION = 2  # of what the bytes mean; a store of another version is made again
+_BATCH = 2.0  # s of work that is brought to the disk at once, and that a kill may cost
 _WAIT = 0.2  # s between two looks at a clip that another process is at
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
     """What the images of a store are made with; readings 1 to 6 of the paper. Chapter 2.
 
     Parameters
     ----------
-    bins, frames : rows and columns of a spectrogram's image; tonnetz adds 540/768 of the rows.
+    bins, frames : rows and columns of a spectrogram's image; what is appended adds its share of the rows.
     duration : s of every clip, cut or followed by silence.
     stft_rate, n_fft, hop : Hz and samples of the STFT.
     dwt_rate, fmin, bandwidth, centre : Hz, Hz, and B and C of the complex Morlet of the scalogram.
@@ -57,6 +59,10 @@ class Settings:
     factors : pitch factors of the copies beside the original.
     how : ``pitch`` or ``speed``, how copies are made.
     keep : ``images``, one byte a value, or ``waveforms``, 16 bits a sample, images made on the device.
+
+    Raises
+    ------
+    ValueError : naming every setting that is out of its range, and the range.
     """
 
     bins: int
@@ -70,16 +76,26 @@ class Settings:
     bandwidth: float
     centre: float
     floor: float
-    factors: tuple[float, ...]
+    factors: Sequence[float]
     how: str
     keep: str = "images"
 
     def __post_init__(self) -> None:
-        for name in ("bins", "frames", "duration", "stft_rate", "n_fft", "hop", "dwt_rate", "fmin"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} = {getattr(self, name)} must be above 0")
-        if self.keep not in KEPT:
-            raise ValueError(f"keep = {self.keep!r} is none of {', '.join(KEPT)}")
+        above = ("bins", "frames", "duration", "stft_rate", "n_fft", "hop", "dwt_rate", "fmin", "bandwidth")
+        rules = {name: (0 < getattr(self, name) < math.inf, "above 0") for name in (*above, "centre")}
+        rules["fmin"] = (0 < self.fmin < self.dwt_rate / 2, "above 0 and below half of dwt_rate")
+        rules["floor"] = (-math.inf < self.floor < 0, "below 0 dB")
+        rules["factors"] = (
+            all(FACTORS[0] <= factor <= FACTORS[1] for factor in self.factors),
+            f"factors from {FACTORS[0]} to {FACTORS[1]:g}",
+        )
+        rules["how"] = (self.how in HOW, " or ".join(HOW))
+        rules["keep"] = (self.keep in KEPT, " or ".join(KEPT))
+        wrong = [
+            f"{name} = {getattr(self, name)!r} must be {said}" for name, (ok, said) in rules.items() if not ok
+        ]
+        if wrong:
+            raise ValueError("; ".join(wrong))
         object.__setattr__(self, "factors", tuple(map(float, self.factors)))
 
     @property
@@ -89,41 +105,32 @@ class Settings:
 
     @property
     def rate(self) -> int:
-        """Hz at which clips are decoded and shifted once for all bases."""
+        """Hz at which clips are decoded and shifted once for all parts."""
         return max(self.stft_rate, self.dwt_rate)
 
-    @property
-    def times(self) -> np.ndarray:
-        """Seconds of the middle of each column."""
-        return (np.arange(self.frames) + 0.5) * self.duration / self.frames
-
-    def parts(self, base: str) -> dict[str, Any]:
-        """Those settings that a base depends on."""
-        size = {"duration": self.duration, "frames": self.frames}
-        spectrogram = size | {"bins": self.bins, "floor": self.floor}
-        return {
-            "stft": spectrogram | {"rate": self.stft_rate, "n_fft": self.n_fft, "hop": self.hop},
-            "dwt": spectrogram
-            | {
-                "rate": self.dwt_rate,
-                "fmin": self.fmin,
-                "bandwidth": self.bandwidth,
-                "centre": self.centre,
-            },
-            "tonnetz": size,
-        }[base]
-
-    def image(self, base: str) -> features.STFTImage | features.ScalogramImage | features.TonnetzImage:
-        """What turns waveforms at its ``rate`` into a base's images, values in [0, 1]."""
-        makes = {
-            "stft": features.STFTImage,
-            "dwt": features.ScalogramImage,
-            "tonnetz": features.TonnetzImage,
-        }
-        return makes[base](**self.parts(base))
+    def image(self, part: str) -> features.Image:
+        """What turns waveforms at its ``rate`` into a part's images, values in [0, 1]."""
+        image = features.image_of(part)
+        return image(**image.arguments(self))
 
 
 # ---------------------------------------------------------------------------------------------- writing
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What is to be computed, as it travels to the helper processes.
+
+    ``digests`` are those of the parts that are missing; ``rows`` are the clips; for ``waveform`` and
+    ``augment`` see :func:`write`.
+    """
+
+    folder: Path
+    digests: dict[str, str]
+    rows: list[dict[str, Any]]
+    settings: Settings
+    waveform: Callable[[Any, int, float], np.ndarray]
+    augment: Callable[[np.ndarray, int, float, str], np.ndarray]
 
 
 def write(
@@ -134,93 +141,91 @@ def write(
     *,
     waveform: Callable[[Any, int, float], np.ndarray],
     augment: Callable[[np.ndarray, int, float, str], np.ndarray],
+    together: Iterable[str] = (),
     workers: int = 0,
-    together: bool = True,
     progress: Callable[..., Iterable] = lambda items, what, total: items,
 ) -> None:
-    """Compute those bases of a representation that the store does not hold yet.
+    """Compute those parts of a representation that the store does not hold yet.
 
     A second writer shares the work of the first. What a killed writer had finished stays.
 
     Parameters
     ----------
-    clips : a row a clip, with its id in ``clip``.
+    clips : one row per clip, with its id in ``clip``.
     waveform : (row, rate, duration) to float32 samples.
     augment : (samples, rate, factor, how) to as many samples.
+    together : other representations whose parts are computed too, so that each clip is decoded and shifted
+        once for all.
     workers : processes; 0 is as many as torch may use threads.
-    together : compute the bases of the other representations too, so that each clip is decoded and
-        shifted once.
 
     Raises
     ------
-    ValueError : if the representation is unknown, there is no clip, or two clips have one id.
+    ValueError : if a representation is unknown, there is no clip, or two clips have one id.
     """
-    _known(representation)
+    wanted = [part for each in (representation, *together) for part in features.parts(each)]
     if not len(clips) or clips["clip"].duplicated().any():
         twice = clips.loc[clips["clip"].duplicated(), "clip"].head(1).to_list()
         raise ValueError(f"a store takes clips with ids of their own, given {len(clips)} with {twice} twice")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _compile(settings, augment)
-    facts = {
-        base: _facts(clips, settings, base)
-        for base in (BASES if together else features.PARTS[representation])
-    }
-    rows = clips.to_dict("records")
+    facts = {part: _facts(clips, settings, part) for part in dict.fromkeys(wanted)}
     with contextlib.ExitStack() as stack:
         with files.locked(folder / "store"):
-            missing = [base for base in facts if _held(folder, base) != facts[base]["digest"]]
-            for base in missing:
-                _begin(folder, base, facts[base])
-            digests = {base: facts[base]["digest"] for base in missing}
-            opened = _files(stack, folder, digests)
+            missing = [part for part in facts if _held(folder, part) != facts[part]["digest"]]
+            for part in missing:
+                _begin(folder, part, facts[part])
+            job = _Job(
+                folder=folder,
+                digests={part: facts[part]["digest"] for part in missing},
+                rows=clips.to_dict("records"),
+                settings=settings,
+                waveform=waveform,
+                augment=augment,
+            )
+            opened = _files(stack, job)
         if not missing:
             return
-        helpers = min(workers or torch.get_num_threads(), len(rows)) - 1
-        with _helpers(helpers, (folder, digests, rows, settings, waveform, augment)):
-            done = _work(opened, rows, settings, waveform, augment)
-            for _ in progress(done, "+".join(missing), len(rows)):
+        for _ in progress(_compile(job), "compiling, once per machine", len(missing) + 1):
+            pass
+        with _helpers(min(workers or torch.get_num_threads(), len(clips)) - 1, job), _one_thread():
+            for _ in progress(_work(job, opened), " + ".join(missing), len(clips)):
                 pass
     with files.locked(folder / "store"):
-        for base in missing:
-            if _held(folder, base) != facts[base]["digest"]:
-                _end(folder, base, facts[base])
+        for part in missing:
+            if _held(folder, part) != facts[part]["digest"]:
+                _end(folder, part, facts[part])
 
 
-def _compile(settings: Settings, augment: Callable[[np.ndarray, int, float, str], np.ndarray]) -> None:
-    """Have numba compile, in one process at a time, all that images and copies need.
+def _compile(job: _Job) -> Iterator[None]:
+    """Have numba compile, in one process at a time, all that images and copies need; yields as it goes.
 
     What it compiles it caches beside librosa. Two processes that do so at once can leave a cache that
     crashes everyone who reads it.
     """
-    place = Path(librosa.__file__).parent
+    settings, place = job.settings, Path(librosa.__file__).parent
     if not os.access(place, os.W_OK):  # numba then caches in the user's home
         place = Path.home() / ".cache" / "numba"
         place.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(0).standard_normal(round(settings.rate * settings.duration))
     with files.locked(place / "compile"):
-        for base in BASES:
-            image = settings.image(base)
+        for part in job.digests:
+            image = settings.image(part)
             image(torch.from_numpy(np.resize(noise, image.samples).astype(np.float32))[None])
+            yield
         for factor in settings.factors[:1]:
-            augment(noise.astype(np.float32), settings.rate, factor, settings.how)
+            job.augment(noise.astype(np.float32), settings.rate, factor, settings.how)
+        yield
 
 
-def _known(representation: str) -> None:
-    if representation not in features.PARTS:
-        known = ", ".join(features.REPRESENTATIONS)
-        raise ValueError(f"representation = {representation!r} is none of {known}")
-
-
-def _facts(clips: pd.DataFrame, settings: Settings, base: str) -> dict[str, Any]:
-    """What a base's sidecar says; the digest tells whether a store holds what is wanted."""
-    image = settings.image(base)
-    waveforms = settings.keep == "waveforms" and base != "tonnetz"
+def _facts(clips: pd.DataFrame, settings: Settings, part: str) -> dict[str, Any]:
+    """What a part's sidecar says; the digest tells whether a store holds what is wanted."""
+    image = settings.image(part)
+    waveforms = settings.keep == "waveforms" and image.on_device
     shape = [image.samples] if waveforms else [len(image.frequencies), settings.frames]
     recordings = clips["sha256"].to_list() if "sha256" in clips else []
     made = {
         "version": VERSION,
-        "parts": settings.parts(base),
+        "arguments": image.arguments(settings),
         "from": [settings.rate, settings.factors, settings.how],
         "waveforms": waveforms,
         "clips": [clips["clip"].to_list(), recordings],
@@ -229,7 +234,7 @@ def _facts(clips: pd.DataFrame, settings: Settings, base: str) -> dict[str, Any]
     frequencies = None if np.isnan(image.frequencies).any() else image.frequencies.tolist()
     return {
         "digest": digest,
-        "settings": dataclasses.asdict(settings) | {"factors": list(settings.factors)},
+        "settings": dataclasses.asdict(settings),
         "clips": clips["clip"].to_list(),
         "shape": [len(clips) * settings.copies, *shape],
         "dtype": "int16" if waveforms else "uint8",
@@ -238,83 +243,100 @@ def _facts(clips: pd.DataFrame, settings: Settings, base: str) -> dict[str, Any]
     }
 
 
-def _held(folder: Path, base: str) -> str:
-    path = folder / f"{base}.json"
+def _held(folder: Path, part: str) -> str:
+    path = folder / f"{part}.json"
     return files.load(path)["digest"] if path.exists() else ""
 
 
-def _part(folder: Path, base: str, digest: str) -> Path:
-    return folder / f"{base}.{digest}.npy.part"
+def _growing(folder: Path, part: str, digest: str) -> Path:
+    return folder / f"{part}.{digest}.npy.part"
 
 
-def _done(folder: Path, base: str, digest: str) -> Path:
-    return folder / f"{base}.{digest}.done"
+def _done(folder: Path, part: str, digest: str) -> Path:
+    return folder / f"{part}.{digest}.done"
 
 
-def _begin(folder: Path, base: str, facts: dict[str, Any]) -> None:
-    """Lay out a base's file unless an earlier run did; leftovers of other settings go."""
-    part, done = _part(folder, base, facts["digest"]), _done(folder, base, facts["digest"])
-    for other in [*folder.glob(f"{base}.*.npy.part"), *folder.glob(f"{base}.*.done")]:
-        if other not in (part, done):
+def _begin(folder: Path, part: str, facts: dict[str, Any]) -> None:
+    """Lay out a part's file unless an earlier run did; leftovers of other settings go."""
+    growing, done = _growing(folder, part, facts["digest"]), _done(folder, part, facts["digest"])
+    for other in [*folder.glob(f"{part}.*.npy.part"), *folder.glob(f"{part}.*.done")]:
+        if other not in (growing, done):
             other.unlink(missing_ok=True)
     if done.exists():
         return
     header = {"descr": np.dtype(facts["dtype"]).str, "fortran_order": False, "shape": tuple(facts["shape"])}
-    with part.open("wb") as file:
+    with growing.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         file.truncate(file.tell() + int(np.prod(facts["shape"])) * np.dtype(facts["dtype"]).itemsize)
     with files.atomic(done) as empty:
         empty.write_bytes(bytes(len(facts["clips"])))
 
 
-def _end(folder: Path, base: str, facts: dict[str, Any]) -> None:
-    """Give a finished base its names: the array's first, then that of the sidecar."""
-    part, done = _part(folder, base, facts["digest"]), _done(folder, base, facts["digest"])
-    (folder / f"{base}.json").unlink(missing_ok=True)
-    if part.exists():  # else an earlier run ended between the two names
-        files.put(part, folder / f"{base}.npy")
-    files.save(folder / f"{base}.json", facts)
+def _end(folder: Path, part: str, facts: dict[str, Any]) -> None:
+    """Give a finished part its names: the array's first, then that of the sidecar."""
+    growing, done = _growing(folder, part, facts["digest"]), _done(folder, part, facts["digest"])
+    (folder / f"{part}.json").unlink(missing_ok=True)
+    if growing.exists():  # else an earlier run ended between the two names
+        files.put(growing, folder / f"{part}.npy")
+    files.save(folder / f"{part}.json", facts)
     done.unlink(missing_ok=True)
 
 
-def _files(stack: contextlib.ExitStack, folder: Path, digests: dict[str, str]) -> dict[str, Any]:
-    """Open what the work is written to, once a process: closing a file ends its process's locks on it."""
+class _Files(NamedTuple):
+    """What the work is written to, open: the claims, and of each part its done bytes and its array."""
+
+    claims: int
+    done: dict[str, int]
+    arrays: dict[str, int]
+
+
+def _files(stack: contextlib.ExitStack, job: _Job) -> _Files:
+    """Open the files once per process: closing a file ends its process's locks on it."""
 
     def handle(path: Path, flags: int = 0) -> int:
         opened = os.open(path, os.O_RDWR | flags)
         stack.callback(os.close, opened)
         return opened
 
-    return {
-        "claims": handle(folder / "claims", os.O_CREAT),
-        "done": {base: handle(_done(folder, base, digest)) for base, digest in digests.items()},
-        "part": {base: handle(_part(folder, base, digest)) for base, digest in digests.items()},
-    }
+    return _Files(
+        handle(job.folder / "claims", os.O_CREAT),
+        {part: handle(_done(job.folder, part, digest)) for part, digest in job.digests.items()},
+        {part: handle(_growing(job.folder, part, digest)) for part, digest in job.digests.items()},
+    )
 
 
-def _work(opened: dict[str, Any], rows, settings: Settings, waveform, augment) -> Iterator[int]:
-    """Go through the clips, yielding each position that is finished, by this process or by another."""
-    images = {base: settings.image(base) for base in opened["part"]}
-    left = list(range(len(rows)))
+def _work(job: _Job, opened: _Files) -> Iterator[None]:
+    """Go through the clips that no other process is at; yields once for each clip that anyone finished.
+
+    Images are written as they come. Every few seconds they are brought to the disk; only then are their
+    clips marked as done and their claims given back.
+    """
+    images = {part: job.settings.image(part) for part in job.digests}
+    left, written, reported, began = list(range(len(job.rows))), [], 0, time.monotonic()
     while left:
         taken = []
         for position in left:
-            if not _claim(opened["claims"], position):
+            if not _claim(opened.claims, position):
                 taken.append(position)
                 continue
-            try:
-                lacking = [base for base in images if os.pread(opened["done"][base], 1, position) != b"\1"]
-                sounds = _sounds(rows[position], settings, waveform, augment) if lacking else []
-                for base in lacking:
-                    values = _values(sounds, images[base], settings, base)
-                    _put(opened["part"][base], len(rows) - position, values)
-                    os.pwrite(opened["done"][base], b"\1", position)
-            finally:
-                fcntl.lockf(opened["claims"], fcntl.LOCK_UN, 1, position)
-            yield position
+            lacking = [part for part in images if os.pread(opened.done[part], 1, position) != b"\1"]
+            sounds = _sounds(job, position) if lacking else []
+            for part in lacking:
+                values = _values(sounds, images[part], job.settings)
+                _put(opened.arrays[part], len(job.rows) - position, values)
+            written.append(position)
+            if time.monotonic() - began > _BATCH:
+                _mark(opened, written)
+                written, began = [], time.monotonic()
+            finished = _finished(opened, len(job.rows))
+            yield from [None] * (finished - reported)
+            reported = max(reported, finished)
+        _mark(opened, written)
+        written = []
         if len(taken) == len(left):
             time.sleep(_WAIT)
         left = taken
+    yield from [None] * (len(job.rows) - reported)
 
 
 def _claim(claims: int, position: int) -> bool:
@@ -327,47 +349,71 @@ def _claim(claims: int, position: int) -> bool:
     return True
 
 
-def _sounds(row: dict[str, Any], settings: Settings, waveform, augment) -> list[np.ndarray]:
+def _mark(opened: _Files, written: list[int]) -> None:
+    """Bring the images of these clips to the disk, mark the clips as done, and give their claims back."""
+    if not written:
+        return
+    for array in opened.arrays.values():
+        os.fdatasync(array)
+    for position in written:
+        for done in opened.done.values():
+            os.pwrite(done, b"\1", position)
+        fcntl.lockf(opened.claims, fcntl.LOCK_UN, 1, position)
+
+
+def _finished(opened: _Files, clips: int) -> int:
+    """How many clips are done in every part, by whomever."""
+    return min(os.pread(done, clips, 0).count(1) for done in opened.done.values())
+
+
+def _sounds(job: _Job, position: int) -> list[np.ndarray]:
     """Original and copies of one clip at the common rate."""
-    sound = waveform(row, settings.rate, settings.duration)
-    return [sound, *(augment(sound, settings.rate, factor, settings.how) for factor in settings.factors)]
+    settings = job.settings
+    sound = job.waveform(job.rows[position], settings.rate, settings.duration)
+    return [sound, *(job.augment(sound, settings.rate, factor, settings.how) for factor in settings.factors)]
 
 
-def _values(sounds: list[np.ndarray], image, settings: Settings, base: str) -> np.ndarray:
+def _values(sounds: list[np.ndarray], image: features.Image, settings: Settings) -> np.ndarray:
     """What is kept of original and copies: uint8 (copies, rows, frames) or int16 (copies, samples)."""
-    import soxr
-
     kept = []
     for sound in sounds:
-        if image.rate != settings.rate:
-            sound = soxr.resample(sound, settings.rate, image.rate, quality="HQ")
-        sound = np.pad(sound[: image.samples], (0, max(0, image.samples - len(sound))))
-        bits = features.sixteen_bits(sound)
-        if settings.keep == "waveforms" and base != "tonnetz":
+        bits = sixteen_bits(samples.resample(sound, settings.rate, image.rate, image.samples))
+        if settings.keep == "waveforms" and image.on_device:
             kept.append(bits)
             continue
-        values = image(features.from_sixteen_bits(torch.from_numpy(bits))[None])[0].numpy()
-        kept.append(np.rint(values * (TONNETZ_STEPS if base == "tonnetz" else STEPS)).astype(np.uint8))
+        values = image(from_sixteen_bits(torch.from_numpy(bits))[None])[0].numpy()
+        kept.append(np.rint(values * image.steps).astype(np.uint8))
     return np.stack(kept)
 
 
-def _put(part: int, clips_left: int, values: np.ndarray) -> None:
-    """Write a clip's rows to their place, counted from the end of the file, and to the disk."""
+def _put(array: int, clips_left: int, values: np.ndarray) -> None:
+    """Write a clip's rows to their place, counted from the end of the file."""
     data = memoryview(values).cast("B")
-    begin = os.fstat(part).st_size - clips_left * len(data)
+    begin = os.fstat(array).st_size - clips_left * len(data)
     while data:
-        written = os.pwrite(part, data, begin)
+        written = os.pwrite(array, data, begin)
         data, begin = data[written:], begin + written
-    os.fdatasync(part)
 
 
 @contextlib.contextmanager
-def _helpers(count: int, job: tuple) -> Iterator[None]:
+def _one_thread() -> Iterator[None]:
+    """Have this process compute with one thread, BLAS and Fourier transforms included, for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpoolctl.threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _helpers(count: int, job: _Job) -> Iterator[None]:
     """So many more processes at the same work. One that fails leaves its clip to this process, which says
     what is wrong with it.
     """
     context = multiprocessing.get_context("forkserver")
-    helpers = [context.Process(target=_help, args=job, daemon=True) for _ in range(max(0, count))]
+    helpers = [context.Process(target=_help, args=(job,), daemon=True) for _ in range(max(0, count))]
     for helper in helpers:
         helper.start()
     try:
@@ -378,11 +424,10 @@ def _helpers(count: int, job: tuple) -> Iterator[None]:
             helper.join()
 
 
-def _help(folder: Path, digests: dict[str, str], *job: Any) -> None:
-    torch.set_num_threads(1)
+def _help(job: _Job) -> None:
     mother = multiprocessing.parent_process()
-    with contextlib.suppress(ValueError, OSError), contextlib.ExitStack() as stack:
-        for _ in _work(_files(stack, folder, digests), *job):
+    with contextlib.suppress(ValueError, OSError), contextlib.ExitStack() as stack, _one_thread():
+        for _ in _work(job, _files(stack, job)):
             if not mother.is_alive():
                 return
 
@@ -390,77 +435,69 @@ def _help(folder: Path, digests: dict[str, str], *job: Any) -> None:
 # ---------------------------------------------------------------------------------------------- reading
 
 
+def heights(representation: str, bins: int) -> dict[str, int]:
+    """Rows of each part of a representation whose spectrogram has ``bins``, from the lowest up."""
+    first, *above = features.parts(representation).items()
+    return {first[0]: bins} | {part: round(image.share * bins) for part, image in above}
+
+
 class Images:
     """The images of one representation, read from the store as they are asked for.
 
-    ``images[rows]`` is float32 (n, 1, rows, frames) in [0, 1], lowest frequency first, tonnetz above.
+    ``images[rows]`` is float32 (n, 1, rows, frames) in [0, 1], the lowest frequency first.
     Row position · copies + copy is that copy of the clip at that position; copy 0 is the original.
     """
 
-    def __init__(
-        self, folder: str | os.PathLike, representation: str, append: str, device: str | torch.device
-    ) -> None:
-        facts = {base: files.load(Path(folder) / f"{base}.json") for base in features.PARTS[representation]}
-        self.bases = {base: np.load(Path(folder) / f"{base}.npy", mmap_mode="r") for base in facts}
-        for base, stored in self.bases.items():
-            if list(stored.shape) != facts[base]["shape"]:
-                raise ValueError(f"{folder}/{base}.npy is {stored.shape}, said to be {facts[base]['shape']}")
-        first = next(iter(facts))
-        settings = facts[first]["settings"]
-        self.settings = Settings(**settings | {"factors": tuple(settings["factors"])})
-        self.append, self.device = append, torch.device(device)
-        self.height = round(TONNETZ_SHARE * self.settings.bins) if "tonnetz" in facts else 0
-        above = self.height if append == "frequency" else 0
-        self.size = (self.settings.bins + above, self.settings.frames)
-        self.frequencies = np.concatenate([facts[first]["frequencies"], np.full(above, np.nan)])
+    def __init__(self, folder: str | os.PathLike, representation: str, device: str | torch.device) -> None:
+        parts = features.parts(representation)
+        facts = {part: files.load(Path(folder) / f"{part}.json") for part in parts}
+        self.stored = {part: np.load(Path(folder) / f"{part}.npy", mmap_mode="r") for part in facts}
+        for part, stored in self.stored.items():
+            if list(stored.shape) != facts[part]["shape"]:
+                raise ValueError(f"{folder}/{part}.npy is {stored.shape}, said to be {facts[part]['shape']}")
+        first = next(iter(parts))
+        self.settings = Settings(**facts[first]["settings"])
+        self.device = torch.device(device)
+        self.steps = {part: image.steps for part, image in parts.items()}
+        self.heights = heights(representation, self.settings.bins)
+        self.size = (sum(self.heights.values()), self.settings.frames)
+        without = np.full(self.size[0] - self.heights[first], np.nan)
+        self.frequencies = np.concatenate([facts[first]["frequencies"], without])
         self.times = np.array(facts[first]["times"])
         self.copies = self.settings.copies
         self.computed = {
-            base: self.settings.image(base).to(self.device)
-            for base, fact in facts.items()
+            part: self.settings.image(part).to(self.device)
+            for part, fact in facts.items()
             if fact["dtype"] == "int16"
         }
 
     def __len__(self) -> int:
-        return len(next(iter(self.bases.values())))
+        return len(next(iter(self.stored.values())))
 
     def __getitem__(self, rows: Sequence[int]) -> torch.Tensor:
         rows = np.asarray(rows, dtype=np.int64)
         if rows.ndim != 1:
             raise ValueError(f"rows of a store come as a list, given shape {rows.shape}")
-        parts = [self._base(base, rows) for base in self.bases]
-        if not self.height:
-            return parts[0][:, None]
-        return features.append(*parts, rows=self.height, how=self.append)
+        image, *above = self.stored
+        found = self._part(image, rows)
+        for part in above:
+            found = append(found, self._part(part, rows), rows=self.heights[part])
+        return found[:, None]
 
-    def _base(self, base: str, rows: np.ndarray) -> torch.Tensor:
-        stored = torch.from_numpy(self.bases[base][rows]).to(self.device)
-        if base in self.computed:
+    def _part(self, part: str, rows: np.ndarray) -> torch.Tensor:
+        stored = torch.from_numpy(self.stored[part][rows]).to(self.device)
+        if part in self.computed:
             with torch.no_grad():
-                return self.computed[base](features.from_sixteen_bits(stored))
-        return stored.float() / (TONNETZ_STEPS if base == "tonnetz" else STEPS)
+                return self.computed[part](from_sixteen_bits(stored))
+        return stored.float() / self.steps[part]
 
 
-def open(
-    folder: str | os.PathLike,
-    representation: str,
-    *,
-    append: str = "frequency",
-    device: str | torch.device = "cpu",
-) -> Images:
-    """The images of a representation that :func:`write` has left in ``folder``.
-
-    Parameters
-    ----------
-    append : how tonnetz is appended, along ``frequency`` or as a second ``channel``.
-    device : where batches come out; kept waveforms are transformed there.
+def open(folder: str | os.PathLike, representation: str, *, device: str | torch.device = "cpu") -> Images:
+    """The images of a representation that :func:`write` wrote to ``folder``; batches come out on ``device``.
 
     Raises
     ------
     FileNotFoundError : if the store does not hold it.
     ValueError : if the representation is unknown.
     """
-    _known(representation)
-    if append not in ("frequency", "channel"):
-        raise ValueError(f"append = {append!r} is neither 'frequency' nor 'channel'")
-    return Images(folder, representation, append, device)
+    return Images(folder, representation, device)

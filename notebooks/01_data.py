@@ -16,11 +16,10 @@
 
 # %%
 import numpy as np
-import pandas as pd
 from IPython.display import Audio, Markdown, display
 
 from lib import figures, study
-from lib.data import audio, download, duplicates, manifest, readers, splits
+from lib.data import audio, download, duplicates, listening, manifest, readers, splits
 
 figures.use_style()
 
@@ -35,15 +34,15 @@ workers = 0  # threads; 0 is one a core
 
 # %%
 cell = study.Cell(build, dataset)
-if dataset in download.SOURCES and not readers.present(dataset, data_folder):
-    download.fetch(download.SOURCES[dataset], data_folder, mirror=mirror)
-listed = manifest.make(dataset, data_folder, shortest=shortest, unusable=unusable, workers=workers)
+about = readers.known(dataset)
+if about and about.origin and not readers.there(dataset, data_folder):
+    download.fetch(about.origin, data_folder, mirror=mirror)
+listed = listening.manifest(dataset, data_folder, shortest=shortest, unusable=unusable, workers=workers)
 cell.save("clips.parquet", listed)
 clips = manifest.usable(cell)
 print(f"{dataset}: {len(listed)} clips, {len(listed) - len(clips)} left out")
 
 # %%
-about = readers.DATASETS.get(dataset)
 Markdown(f"*{about.title}*, {about.licence}. {about.citation}." if about else f"*{dataset}*, your own.")
 
 # %% [markdown]
@@ -77,14 +76,13 @@ Markdown(shared.T.add_prefix("fold ").to_markdown())
 # *quiet* while it stays 60 dB below its peak, and *clipped* where samples stand at full scale.
 
 # %%
-facts = pd.DataFrame({
-    "name": clips["name"],
-    "seconds": clips["frames"] / clips["rate"],
-    "level": 20 * np.log10(clips["rms"]),
-    "peak": 20 * np.log10(clips["peak"]),
-    "quiet": 100 * clips["quiet"],
-    "clipped": 100 * clips["clipped"],
-})  # fmt: skip
+facts = clips[["name"]].assign(
+    seconds=clips["frames"] / clips["rate"],
+    level=20 * np.log10(clips["rms"]),
+    peak=20 * np.log10(clips["peak"]),
+    quiet=100 * clips["quiet"],
+    clipped=100 * clips["clipped"],
+)
 units = {"seconds": "length [s]", "level": "level [dB of full scale]"}
 units |= {"quiet": "time quiet [%]", "clipped": "samples clipped [%]"}
 figures.distributions(facts, units)
@@ -105,7 +103,7 @@ Markdown(forms.to_markdown(index=False))
 # never dropped unseen. Later chapters do not know it.
 
 # %%
-out = manifest.loc[manifest["problem"] != "", ["clip", "name", "fold", "problem"]]
+out = listed.loc[listed["problem"] != "", ["clip", "name", "fold", "problem"]]
 Markdown(out.to_markdown(index=False) if len(out) else "Nothing was left out.")
 
 # %% [markdown]

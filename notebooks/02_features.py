@@ -17,12 +17,15 @@ import numpy as np
 import pandas as pd
 import pywt
 import scipy.signal
-import soxr
 import torch
 from IPython.display import Markdown
 
-from lib import features, figures, reporting, store, study
+from lib import features, figures, reporting, samples, store, study
 from lib.data import audio, manifest
+from lib.features.magnitude import log_view
+from lib.features.resize import Resize
+from lib.features.scalogram import Scalogram
+from lib.features.stft import STFT
 
 figures.use_style()
 
@@ -44,33 +47,20 @@ floor = -100.0  # dB below the clip's peak that is black
 factors = [0.75, 0.9, 1.15, 1.5]  # of the pitch-shifted copies, Section VIII
 how = "pitch"  # or speed, which changes tempo too
 keep = "images"  # or waveforms, 16 bits a sample, whose images are computed batch by batch on the device
-together = True  # the other representations too, so that each clip is decoded and shifted once
+together = ""  # other representations of this run, computed with it so that each clip is decoded once
 workers = 0  # processes; 0 is as many as the cell has threads
 
 # %%
 cell = study.Cell(build, dataset, representation)
 clips = manifest.usable(cell)
-settings = store.Settings(
-    bins,
-    frames,
-    duration,
-    stft_rate,
-    n_fft,
-    hop,
-    dwt_rate,
-    fmin,
-    bandwidth,
-    centre,
-    floor,
-    factors,
-    how,
-    keep,
-)
+size = {"bins": bins, "frames": frames, "duration": duration, "floor": floor}
+windows = {"stft_rate": stft_rate, "n_fft": n_fft, "hop": hop}
+wavelets = {"dwt_rate": dwt_rate, "fmin": fmin, "bandwidth": bandwidth, "centre": centre}
+settings = store.Settings(**size, **windows, **wavelets, factors=factors, how=how, keep=keep)
+shared = {"together": together.split(), "workers": workers, "progress": reporting.track}
+ways = {"waveform": audio.waveform, "augment": audio.augment}
 folder = cell.up(1).path("store")
-store.write(
-    folder, clips, representation, settings, waveform=audio.waveform, augment=audio.augment,
-    together=together, workers=workers, progress=reporting.track,
-)  # fmt: skip
+store.write(folder, clips, representation, settings, **ways, **shared)
 images = store.open(folder, representation)
 print(f"{cell}: {len(clips)} clips × {images.copies}, {images.size[0]} × {images.size[1]}")
 
@@ -90,7 +80,7 @@ print(f"{cell}: {len(clips)} clips × {images.copies}, {images.size[0]} × {imag
 # %%
 clip = clips.iloc[0]
 sound = audio.waveform(clip, stft_rate, duration)
-magnitude = features.STFT(stft_rate, n_fft=n_fft, hop=hop)(torch.from_numpy(sound))
+magnitude = STFT(stft_rate, n_fft=n_fft, hop=hop)(torch.from_numpy(sound))
 reference = np.abs(librosa.stft(sound, n_fft=n_fft, hop_length=hop))
 difference = float(np.abs(magnitude.numpy() - reference).max() / reference.max())
 print(f"ours and librosa's differ by at most {difference:.1e} of the peak")
@@ -120,7 +110,7 @@ print(f"ours and librosa's differ by at most {difference:.1e} of the peak")
 resampled = audio.waveform(clip, dwt_rate, duration)
 begin = min(np.abs(resampled).argmax(), resampled.size - dwt_rate // 2)
 short = resampled[begin : begin + dwt_rate // 2]  # half a second from the loudest moment
-few = features.Scalogram(
+few = Scalogram(
     dwt_rate, bins=8, frames=len(short), fmin=2 * fmin, fmax=dwt_rate / 16, bandwidth=bandwidth, centre=centre
 )
 ours = few(torch.from_numpy(short)).numpy()
@@ -149,13 +139,12 @@ sounds = {
     "chirp": scipy.signal.chirp(t, low, duration, high, method="logarithmic"),
     clip["name"].replace("_", " "): sound,
 }
-pictures, axis = {base: {} for base in store.BASES}, {}
-for base, picture in pictures.items():
-    image = settings.image(base)
-    axis[base] = image.frequencies
+pictures, axis = {part: {} for part in ("stft", "dwt", "tonnetz")}, {}
+for part, picture in pictures.items():
+    image = settings.image(part)
+    axis[part] = image.frequencies
     for name, heard in sounds.items():
-        at = soxr.resample(heard.astype(np.float32), stft_rate, image.rate)
-        at = np.pad(at[: image.samples], (0, max(0, image.samples - len(at))))
+        at = samples.resample(heard, stft_rate, image.rate, image.samples)
         picture[name] = image(torch.from_numpy(at)[None])[0]
 
 # %%
@@ -187,16 +176,16 @@ figures.spectrograms(
 # noise does.
 
 # %%
-whole = features.log_view(features.STFT(stft_rate, n_fft=n_fft, hop=hop)(torch.from_numpy(sound)), floor)
+whole = log_view(STFT(stft_rate, n_fft=n_fft, hop=hop)(torch.from_numpy(sound)), floor)
 seen = pictures["stft"][list(sounds)[-1]]
 rows = (np.arange(whole.shape[0]) + 0.5) * bins / whole.shape[0] - 0.5
 columns = np.arange(whole.shape[1]) * hop / stft_rate / duration * frames - 0.5
-back = features.Resize(frames, columns, dim=-1)(features.Resize(bins, rows, dim=-2)(seen))
+back = Resize(frames, columns, dim=-1)(Resize(bins, rows, dim=-2)(seen))
 lost = float((back - whole)[whole > 0].square().mean().sqrt()) * -floor
 dimmed = float(1 - pictures["stft"]["tone"][..., frames // 2].max()) * -floor
 print(f"{whole.shape[0]} × {whole.shape[1]} to {bins} × {frames} and back: {lost:.1f} dB rms are lost")
 print(f"the tone above is {dimmed:.1f} dB too dark")
-byte = -floor / store.STEPS / 12**0.5
+byte = -floor / features.Image.steps / 12**0.5
 print(f"one byte a value loses {byte:.2f} dB rms")
 
 # %% [markdown]
@@ -209,10 +198,8 @@ print(f"one byte a value loses {byte:.2f} dB rms")
 # > frames 80 dB below the loudest are zero, the middle of the scale.
 
 # %%
-figures.spectrograms(
-    {f"{name}, tonnetz": each for name, each in pictures["tonnetz"].items()}, times=images.times,
-    unit=figures.TONNETZ,
-)  # fmt: skip
+harmony = {f"{name}, tonnetz": each for name, each in pictures["tonnetz"].items()}
+figures.spectrograms(harmony, times=images.times, unit=figures.TONNETZ)
 
 # %% [markdown]
 # ## This representation, and its copies

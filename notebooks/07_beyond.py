@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 from IPython.display import Audio, Image, Markdown, display
 
-from lib import attacks, chapter, figures, metrics, models, names, reporting, store, study
+from lib import attacks, chapter, figures, metrics, models, names, reporting, samples, store, study
 from lib.data import audio, manifest, splits
 from lib.device import choose_device
 from lib.sound import attack, resynthesis
@@ -246,7 +246,7 @@ for source in both:
     fooled = trip.query("representation == @source and training == @point.training")["fooled"].to_numpy()
     for other in [name for name in both if str(point.at(representation=name)) in victims]:
         view = stores[other].settings.image(other).to(where)
-        heard = [resynthesis.resample(wave.numpy(), image.rate, view.rate, view.samples) for wave in back]
+        heard = [samples.resample(wave.numpy(), image.rate, view.rate, view.samples) for wave in back]
         seen = view(torch.tensor(np.stack(heard)).to(where))[:, None]
         judge = victims[str(point.at(representation=other))]
         with torch.no_grad():

@@ -12,7 +12,7 @@ import soundfile
 from conftest import recordings
 
 from lib import reporting, study
-from lib.data import audio, duplicates, manifest, readers, splits
+from lib.data import audio, duplicates, listening, manifest, readers, splits
 
 RATE = 22050
 
@@ -177,7 +177,7 @@ def test_decoding_ahead_keeps_the_order_and_bounds_memory(tmp_path):
         open_at_once.append(row)
         return int(row["clip"])
 
-    taken = manifest._ahead(call, (frame.iloc[n] for n in range(40)), 2)
+    taken = listening._ahead(call, (frame.iloc[n] for n in range(40)), 2)
     assert [next(taken) for _ in range(3)] == [0, 1, 2]
     assert len(open_at_once) <= 3 + 2 * 2 + 1
     assert list(taken) == list(range(3, 40))
@@ -188,7 +188,7 @@ def test_decoding_ahead_keeps_the_order_and_bounds_memory(tmp_path):
 
 def test_a_manifest_has_a_row_a_clip_and_labels_from_0(tmp_path):
     esc50(tmp_path)
-    frame = manifest.make("esc50", str(tmp_path))
+    frame = listening.manifest("esc50", str(tmp_path))
     assert list(frame.columns) == list(manifest.COLUMNS)
     assert len(frame) == 20
     assert sorted(frame["label"].unique()) == [0, 1]
@@ -200,7 +200,7 @@ def test_a_manifest_has_a_row_a_clip_and_labels_from_0(tmp_path):
 
 def test_esc10_is_the_part_of_esc50_that_its_table_says(tmp_path):
     esc50(tmp_path)
-    frame = manifest.make("esc10", str(tmp_path))
+    frame = listening.manifest("esc10", str(tmp_path))
     assert len(frame) == 10
     assert set(frame["name"]) == {"dog"}
 
@@ -213,7 +213,7 @@ def test_the_table_names_the_file_whatever_its_ending(tmp_path):
     table.to_csv(root / "meta/esc50.csv", index=False)
     (root / "audio" / old).unlink()
     soundfile.write(root / "audio" / table.loc[0, "filename"], noise(), RATE)
-    assert manifest.make("esc50", str(tmp_path))["path"][0].endswith(".flac")
+    assert listening.manifest("esc50", str(tmp_path))["path"][0].endswith(".flac")
 
 
 def test_a_clip_that_cannot_be_used_is_kept_with_its_reason(tmp_path):
@@ -228,7 +228,7 @@ def test_a_clip_that_cannot_be_used_is_kept_with_its_reason(tmp_path):
         soundfile.write(root / "audio" / table.loc[n, "filename"], spoilt, RATE, subtype="FLOAT")
     soundfile.write(root / "audio" / table.loc[5, "filename"], noise() * 0 + 0.5, RATE)
     soundfile.write(root / "audio" / table.loc[6, "filename"], noise(0.05), RATE)
-    frame = manifest.make("esc50", str(tmp_path), unusable=0.2)
+    frame = listening.manifest("esc50", str(tmp_path), unusable=0.2)
     assert len(frame) == 40
     assert re.search("silent", frame["problem"][0])
     assert re.search("shorter than 0.02 s", frame["problem"][1])
@@ -237,7 +237,7 @@ def test_a_clip_that_cannot_be_used_is_kept_with_its_reason(tmp_path):
     assert re.search("silent: every sample is 0.5", frame["problem"][5])
     assert (frame["problem"][6:] == "").all()
     with pytest.raises(ValueError, match=r"6 of 40 clips cannot be used.*unusable = 0\.01.*silent"):
-        manifest.make("esc50", str(tmp_path))
+        listening.manifest("esc50", str(tmp_path))
     cell = study.Cell(str(tmp_path / "build"), "esc50")
     cell.save("clips.parquet", frame)
     assert len(manifest.usable(cell)) == 34
@@ -248,7 +248,7 @@ def test_the_quiet_share_of_a_clip_is_what_was_appended(tmp_path):
     table = pd.read_csv(root / "meta/esc50.csv")
     padded = np.concatenate([noise(0.3), np.zeros((round(0.7 * RATE), 1))])
     soundfile.write(root / "audio" / table.loc[0, "filename"], padded, RATE)
-    quiet = manifest.make("esc50", str(tmp_path))["quiet"]
+    quiet = listening.manifest("esc50", str(tmp_path))["quiet"]
     assert quiet[0] == pytest.approx(0.7, abs=0.02)
     assert (quiet[1:] == 0).all()
 
@@ -257,14 +257,14 @@ def test_who_reads_the_manifest_notes_its_hash(tmp_path, monkeypatch):
     monkeypatch.setenv(reporting.NOTES, str(tmp_path / "notes"))
     esc50(tmp_path)
     cell = study.Cell(str(tmp_path / "build"), "esc50", "dwt", "resnet18", "1", "standard")
-    path = cell.up(1).save("clips.parquet", manifest.make("esc50", str(tmp_path)))
+    path = cell.up(1).save("clips.parquet", listening.manifest("esc50", str(tmp_path)))
     manifest.usable(cell)
     assert reporting.notes(tmp_path / "notes")["data"] == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_workers_do_not_change_the_manifest(tmp_path):
     esc50(tmp_path)
-    one, four = (manifest.make("esc50", str(tmp_path), workers=n) for n in (1, 4))
+    one, four = (listening.manifest("esc50", str(tmp_path), workers=n) for n in (1, 4))
     pd.testing.assert_frame_equal(one, four)
 
 
@@ -292,7 +292,7 @@ def test_a_faulty_table_is_said_in_one_sentence(tmp_path, edit, error, said):
     root = esc50(tmp_path)
     edit(pd.read_csv(root / "meta/esc50.csv").astype(object)).to_csv(root / "meta/esc50.csv", index=False)
     with pytest.raises(error, match=said) as caught:
-        manifest.make("esc50", str(tmp_path))
+        listening.manifest("esc50", str(tmp_path))
     assert "\n" not in str(caught.value)
 
 
@@ -317,7 +317,7 @@ def test_urbansound8k_names_files_by_fold(tmp_path):
         rows.append([name, 100 + n, 0, 4, 1, n % 3 + 1, n % 2, ["siren", "drilling"][n % 2]])
     columns = ["slice_file_name", "fsID", "start", "end", "salience", "fold", "classID", "class"]
     pd.DataFrame(rows, columns=columns).to_csv(root / "metadata/UrbanSound8K.csv", index=False)
-    frame = manifest.make("urbansound8k", str(tmp_path))
+    frame = listening.manifest("urbansound8k", str(tmp_path))
     assert frame["rate"].to_list() == [8000 * (1 + n) for n in range(6)]
     assert frame["source"].to_list() == [str(100 + n) for n in range(6)]
     assert frame["name"].to_list() == ["siren", "drilling"] * 3
@@ -337,7 +337,7 @@ def test_real_tables_are_read(name, clips):
 
 def test_a_folder_of_one_s_own_gets_grouped_folds(tmp_path):
     own(tmp_path, plain())
-    frame = manifest.make("mine", str(tmp_path))
+    frame = listening.manifest("mine", str(tmp_path))
     assert frame.groupby("source")["fold"].nunique().max() == 1
     counts = pd.crosstab(frame["name"], frame["fold"]).to_numpy()
     assert counts.max() - counts.min() <= 2
@@ -347,13 +347,13 @@ def test_a_folder_of_one_s_own_gets_grouped_folds(tmp_path):
 def test_given_folds_are_kept(tmp_path):
     rows = [(*row, n % 3 + 1) for n, row in enumerate(plain())]
     own(tmp_path, rows)
-    assert manifest.make("mine", str(tmp_path))["fold"].to_list() == [row[3] for row in rows]
+    assert listening.manifest("mine", str(tmp_path))["fold"].to_list() == [row[3] for row in rows]
 
 
 def test_too_few_recordings_are_said(tmp_path):
     own(tmp_path, plain(sources=2))
     with pytest.raises(ValueError, match=r"clips\.csv: class 'class 0' has 2 recordings; .* need 3"):
-        manifest.make("mine", str(tmp_path))
+        listening.manifest("mine", str(tmp_path))
 
 
 def test_two_folds_or_one_class_are_too_few(tmp_path):
@@ -461,7 +461,7 @@ def test_names_may_be_of_any_script(tmp_path):
     names = ["зяблик", "シジュウカラ", "Blåmeis, hun"]
     rows = [(f"{names[c]}/ä {s}.wav", names[c], f"{c}-{s}") for c in range(3) for s in range(3)]
     own(tmp_path, rows)
-    frame = manifest.make("mine", str(tmp_path))
+    frame = listening.manifest("mine", str(tmp_path))
     assert set(frame["name"]) == set(names)
     assert (frame["problem"] == "").all()
 
@@ -571,7 +571,7 @@ def test_a_clip_that_was_planted_in_another_fold_is_found(tmp_path):
     root = own(tmp_path, rows)
     samples, rate = soundfile.read(root / rows[0][0])
     soundfile.write(root / rows[2][0], 0.5 * samples, rate)
-    frame = manifest.make("mine", str(tmp_path))
+    frame = listening.manifest("mine", str(tmp_path))
     found = duplicates.near_duplicates(frame)
     assert (found["clip"][0], found["other"][0]) == (rows[0][0], rows[2][0])
     assert found["distance"][0] < 0.1

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.data import download
+from lib.data import download, esc50, unpacking
 
 TABLE = "meta/esc50.csv"
 
@@ -215,7 +215,7 @@ def test_another_archive_of_the_same_files_is_taken(tmp_path):
 def test_another_archive_of_other_files_is_not(tmp_path):
     content = packed({TABLE: b"filename\n", "audio/a.wav": b"another sound"})
     known = source(content, digest="sha256:" + "0" * 64, files=listed(tmp_path))
-    with pytest.raises(download.Damaged, match=r"audio/a\.wav is not the file"):
+    with pytest.raises(download.Damaged, match=r"audio/a\.wav is not the known file"):
         fetch(content, whole, tmp_path, known=known)
     assert left(tmp_path) == ["listed.csv"]
 
@@ -247,7 +247,7 @@ def test_a_spoilt_or_unreadable_archive_is_said(tmp_path):
 
 
 def test_the_files_of_esc50_are_known():
-    rows = download.ESC50_FILES.read_text().splitlines()
+    rows = esc50.ORIGIN.files.read_text().splitlines()
     assert rows[0] == "path,md5"
     assert len(rows) == 1 + 2000 + 1
     assert all(len(row.partition(",")[2]) == 32 for row in rows[1:])
@@ -379,7 +379,7 @@ def test_a_link_in_a_zip_is_refused(tmp_path):
 
 
 def test_an_oversized_member_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "LARGEST", 1000)
+    monkeypatch.setattr(unpacking, "LARGEST", 1000)
     with pytest.raises(download.Damaged, match=r"a\.wav has 102400 bytes, more than any recording"):
         fetch(packed(), whole, tmp_path)
     assert left(tmp_path) == []
@@ -388,10 +388,10 @@ def test_an_oversized_member_is_refused(tmp_path, monkeypatch):
 def test_many_members_may_not_fill_the_disk(tmp_path, monkeypatch):
     bomb = packed({f"audio/{n}.wav": b"\0" * 100000 for n in range(20)}, deflated=True)
     assert len(bomb) < 20000
-    monkeypatch.setattr(download, "MOST", 1000000)
+    monkeypatch.setattr(unpacking, "MOST", 1000000)
     with pytest.raises(download.Damaged, match="holds more than 1000000 bytes"):
         fetch(bomb, whole, tmp_path)
-    monkeypatch.setattr(download, "MOST", 10 * download.BLOCK)  # of files with nothing in them
+    monkeypatch.setattr(unpacking, "MOST", 10 * unpacking.BLOCK)  # of files with nothing in them
     with pytest.raises(download.Damaged, match="holds more than"):
         fetch(packed({f"audio/{n}.wav": b"" for n in range(20)}), whole, tmp_path)
     assert left(tmp_path) == []

@@ -11,8 +11,13 @@ import scipy.signal
 import torch
 from conftest import recordings
 
-from lib import features
 from lib.data import audio
+from lib.features.image import append
+from lib.features.magnitude import log_view
+from lib.features.resize import Resize
+from lib.features.scalogram import Scalogram
+from lib.features.stft import STFT
+from lib.features.tonnetz import TonnetzImage, tonnetz
 
 RATE = 16000
 SECOND = np.arange(RATE) / RATE
@@ -48,22 +53,22 @@ def reference(scalogram, waveform):
 
 
 def small(**changes):
-    return features.Scalogram(RATE, **{"bins": 24, "frames": 40} | changes)
+    return Scalogram(RATE, **{"bins": 24, "frames": 40} | changes)
 
 
 # ------------------------------------------------------------------------------------- known answers
 
 
 def test_a_tone_of_1_khz_is_at_1_khz():
-    stft = features.STFT(RATE, n_fft=2048, hop=512)
+    stft = STFT(RATE, n_fft=2048, hop=512)
     assert abs(stft.frequencies[stft(tone(1000.0)).mean(-1).argmax()] - 1000) <= RATE / 2048
-    scalogram = features.Scalogram(RATE, bins=200, frames=50, norm="l1")
+    scalogram = Scalogram(RATE, bins=200, frames=50, norm="l1")
     loudest = scalogram.frequencies[scalogram(tone(1000.0))[:, 10:-10].mean(-1).argmax()]
     assert loudest == pytest.approx(1000, rel=0.02)
 
 
 def test_the_wavelet_s_height_is_that_of_its_formula():
-    scalogram = features.Scalogram(RATE, bins=1, frames=50, fmin=1000, fmax=1000)
+    scalogram = Scalogram(RATE, bins=1, frames=50, fmin=1000, fmax=1000)
     middle = scalogram(tone(1000.0))[0, 20:30]
     assert np.allclose(middle, 0.25 * math.sqrt(scalogram.scales[0]), rtol=1e-4)
 
@@ -72,17 +77,17 @@ def test_the_wavelet_s_height_is_that_of_its_formula():
 def test_an_impulse_is_where_it_was(at):
     click = torch.zeros(RATE)
     click[round(at * RATE)] = 1
-    scalogram = features.Scalogram(RATE, bins=40, frames=500, fmin=500)
+    scalogram = Scalogram(RATE, bins=40, frames=500, fmin=500)
     times = scalogram.times(RATE)[scalogram(click).argmax(dim=-1)]
     assert np.abs(times - at).max() <= 0.002
-    stft = features.STFT(RATE, n_fft=256, hop=64)
+    stft = STFT(RATE, n_fft=256, hop=64)
     assert abs(stft.times(RATE)[stft(click).sum(0).argmax()] - at) <= 64 / RATE
 
 
 @pytest.mark.parametrize("method", ["linear", "logarithmic"])
 def test_a_chirp_is_followed(method):
     chirp = scipy.signal.chirp(SECOND, 200, 1, 4000, method=method).astype(np.float32)
-    scalogram = features.Scalogram(RATE, bins=300, frames=100, norm="l1")
+    scalogram = Scalogram(RATE, bins=300, frames=100, norm="l1")
     times = scalogram.times(RATE)[10:-10]
     heard = scalogram.frequencies[scalogram(torch.from_numpy(chirp)).argmax(0)[10:-10]]
     known = 200 + 3800 * times if method == "linear" else 200 * 20**times
@@ -94,28 +99,28 @@ def test_a_c_major_triad_is_c_major():
     chroma = np.zeros((12, 1))
     chroma[[0, 4, 7]] = 1
     wanted = librosa.feature.tonnetz(chroma=chroma)[:, 0]
-    found = features.tonnetz(triad.numpy())[:, 20:-20].mean(axis=1)
+    found = tonnetz(triad.numpy())[:, 20:-20].mean(axis=1)
     other = librosa.feature.tonnetz(chroma=np.roll(chroma, 1, axis=0))[:, 0]
     assert np.linalg.norm(found - wanted) < 0.35 * np.linalg.norm(other - wanted)
 
 
 def test_silence_is_black_and_its_tonnetz_zero():
     silence = torch.zeros(RATE, requires_grad=True)
-    for transform in (small(), features.STFT(RATE)):
-        view = features.log_view(transform(silence))
+    for transform in (small(), STFT(RATE)):
+        view = log_view(transform(silence))
         assert not view.any()
         (gradient,) = torch.autograd.grad(view.sum(), silence)
         assert torch.isfinite(gradient).all()
     (gradient,) = torch.autograd.grad(small()(silence).sum(), silence)
     assert torch.isfinite(gradient).all()
-    assert not features.tonnetz(np.zeros(22050, np.float32)).any()
+    assert not tonnetz(np.zeros(22050, np.float32)).any()
 
 
 def test_frames_80_db_below_the_loudest_have_no_harmony():
     sound = tone(440.0, 22050, 2.0).numpy()
     sound[22050:] *= 1e-5
-    assert not features.tonnetz(sound)[:, 50:].any()
-    assert features.tonnetz(sound)[:, :40].any()
+    assert not tonnetz(sound)[:, 50:].any()
+    assert tonnetz(sound)[:, :40].any()
 
 
 # ----------------------------------------------------------------------------------------- references
@@ -144,7 +149,7 @@ def test_columns_may_be_given_by_their_distance(hop):
 
 
 def test_both_ways_of_folding_agree():
-    scalogram, sound = features.Scalogram(RATE, bins=60, frames=64), noise(RATE)
+    scalogram, sound = Scalogram(RATE, bins=60, frames=64), noise(RATE)
     compiled = scalogram(sound)
     general = scalogram(sound.clone().requires_grad_()).detach()
     assert (compiled - general).abs().max() <= SINGLE * compiled.abs().max()
@@ -153,7 +158,7 @@ def test_both_ways_of_folding_agree():
 
 def test_recordings_agree_with_the_reference():
     folder = recordings("ESC-10") / "audio"
-    scalogram = features.Scalogram(RATE, bins=8, frames=16)
+    scalogram = Scalogram(RATE, bins=8, frames=16)
     for path in sorted(folder.glob("*.ogg"))[::101]:
         sound = torch.from_numpy(audio.waveform({"path": str(path), "clip": path.stem}, RATE, 5.0))
         wanted = np.abs(reference(scalogram, sound))
@@ -162,12 +167,12 @@ def test_recordings_agree_with_the_reference():
 
 def test_pywavelets_means_the_same_by_scale_and_frequency():
     sound = noise(2000)
-    scalogram = features.Scalogram(RATE, bins=6, frames=2000, fmin=150, fmax=800, centre=1.0)
+    scalogram = Scalogram(RATE, bins=6, frames=2000, fmin=150, fmax=800, centre=1.0)
     name = "cmor2.0-1.0"
     assert np.allclose(
         pywt.scale2frequency(name, scalogram.scales, precision=16) * RATE, scalogram.frequencies
     )
-    full = features.Scalogram(RATE, bins=6, hop=1 / RATE, fmin=150, fmax=800, centre=1.0)
+    full = Scalogram(RATE, bins=6, hop=1 / RATE, fmin=150, fmax=800, centre=1.0)
     ours = full(sound).numpy()
     # Ours are taken half a sample later; PyWavelets holds each sample for its duration, a delay of as much.
     plain = np.abs(pywt.cwt(sound.numpy(), full.scales, name, precision=20, method="fft")[0])
@@ -180,7 +185,7 @@ def test_ssqueezepy_agrees_under_its_convention():
     from ssqueezepy import cwt
 
     sound = noise(4000)
-    full = features.Scalogram(RATE, bins=12, hop=1 / RATE, fmin=200, fmax=3000, norm="l1")
+    full = Scalogram(RATE, bins=12, hop=1 / RATE, fmin=200, fmax=3000, norm="l1")
     # Its Morlet is exp(-(sω - μ)²/2) of μ = 6, with scales in radians a sample, the clip padded by zeros;
     # its columns lie on samples, ours between them: compared where both are known, through the definition.
     scales = full.scales[::-1].copy()  # ascending, as it wants them
@@ -200,7 +205,7 @@ def test_ssqueezepy_agrees_under_its_convention():
 def test_the_stft_is_librosa_s(n_fft, hop):
     sound = noise(20000)
     wanted = np.abs(librosa.stft(sound.numpy(), n_fft=n_fft, hop_length=hop))
-    found = features.STFT(RATE, n_fft=n_fft, hop=hop)(sound).numpy()
+    found = STFT(RATE, n_fft=n_fft, hop=hop)(sound).numpy()
     assert found.shape == wanted.shape
     assert np.abs(found - wanted).max() <= SINGLE * wanted.max()
 
@@ -209,7 +214,7 @@ def test_the_stft_is_librosa_s(n_fft, hop):
 def test_the_tonnetz_is_librosa_s(rate, seconds):
     sound = noise(round(seconds * rate)).numpy() * 0.01 + tone(333.0, rate, seconds).numpy()
     wanted = librosa.feature.tonnetz(y=sound, sr=rate)
-    found = features.tonnetz(sound, rate, silent=-np.inf)
+    found = tonnetz(sound, rate, silent=-np.inf)
     assert found.shape == wanted.shape
     assert np.abs(found - wanted).max() <= SINGLE
 
@@ -218,7 +223,7 @@ def test_the_tonnetz_is_librosa_s(rate, seconds):
 
 
 def test_a_later_sound_is_later():
-    scalogram = features.Scalogram(RATE, bins=20, frames=100, fmin=400)
+    scalogram = Scalogram(RATE, bins=20, frames=100, fmin=400)
     sound = torch.zeros(RATE)
     sound[4000:8000] = noise(4000)
     here, there = scalogram(sound), scalogram(sound.roll(10 * RATE // 100))
@@ -228,15 +233,15 @@ def test_a_later_sound_is_later():
 @pytest.mark.parametrize("scale", [1e-4, 3.0])
 def test_loudness_scales_magnitudes_and_leaves_the_view(scale):
     sound = noise(RATE)
-    for transform in (small(), features.STFT(RATE)):
+    for transform in (small(), STFT(RATE)):
         quiet, loud = transform(sound), transform(scale * sound)
         assert (loud - scale * quiet).abs().max() <= SINGLE * loud.max()
-        assert (features.log_view(loud) - features.log_view(quiet)).abs().max() <= 1e-3
+        assert (log_view(loud) - log_view(quiet)).abs().max() <= 1e-3
 
 
 def test_a_clip_does_not_depend_on_its_batch():
     clips = torch.stack([noise(RATE, seed) for seed in range(3)])
-    for transform in (small(), features.STFT(RATE)):
+    for transform in (small(), STFT(RATE)):
         together = transform(clips)
         assert torch.equal(transform(clips.flip(0)), together.flip(0))
         assert torch.allclose(transform(clips[1]), together[1], atol=SINGLE * together.max())
@@ -246,7 +251,7 @@ def test_a_clip_does_not_depend_on_its_batch():
 def test_resizing_keeps_constants_and_ramps(old):
     positions = (np.arange(40) + 0.5) * old / 40 - 0.5
     for dim in (-2, -1):
-        resize = features.Resize(old, positions, dim=dim)
+        resize = Resize(old, positions, dim=dim)
         ramp = torch.arange(old, dtype=torch.float64)
         ramp = ramp[:, None].expand(old, 5) if dim == -2 else ramp.expand(5, old)
         found = resize(ramp) if dim == -1 else resize(ramp).T
@@ -255,16 +260,14 @@ def test_resizing_keeps_constants_and_ramps(old):
         assert torch.allclose(resize(torch.ones_like(ramp)), torch.ones(()).double())
 
 
-def test_the_tonnetz_is_appended_above_or_beside():
+def test_the_tonnetz_is_appended_above():
     image, six = torch.rand(2, 64, 10), torch.rand(2, 6, 10)
-    above = features.append(image, six, rows=45)
-    assert above.shape == (2, 1, 109, 10)
-    assert torch.equal(above[:, 0, :64], image)
-    assert torch.equal(above[:, 0, [64, 108]], six[:, [0, 5]])
-    beside = features.append(image, six, rows=45, how="channel")
-    assert beside.shape == (2, 2, 64, 10)
-    with pytest.raises(ValueError, match="'height'"):
-        features.append(image, six, rows=45, how="height")
+    above = append(image, six, rows=45)
+    assert above.shape == (2, 109, 10)
+    assert torch.equal(above[:, :64], image)
+    assert torch.equal(above[:, [64, 108]], six[:, [0, 5]])
+    with pytest.raises(ValueError, match="10 frames of spectrogram and 9 above"):
+        append(image, six[..., :9], rows=45)
 
 
 # ------------------------------------------------------------------------------------------- gradients
@@ -272,9 +275,9 @@ def test_the_tonnetz_is_appended_above_or_beside():
 
 def test_gradients_are_those_of_finite_differences():
     sound = noise(512).double().requires_grad_()
-    scalogram = features.Scalogram(RATE, bins=5, frames=6, fmin=500)
-    stft = features.STFT(RATE, n_fft=128, hop=64)
-    for call in (scalogram, stft, lambda x: features.log_view(scalogram(x))):
+    scalogram = Scalogram(RATE, bins=5, frames=6, fmin=500)
+    stft = STFT(RATE, n_fft=128, hop=64)
+    for call in (scalogram, stft, lambda x: log_view(scalogram(x))):
         assert torch.autograd.gradcheck(call, (sound,), eps=1e-6, atol=1e-4, fast_mode=True)
 
 
@@ -284,7 +287,7 @@ STUCK = torch.full((RATE,), 0.25)
 BAD = torch.zeros(RATE).index_fill(0, torch.tensor(7), math.nan)
 
 
-@pytest.mark.parametrize("call", [small(), features.STFT(RATE), lambda x: features.tonnetz(x.numpy())])
+@pytest.mark.parametrize("call", [small(), STFT(RATE), lambda x: tonnetz(x.numpy())])
 @pytest.mark.parametrize(
     ("waveform", "said"),
     [
@@ -307,13 +310,13 @@ def test_what_is_no_sound_is_refused(call, waveform, said):
         (lambda: small(fmax=8001), "fmax = 8001 Hz is above half the rate, 8000 Hz"),
         (lambda: small(fmin=500, fmax=400), "fmin = 500 Hz is above fmax = 400 Hz"),
         (lambda: small(norm="l3"), "'l3'"),
-        (lambda: features.Scalogram(-1.0), "rate = -1.0"),
-        (lambda: features.STFT(RATE, hop=0), "hop = 0"),
-        (lambda: features.STFT(RATE)(torch.zeros(2047)), "2048 samples, given 2047"),
+        (lambda: Scalogram(-1.0), "rate = -1.0"),
+        (lambda: STFT(RATE, hop=0), "hop = 0"),
+        (lambda: STFT(RATE)(torch.zeros(2047)), "2048 samples, given 2047"),
         (lambda: small()(torch.rand(30)), "40 columns are more than the 30 samples"),
-        (lambda: features.log_view(torch.ones(2, 2), 0.0), "floor = 0.0"),
+        (lambda: log_view(torch.ones(2, 2), 0.0), "floor = 0.0"),
         (
-            lambda: features.TonnetzImage(duration=1.0, frames=9)(torch.rand(1, RATE)),
+            lambda: TonnetzImage(duration=1.0, frames=9)(torch.rand(1, RATE)),
             "22050 samples, given 16000",
         ),
     ],

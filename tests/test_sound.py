@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib import features
+from lib.features.stft import STFTImage
 from lib.sound import attack, resynthesis
 from lib.sound.snr import segmental_snr, snr
 from lib.transfer import transfer
@@ -14,8 +14,8 @@ def tone(frequency: float = 440.0, samples: int = 4000, rate: int = 4000) -> tor
     return torch.sin(2 * np.pi * frequency * torch.arange(samples) / rate)[None]
 
 
-def image() -> features.STFTImage:
-    return features.STFTImage(4000, duration=1.0, bins=32, frames=32, floor=-100.0, n_fft=256, hop=64)
+def image() -> STFTImage:
+    return STFTImage(4000, duration=1.0, bins=32, frames=32, floor=-100.0, n_fft=256, hop=64)
 
 
 def test_snr_of_a_tenth_is_20_db_and_of_nothing_infinite():

@@ -13,12 +13,15 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import features, store
+from lib import names, store
+from lib.features.image import from_sixteen_bits, sixteen_bits
 
-SETTINGS = store.Settings(
-    bins=16, frames=20, duration=0.5, stft_rate=8000, n_fft=256, hop=64, dwt_rate=8000, fmin=100.0,
-    bandwidth=2.0, centre=0.9549, floor=-100.0, factors=(0.9,), how="pitch",
-)  # fmt: skip
+SIZE = {"bins": 16, "frames": 20, "duration": 0.5, "floor": -100.0}
+WAYS = {"stft_rate": 8000, "n_fft": 256, "hop": 64, "dwt_rate": 8000, "fmin": 100.0}
+SETTINGS = store.Settings(**SIZE, **WAYS, bandwidth=2.0, centre=0.9549, factors=(0.9,), how="pitch")
+
+STEPS, BASES = 255, ("stft", "dwt", "tonnetz")
+ALL = tuple(names.REPRESENTATIONS)
 
 
 def clips(n=5):
@@ -46,7 +49,13 @@ def slow(row, rate, duration):
 def write(folder, representation="stft_tonnetz", settings=SETTINGS, frame=None, source=waveform, **more):
     frame = clips() if frame is None else frame
     store.write(
-        folder, frame, representation, settings, waveform=source, augment=augment, **{"workers": 1} | more
+        folder,
+        frame,
+        representation,
+        settings,
+        waveform=source,
+        augment=augment,
+        **{"workers": 1, "together": ALL} | more,
     )
 
 
@@ -56,12 +65,12 @@ def test_images_are_those_of_the_features_within_half_a_step(tmp_path):
     assert (len(images), images.size, images.copies) == (10, (16, 20), 2)
     sound = waveform({"clip": "clip3"}, 8000, 0.5)
     for copy, heard in enumerate([sound, augment(sound, 8000, 0.9, "pitch")]):
-        bits = features.from_sixteen_bits(torch.from_numpy(features.sixteen_bits(heard)))
+        bits = from_sixteen_bits(torch.from_numpy(sixteen_bits(heard)))
         wanted = SETTINGS.image("stft")(bits[None])
-        assert (images[[6 + copy]][:, 0] - wanted).abs().max() <= 0.5001 / store.STEPS
+        assert (images[[6 + copy]][:, 0] - wanted).abs().max() <= 0.5001 / STEPS
 
 
-@pytest.mark.parametrize("representation", features.REPRESENTATIONS)
+@pytest.mark.parametrize("representation", names.REPRESENTATIONS)
 def test_each_representation_is_assembled_from_its_bases(tmp_path, representation):
     write(tmp_path)
     images = store.open(tmp_path, representation)
@@ -84,7 +93,7 @@ def test_silence_has_a_black_spectrogram_and_a_tonnetz_of_one_half(tmp_path):
     assert (image[16:] == 0.5).all()
 
 
-@pytest.mark.parametrize("representation", features.REPRESENTATIONS)
+@pytest.mark.parametrize("representation", names.REPRESENTATIONS)
 def test_both_ways_of_keeping_give_the_same_batch(tmp_path, representation):
     write(tmp_path / "a", representation)
     write(tmp_path / "b", representation, dataclasses.replace(SETTINGS, keep="waveforms"))
@@ -92,12 +101,7 @@ def test_both_ways_of_keeping_give_the_same_batch(tmp_path, representation):
     made = store.open(tmp_path / "b", representation)
     assert kept.size == made.size
     rows = np.arange(len(kept))
-    assert (kept[rows] - made[rows]).abs().max() <= 1 / store.STEPS
-
-
-def test_tonnetz_may_be_a_second_channel(tmp_path):
-    write(tmp_path)
-    assert store.open(tmp_path, "dwt_tonnetz", append="channel")[[0, 1]].shape == (2, 2, 16, 20)
+    assert (kept[rows] - made[rows]).abs().max() <= 1 / STEPS
 
 
 def test_what_is_there_is_not_computed_again(tmp_path):
@@ -106,7 +110,7 @@ def test_what_is_there_is_not_computed_again(tmp_path):
 
 
 def test_bases_may_be_computed_apart(tmp_path):
-    write(tmp_path, "stft", together=False)
+    write(tmp_path, "stft", together=())
     assert not (tmp_path / "dwt.npy").exists()
     with pytest.raises(FileNotFoundError, match=r"dwt\.json"):
         store.open(tmp_path, "dwt")
@@ -139,7 +143,7 @@ def test_another_recording_under_the_same_name_is_noticed(tmp_path):
 def test_many_workers_write_what_one_writes(tmp_path):
     write(tmp_path / "one", frame=clips(8))
     write(tmp_path / "two", frame=clips(8), workers=2)
-    for base in store.BASES:
+    for base in BASES:
         one, two = (np.load(tmp_path / name / f"{base}.npy") for name in ("one", "two"))
         assert np.array_equal(one, two)
 
@@ -167,18 +171,18 @@ def test_a_killed_writer_is_taken_over_where_it_stopped(tmp_path, monkeypatch):
     log = tmp_path / "log"
     monkeypatch.setenv("STORE_TEST_LOG", str(log))
     context = multiprocessing.get_context("spawn")
-    cell = context.Process(target=write, args=(tmp_path / "store", "stft", SETTINGS, clips(9), slow))
+    cell = context.Process(target=write, args=(tmp_path / "store", "stft", SETTINGS, clips(40), slow))
     cell.start()
-    while not log.exists() or len(log.read_text().splitlines()) < 4:
+    while not log.exists() or len(log.read_text().splitlines()) < 20:
         time.sleep(0.02)
     os.kill(cell.pid, signal.SIGKILL)
     cell.join()
     assert not (tmp_path / "store" / "stft.json").exists()
-    write(tmp_path / "store", "stft", frame=clips(9), source=slow)
+    write(tmp_path / "store", "stft", frame=clips(40), source=slow)
     done = [line.split()[0] for line in log.read_text().splitlines()]
-    assert len(done) <= 10, "a kill loses one clip at most"
-    write(tmp_path / "whole", "stft", frame=clips(9))
-    for base in store.BASES:
+    assert len(done) <= 40 + store._BATCH / 0.15 + 2, "a kill loses what one batch holds at most"
+    write(tmp_path / "whole", "stft", frame=clips(40))
+    for base in BASES:
         assert np.array_equal(
             np.load(tmp_path / "store" / f"{base}.npy"), np.load(tmp_path / "whole" / f"{base}.npy")
         )
@@ -200,13 +204,12 @@ def test_a_clip_that_fails_stops_the_cell_and_says_why(tmp_path):
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda folder: write(folder, "mel"), "'mel' is none of stft"),
-        (lambda folder: store.open(folder, "mel"), "'mel' is none of stft"),
+        (lambda folder: write(folder, "mel"), "'mel' is none of the parts dwt, stft"),
+        (lambda folder: store.open(folder, "mel"), "'mel' is none of the parts dwt, stft"),
         (lambda folder: write(folder, frame=clips(0)), "given 0"),
         (lambda folder: write(folder, frame=clips().assign(clip="one")), "'one'"),
         (lambda folder: dataclasses.replace(SETTINGS, bins=0), "bins = 0"),
         (lambda folder: dataclasses.replace(SETTINGS, keep="floats"), "'floats'"),
-        (lambda folder: store.open(folder, "stft", append="depth"), "'depth'"),
     ],
 )
 def test_what_cannot_be_is_refused(tmp_path, call, said):

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import soundfile
-import soxr
 
-from lib.data import pitch, toy
+from lib import samples
+from lib.data import demo, pitch
 
 _WHOLE = 0.99  # the share of the promised samples below which a file counts as truncated
 _RATES = (1000, 1_000_000)  # Hz; a header that says another rate is not believed
@@ -42,17 +42,17 @@ def decode(path: str | os.PathLike) -> tuple[np.ndarray, int]:
                 raise ValueError(f"a rate of {rate} Hz, not one within {_RATES[0]} and {_RATES[1]} Hz")
             if promised * file.channels > _MOST:
                 raise ValueError(f"{promised / rate:.0f} s are promised, too long for a clip: cut it")
-            samples = file.read(promised, dtype="float32", always_2d=True)
+            sound = file.read(promised, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise ValueError(f"no audio that can be decoded: {str(error).rpartition(': ')[2]}") from error
-    if len(samples) == 0:
+    if len(sound) == 0:
         raise ValueError("the file has no samples")
-    if len(samples) < _WHOLE * promised:
-        raise ValueError(f"truncated: {len(samples)} of {promised} samples are there")
+    if len(sound) < _WHOLE * promised:
+        raise ValueError(f"truncated: {len(sound)} of {promised} samples are there")
     for said, there in _CUT.findall(log):  # libsndfile believes the file's length, not the header's
         if int(there) < _WHOLE * int(said) and int(said) < _UNSAID:
             raise ValueError(f"truncated: {there} of {said} bytes are there")
-    return samples, rate
+    return sound, rate
 
 
 def waveform(clip: Mapping[str, Any] | pd.Series, rate: int, duration: float) -> np.ndarray:
@@ -68,16 +68,11 @@ def waveform(clip: Mapping[str, Any] | pd.Series, rate: int, duration: float) ->
     -------
     float32 (round(duration · rate),).
     """
-    samples = round(duration * rate)
-    if rate <= 0 or samples <= 0:
+    length = round(duration * rate)
+    if rate <= 0 or length <= 0:
         raise ValueError(f"rate = {rate} Hz and duration = {duration} s leave no sample")
     sound, native = _mono(clip)
-    sound = sound[: int(np.ceil((duration + 0.1) * native))]
-    if native != rate:
-        sound = soxr.resample(sound, native, rate, quality="HQ")
-    out = np.zeros(samples, np.float32)
-    out[: min(samples, sound.size)] = sound[:samples]
-    return out
+    return samples.resample(sound[: int(np.ceil((duration + 0.1) * native))], native, rate, length)
 
 
 def augment(waveform: np.ndarray, rate: int, factor: float, how: str = "pitch") -> np.ndarray:
@@ -102,19 +97,15 @@ def augment(waveform: np.ndarray, rate: int, factor: float, how: str = "pitch") 
     if factor == 1:
         return waveform.astype(np.float32)
     if how == "speed":
-        other = soxr.resample(waveform.astype(np.float32), factor, 1.0, quality="HQ")
-    else:
-        other = pitch.shift(waveform, factor)
-    out = np.zeros(waveform.size, np.float32)
-    out[: min(out.size, other.size)] = other[: out.size]
-    return out
+        return samples.resample(waveform, factor, 1.0, waveform.size)
+    return pitch.shift(waveform, factor)
 
 
 def _mono(clip: Mapping[str, Any] | pd.Series) -> tuple[np.ndarray, int]:
     if not clip["path"]:
-        return toy.sound(clip["clip"]), toy.RATE
+        return demo.sound(clip["clip"]), demo.RATE
     try:
-        samples, rate = decode(clip["path"])
+        sound, rate = decode(clip["path"])
     except (ValueError, OSError) as error:
         raise ValueError(f"{clip['path']}: {error}") from error
-    return samples.mean(axis=1), rate
+    return sound.mean(axis=1), rate

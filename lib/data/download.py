@@ -1,49 +1,39 @@
 """Fetching data sets: resumed where a connection broke, believed only when every byte is known.
 
 An archive comes in pieces into a file that outlives a kill, is checked by its hash, is unpacked into a
-temporary folder whose name becomes the data set's only when all is there, and is then removed, unless it
-was put there by hand. What an archive may hold is files and folders below its own root; a link, a device,
-a path that climbs out, a name given twice, a member larger than any recording or more than any of these
-data sets stops the unpacking.
+temporary folder whose name becomes the data set's only when all is there (`lib.data.unpacking`), and is then
+removed, unless it was put there by hand.
 """
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import dataclasses
 import hashlib
 import os
+import queue
 import shutil
-import tarfile
+import threading
 import time
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any
 
 import requests
 import urllib3
 
 from lib import files, reporting
+from lib.data.unpacking import Damaged, unpack
 
 PIECE = 1 << 20  # bytes of a piece, the unit of progress
-LARGEST = 1 << 28  # bytes; no recording or table of these data sets comes near
-MOST = 1 << 34  # bytes of all members, twice as many as these data sets have
-BLOCK = 1 << 12  # bytes that even an empty member takes on disk
+SLOWEST = 1000  # bytes a second, below which a connection counts as broken
 BROKEN = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 """What a connection may end in."""
-SPOILT = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError)
-"""What unpacking may end in because of the archive's bytes."""
-CLASHES = (FileExistsError, IsADirectoryError, NotADirectoryError)
-"""What a name that an archive gives twice ends in."""
 
-ESC50_FILES = Path(__file__).with_name("esc50_md5.csv")
-"""MD5 of ESC-50's 2000 clips and its table, from the index that soundata 0.1.3 (BSD 3-clause) ships."""
+__all__ = ["Damaged", "Source", "Unreachable", "fetch"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
     """Where an archive comes from and how it is known.
 
@@ -52,11 +42,12 @@ class Source:
     url : of the archive; a mirror replaces all but its last part, ``archive``.
     archive : the file's name, on disk and below a mirror.
     digest : "sha256:…" or "md5:…" of the archive.
-    files : a CSV (path, md5) of what lies in the folder. Where it is given it decides, and an archive
-        with another digest is unpacked and looked at: a server that packs an archive anew for each
-        request gives the same files in other bytes.
     folder : the data set's folder under the data folder.
     table : a file that must lie in it.
+    files : a CSV (path, md5) of what lies in the folder. Where it is given it decides, and a zip archive
+        with another digest is unpacked and looked at: a server that packs an archive anew for each
+        request gives the same files in other bytes.
+    largest : bytes; an archive that is larger is not fetched.
     """
 
     url: str
@@ -65,35 +56,27 @@ class Source:
     folder: str
     table: str
     files: Path | None = None
-
-
-_ESC50 = Source(
-    url="https://github.com/karolpiczak/ESC-50/archive/33c8ce9eb2cf0b1c2f8bcf322eb349b6be34dbb6.zip",
-    archive="ESC-50.zip",
-    digest="sha256:661183a6f53ef04f12c9bd618fed0ddc1713280d6c94a5a5431e844ba6f6a21f",
-    folder="ESC-50",
-    table="meta/esc50.csv",
-    files=ESC50_FILES,
-)
-SOURCES = {
-    "esc10": _ESC50,
-    "esc50": _ESC50,
-    "urbansound8k": Source(
-        url="https://zenodo.org/records/1203745/files/UrbanSound8K.tar.gz",
-        archive="UrbanSound8K.tar.gz",
-        digest="md5:9aa69802bbf37fb986f71ec1483a196e",
-        folder="UrbanSound8K",
-        table="metadata/UrbanSound8K.csv",
-    ),
-}
+    largest: int = 1 << 33
 
 
 class Unreachable(ConnectionError):
     """Nothing could be fetched; the message says what to fetch by hand and where to put it."""
 
 
-class Damaged(ValueError):
-    """What came is not what was asked for."""
+class _Slow(requests.Timeout):
+    """A connection that brings too little to wait for."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Way:
+    """How an archive is fetched; see :func:`fetch`."""
+
+    url: str
+    largest: int
+    attempts: int
+    pause: float
+    timeout: float
+    say: Callable[[str], None]
 
 
 def fetch(
@@ -114,9 +97,10 @@ def fetch(
     Parameters
     ----------
     mirror : an address under which ``source.archive`` lies too; the original one where it is empty.
-    attempts : connections in a row that may bring nothing new before it is given up.
+    attempts : connections in a row that may bring nothing new, or too slowly, before it is given up.
     pause : s before the second of them, doubled before each further one.
-    timeout : s without a byte after which a connection counts as broken.
+    timeout : s without a byte, or with fewer than ``SLOWEST`` a second, after which a connection counts as
+        broken.
 
     Returns
     -------
@@ -129,8 +113,7 @@ def fetch(
     NotADirectoryError : if ``data`` is no folder and cannot be made.
     """
     data = Path(data)
-    folder, archive = data / source.folder, data / source.archive
-    url = f"{mirror.rstrip('/')}/{source.archive}" if mirror else source.url
+    folder, by_hand = data / source.folder, data / source.archive
     if folder.is_dir():
         return folder
     try:
@@ -144,46 +127,58 @@ def fetch(
             return folder
         for left in data.glob(f".{source.folder}.*.unpacking"):
             shutil.rmtree(left)
-        by_hand = archive.is_file()
-        if not by_hand:
+        if by_hand.is_file():
+            _unpack_by_hand(by_hand, folder, source)
+        else:
+            url = f"{mirror.rstrip('/')}/{source.archive}" if mirror else source.url
+            way = _Way(
+                url=url, largest=source.largest, attempts=attempts, pause=pause, timeout=timeout, say=say
+            )
             part = data / f"{source.archive}.part"
+            _bring(part, folder, source, way)
             try:
-                _transfer(url, part, attempts, pause, timeout, say)
-            except BROKEN as error:
-                raise Unreachable(
-                    f"{url} could not be fetched ({_reason(error)}); the next try goes on where this one "
-                    f"ended. Without network, fetch {source.url} by hand, put it at {archive} or unpack it "
-                    f"so that {folder / source.table} is there, and give the command again; 'mirror' in the "
-                    "settings of chapter 1 names another server"
-                ) from error
-            if not _known(part, source):
-                found = _hash(part, source.digest.partition(":")[0])
+                unpack(part, folder, source.table, source.files)
+            except Damaged:
                 part.unlink()
-                raise Damaged(
-                    f"{url} was fetched, but its hash is {found}, not {source.digest}; it was removed. "
-                    "Another try or a mirror may bring the right bytes"
-                )
-            files.put(part, archive)
-        elif not _known(archive, source):
-            raise Damaged(f"{archive} is no {source.digest}: it is incomplete or another file; remove it")
-        try:
-            _unpack(archive, folder, source, say)
-        except Damaged as error:
-            if by_hand:
-                raise Damaged(f"{error}; it was put there by hand: remove it") from error
-            archive.unlink()
-            raise
-        if not by_hand:
-            archive.unlink()
+                raise
+            part.unlink()
+    say(f"{folder} is there")
     return folder
 
 
-def _known(archive: Path, source: Source) -> bool:
+def _unpack_by_hand(archive: Path, folder: Path, source: Source) -> None:
+    if archive.stat().st_size > source.largest or not _meant(archive, source):
+        raise Damaged(f"{archive} is no {source.digest}: it is incomplete or another file; remove it")
+    try:
+        unpack(archive, folder, source.table, source.files)
+    except Damaged as error:
+        raise Damaged(f"{error}; it was put there by hand: remove it") from error
+
+
+def _bring(part: Path, folder: Path, source: Source, way: _Way) -> None:
+    """Fetch the archive into ``part`` and make sure that it is the one that is meant."""
+    try:
+        _transfer(part, way)
+    except BROKEN as error:
+        raise Unreachable(
+            f"{way.url} could not be fetched ({_reason(error)}); the next try goes on where this one "
+            f"ended. Without network, fetch {source.url} by hand, put it at {part.with_suffix('')} or unpack "
+            f"it so that {folder / source.table} is there, and give the command again; 'mirror' in the "
+            "settings of chapter 1 names another server"
+        ) from error
+    if not _meant(part, source):
+        found = _hash(part, source.digest.partition(":")[0])
+        part.unlink()
+        raise Damaged(
+            f"{way.url} was fetched, but its hash is {found}, not {source.digest}; it was removed. "
+            "Another try or a mirror may bring the right bytes"
+        )
+
+
+def _meant(archive: Path, source: Source) -> bool:
     """Whether the archive is the one that is meant, or one whose files can tell."""
     algorithm, _, digest = source.digest.partition(":")
-    return _hash(archive, algorithm) == digest or (
-        source.files is not None and (zipfile.is_zipfile(archive) or tarfile.is_tarfile(archive))
-    )
+    return _hash(archive, algorithm) == digest or (source.files is not None and zipfile.is_zipfile(archive))
 
 
 def _hash(path: Path, algorithm: str) -> str:
@@ -194,15 +189,13 @@ def _hash(path: Path, algorithm: str) -> str:
 # --- the way here ---------------------------------------------------------------------------------------
 
 
-def _transfer(
-    url: str, part: Path, attempts: int, pause: float, timeout: float, say: Callable[[str], None]
-) -> None:
-    """Fetch ``url`` into ``part``, from where it ends, over as many connections as it takes."""
+def _transfer(part: Path, way: _Way) -> None:
+    """Fetch the archive into ``part``, from where that ends, over as many connections as it takes."""
     failed = 0
     while True:
         before = part.stat().st_size if part.exists() else 0
         try:
-            _connection(url, part, before, timeout)
+            _connection(part, before, way)
             return
         except BROKEN as error:
             refused = getattr(error, "response", None)
@@ -211,54 +204,96 @@ def _transfer(
             if isinstance(error, ValueError):  # no address at all
                 raise
             now = part.stat().st_size if part.exists() else 0
-            failed = 0 if now > before else failed + 1
-            if failed >= attempts:
+            failed = 0 if now > before and not isinstance(error, _Slow) else failed + 1
+            if failed >= way.attempts:
                 raise
-            wait = pause * 2**failed
-            say(f"{part.name}: broke off at {now / 1e6:.1f} MB ({_reason(error)}); again in {wait:g} s")
+            wait = way.pause * 2**failed
+            way.say(f"{part.name}: broke off at {now / 1e6:.1f} MB ({_reason(error)}); again in {wait:g} s")
             time.sleep(wait)
 
 
-def _connection(url: str, part: Path, have: int, timeout: float) -> None:
+def _connection(part: Path, have: int, way: _Way) -> None:
     """One connection: append what is missing, or begin anew where the server cannot give a range."""
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    with requests.get(url, headers=headers, stream=True, timeout=timeout) as answer:
+    with _answer(have, way) as answer:
+        content_range = answer.headers.get("Content-Range", "")
         if answer.status_code == 416:  # nothing lies beyond what is here: too much, or all of it
-            total = answer.headers.get("Content-Range", "").rpartition("/")[2]
-            if total == str(have):
+            if content_range.rpartition("/")[2] == str(have):
                 return
             part.unlink()
             raise requests.ConnectionError(f"{have} bytes are here, more than the server has")
         answer.raise_for_status()
-        begin = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
+        begin = content_range.removeprefix("bytes ").partition("-")[0]
         goes_on = answer.status_code == 206 and begin == str(have)
         if answer.status_code == 206 and not goes_on:
             raise requests.ConnectionError(f"byte {have} was asked for and byte {begin or '?'} came")
-        length = answer.headers.get("Content-Length")
         have = have if goes_on else 0
-        total = have + int(length) if length else None
-        room = shutil.disk_usage(part.parent).free
-        if total and total - have > room:
-            raise OSError(f"{(total - have) / 1e9:.1f} GB are to come and {room / 1e9:.1f} GB are free")
+        total = _total(answer, have, part, way)
         with open(part, "ab" if goes_on else "wb") as file:
             file.seek(0, os.SEEK_END)
             pieces = total and -(-(total - have) // PIECE)
-            for _ in reporting.track(_written(answer.raw, file), f"{part.stem}, MiB", pieces):
+            for _ in reporting.track(_written(answer.raw, file, way), f"{part.stem}, MiB", pieces):
                 pass
             have = file.tell()
         if total is not None and have < total:
             raise requests.ConnectionError(f"{have} of {total} bytes came")
 
 
-def _written(raw: Any, file: IO[bytes]) -> Iterator[None]:
+def _answer(have: int, way: _Way) -> requests.Response:
+    """The head of a server's answer; one that drips in is given up after four times the timeout."""
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    box: queue.SimpleQueue = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            box.put(requests.get(way.url, headers=headers, stream=True, timeout=way.timeout))
+        except Exception as error:  # raised again below, in the thread that asked
+            box.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = box.get(timeout=4 * way.timeout)
+    except queue.Empty as error:
+        raise _Slow(f"no answer within {4 * way.timeout:g} s") from error
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _total(answer: requests.Response, have: int, part: Path, way: _Way) -> int | None:
+    """How many bytes the archive has, as the server says; None where it does not."""
+    length = answer.headers.get("Content-Length")
+    if length is None:
+        return None
+    if not length.isdecimal():
+        raise requests.ConnectionError(f"the server says a length of {length[:40]!r}")
+    total = have + int(length)
+    if total > way.largest:
+        part.unlink(missing_ok=True)
+        raise Damaged(f"{way.url} has {total} bytes, more than this archive can have, {way.largest}")
+    room = shutil.disk_usage(part.parent).free
+    if total - have > room:
+        raise OSError(f"{(total - have) / 1e9:.1f} GB are to come and {room / 1e9:.1f} GB are free")
+    return total
+
+
+def _written(raw: Any, file: IO[bytes], way: _Way) -> Iterator[None]:
     """Write what comes as soon as it is there, so that nothing is lost with a connection; yields a piece."""
-    told = file.tell()
+    reported = mark = file.tell()
+    since = time.monotonic()
     while content := raw.read1(PIECE):
         file.write(content)
-        if file.tell() - told >= PIECE:
-            told = file.tell()
+        if file.tell() > way.largest:
+            file.truncate(0)
+            raise Damaged(f"{way.url} goes on beyond {way.largest} bytes, more than this archive can have")
+        elapsed = time.monotonic() - since
+        if elapsed > way.timeout:
+            if file.tell() - mark < SLOWEST * elapsed:
+                raise _Slow(f"{(file.tell() - mark) / elapsed:.0f} bytes a second")
+            mark, since = file.tell(), time.monotonic()
+        if file.tell() - reported >= PIECE:
+            reported = file.tell()
             yield
-    if file.tell() > told:
+    if file.tell() > reported:
         yield
 
 
@@ -267,98 +302,3 @@ def _reason(error: BaseException) -> str:
     while error.__context__ is not None or isinstance(getattr(error, "reason", None), BaseException):
         error = error.__context__ or error.reason
     return " ".join(str(error).split()) or type(error).__name__
-
-
-# --- unpacking ------------------------------------------------------------------------------------------
-
-
-def _unpack(archive: Path, folder: Path, source: Source, say: Callable[[str], None]) -> None:
-    """Unpack beside ``folder`` and give it its name when all that belongs to it is there."""
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.unpacking")
-    try:
-        total = 0
-        with _opened(archive) as members:
-            for name, size, content in reporting.track(members, f"unpacking {archive.name}"):
-                total += max(size, BLOCK)
-                if size > LARGEST:
-                    raise Damaged(f"{archive}: {name} has {size} bytes, more than any recording")
-                if total > MOST:
-                    raise Damaged(f"{archive} holds more than {MOST} bytes, more than any of these data sets")
-                path = aside / _inside(name, archive)
-                try:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    with open(path, "xb") as file:
-                        shutil.copyfileobj(content, file, PIECE)
-                except CLASHES as error:
-                    raise Damaged(f"{archive}: {name} stands in it twice") from error
-                if path.stat().st_size != size:
-                    raise Damaged(f"{archive}: {name} should have {size} bytes and has {path.stat().st_size}")
-        root = _root(aside, source.table)
-        if root is None:
-            raise Damaged(f"{archive} holds no {source.table}")
-        if source.files is not None:
-            _compare(root, source.files, archive)
-        os.sync()  # thousands of small files: all at once is cheaper than one by one
-        files.put(root, folder)
-    except SPOILT as error:
-        raise Damaged(f"{archive} cannot be unpacked: {error}") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    say(f"{folder} is there")
-
-
-@contextlib.contextmanager
-def _opened(archive: Path) -> Iterator[Iterator[tuple[str, int, IO[bytes]]]]:
-    """The files of a zip or tar archive: name, size, content; anything but files and folders is refused."""
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as packed:
-            yield _of_zip(packed, archive)
-    else:
-        with tarfile.open(archive) as packed:
-            yield _of_tar(packed, archive)
-
-
-def _of_zip(packed: zipfile.ZipFile, archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
-    for member in packed.infolist():
-        kind = member.external_attr >> 28  # of the Unix mode: 8 a file, 4 a folder, 0 unsaid
-        if kind not in (0, 4, 8):
-            raise Damaged(f"{archive}: {member.filename} is a link or a device")
-        if member.flag_bits & 1:
-            raise Damaged(f"{archive}: {member.filename} is encrypted")
-        if not member.is_dir():
-            with packed.open(member) as content:
-                yield member.filename, member.file_size, content
-
-
-def _of_tar(packed: tarfile.TarFile, archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
-    for member in packed:
-        if not (member.isfile() or member.isdir()):
-            raise Damaged(f"{archive}: {member.name} is a link or a device")
-        content = packed.extractfile(member)
-        if content is not None:
-            yield member.name, member.size, content
-
-
-def _inside(name: str, archive: Path) -> PurePosixPath:
-    """The member's path, if it lies below the archive's root."""
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or not path.parts or ":" in path.parts[0]:
-        raise Damaged(f"{archive}: {name} climbs out of the folder")
-    return path
-
-
-def _root(aside: Path, table: str) -> Path | None:
-    """The folder in which ``table`` lies: the archive's own root or its one folder."""
-    places = [aside, *(path for path in sorted(aside.glob("*")) if path.is_dir())]
-    return next((place for place in places if (place / table).is_file()), None)
-
-
-def _compare(root: Path, files: Path, archive: Path) -> None:
-    with open(files, encoding="utf-8", newline="") as table:
-        rows = list(csv.DictReader(table))
-    for row in reporting.track(rows, "checking files"):
-        path = root / row["path"]
-        if not path.is_file():
-            raise Damaged(f"{archive} holds no {row['path']}")
-        if _hash(path, "md5") != row["md5"]:
-            raise Damaged(f"{archive}: {row['path']} is not the file of ESC-50: its MD5 is not {row['md5']}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numba
 import numpy as np
-import soxr
 import torch
+
+from lib import samples
 
 WINDOW, HOP = 2048, 512  # samples, librosa's defaults
 
@@ -43,10 +44,7 @@ def shift(waveform: np.ndarray, factor: float) -> np.ndarray:
     stretched = torch.from_numpy(_vocode(frames.numpy(), steps)).T
     length = round(len(waveform) * factor)
     longer = torch.istft(stretched, WINDOW, HOP, window=window, length=length).numpy()
-    back = soxr.resample(longer, factor, 1.0, quality="HQ")
-    out = np.zeros(len(waveform), np.float32)
-    out[: min(len(out), len(back))] = back[: len(out)]
-    return out
+    return samples.resample(longer, factor, 1.0, len(waveform))
 
 
 @numba.njit(cache=True, nogil=True)

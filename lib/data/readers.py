@@ -1,46 +1,71 @@
-"""The data sets: where each lies on disk, and its table read into one common form."""
+"""Where each data set lies on disk, and its table read into one common form.
+
+The data set ``KEY`` is the module ``lib/data/KEY.py`` with a `DataSet` named ``DATASET``; it is found by its
+name, and no list holds it. A folder of one's own with a ``clips.csv`` needs no module.
+"""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import importlib
 import io
 import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from lib.data import toy
 from lib.data.splits import PARTS, grouped_folds
 
+if TYPE_CHECKING:
+    from lib.data.download import Source
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DataSet:
     """How one data set lies on disk and where it is from.
 
     Parameters
     ----------
-    folders : names looked for under the data folder, the first that is there is read.
-    read : folder to frame (clip, path, target, name, fold, source, take).
+    title, licence, citation : as chapter 1 prints them.
+    read : from the folder to a frame with clip, path, target, name, fold, source and take.
+    folders : names looked for under the data folder; the first that is there is read. A data set that is
+        synthesised has none.
+    origin : where it is fetched from, if it can be.
     """
 
     title: str
-    folders: tuple[str, ...]
-    read: Callable[[Path], pd.DataFrame]
     licence: str
     citation: str
+    read: Callable[[Path], pd.DataFrame]
+    folders: tuple[str, ...] = ()
+    origin: Source | None = None
+
+
+def known(dataset: str) -> DataSet | None:
+    """The data set of that key, or None where no module of this folder describes it."""
+    if not dataset.isidentifier() or not Path(__file__).with_name(f"{dataset}.py").is_file():
+        return None
+    return getattr(importlib.import_module(f"lib.data.{dataset}"), "DATASET", None)
 
 
 def read(dataset: str, data: str) -> pd.DataFrame:
-    """Read a data set's CSV; no audio is opened, but every file that the CSV names must be there.
+    """Read a data set's table; no audio is opened, but every file that the table names must be there.
 
     Returns
     -------
     clip, path, label, name, fold, source, take.
+
+    Raises
+    ------
+    FileNotFoundError : if the folder, its table or an audio file that the table names is missing.
+    ValueError : if the data set is unknown or its table is wrong.
     """
-    frame = _reader(dataset)(folder(dataset, data)) if dataset != "demo" else _read_toy()
+    about = known(dataset)
+    frame = (about.read if about else _own)(folder(dataset, data))
     again = frame["clip"].duplicated()
     if again.any():
         raise ValueError(f"{dataset}: the clip {frame.loc[again, 'clip'].iloc[0]!r} stands in its CSV twice")
@@ -54,8 +79,7 @@ def read(dataset: str, data: str) -> pd.DataFrame:
         raise FileNotFoundError(
             f"{dataset}: {absent[0]}, named by the CSV, {what} ({len(absent)} of {len(frame)} files missing)"
         )
-    names = frame.groupby("target")["name"].unique()
-    for target, found in names.items():
+    for target, found in frame.groupby("target")["name"].unique().items():
         if len(found) > 1:
             raise ValueError(f"{dataset}: the label {target!r} has two names, {found[0]!r} and {found[1]!r}")
     order = {target: label for label, target in enumerate(sorted(frame["target"].unique()))}
@@ -70,89 +94,41 @@ def folder(dataset: str, data: str) -> Path:
     ------
     ValueError : if the data set is unknown. FileNotFoundError : if its folder is missing.
     """
-    root = Path(data)
-    if dataset not in DATASETS:
+    root, about = Path(data), known(dataset)
+    if about is None:
         if (root / dataset / "clips.csv").is_file():
             return root / dataset
+        keys = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if known(path.stem))
         raise ValueError(
-            f"dataset = {dataset!r} is none of {', '.join(DATASETS)}, "
+            f"dataset = {dataset!r} is none of {', '.join(keys)}, "
             f"and there is no {root / dataset / 'clips.csv'} of your own"
         )
-    for name in DATASETS[dataset].folders:
-        if (root / name).is_dir():
-            return root / name
-    wanted = " or ".join(str(root / name) for name in DATASETS[dataset].folders)
-    raise FileNotFoundError(
-        f"{dataset}: no folder {wanted}; 'make data DATASETS={dataset}' fetches it, DATA= names the folder "
-        "that holds it"
-    )
+    there = [root / name for name in about.folders if (root / name).is_dir()]
+    if about.folders and not there:
+        wanted = " or ".join(str(root / name) for name in about.folders)
+        raise FileNotFoundError(
+            f"{dataset}: no folder {wanted}; 'make data DATASETS={dataset}' fetches it, DATA= names the "
+            "folder that holds it"
+        )
+    return there[0] if there else root
 
 
-def present(dataset: str, data: str) -> bool:
-    """Whether a known data set's folder lies under ``data``."""
-    return any((Path(data) / name).is_dir() for name in DATASETS[dataset].folders)
+def there(dataset: str, data: str) -> bool:
+    """Whether a folder of a known data set is below ``data``."""
+    return any((Path(data) / name).is_dir() for name in known(dataset).folders)
 
 
-def _reader(dataset: str) -> Callable[[Path], pd.DataFrame]:
-    return DATASETS[dataset].read if dataset in DATASETS else _read_own
-
-
-def _read_toy() -> pd.DataFrame:
-    frame = toy.clips()
-    target = frame["name"].map({name: i for i, name in enumerate(toy.NAMES)})
-    return frame.assign(path="", target=target)[["clip", "path", "target", "name", "fold", "source", "take"]]
-
-
-def _read_esc50(folder: Path, *, ten: bool = False) -> pd.DataFrame:
-    file = folder / "meta" / "esc50.csv"
-    table = _csv(file, "filename fold target category esc10 src_file take")
-    if ten:
-        table = table[table["esc10"].str.lower() == "true"]
-    return pd.DataFrame(
-        {
-            "clip": [Path(name).stem for name in table["filename"]],
-            "path": _below(folder / "audio", table["filename"], file),
-            "target": _integers(table, "target", file),
-            "name": table["category"],
-            "fold": _integers(table, "fold", file, least=1),
-            "source": table["src_file"],
-            "take": table["take"],
-        }
-    )
-
-
-def _read_esc10(folder: Path) -> pd.DataFrame:
-    return _read_esc50(folder, ten=True)
-
-
-def _read_urbansound8k(folder: Path) -> pd.DataFrame:
-    file = folder / "metadata" / "UrbanSound8K.csv"
-    table = _csv(file, "slice_file_name fsID fold classID class")
-    names = "fold" + table["fold"] + "/" + table["slice_file_name"]
-    return pd.DataFrame(
-        {
-            "clip": [Path(name).stem for name in table["slice_file_name"]],
-            "path": _below(folder / "audio", names, file),
-            "target": _integers(table, "classID", file),
-            "name": table["class"],
-            "fold": _integers(table, "fold", file, least=1),
-            "source": table["fsID"],
-            "take": [Path(name).stem.partition("-")[2] for name in table["slice_file_name"]],
-        }
-    )
-
-
-def _read_own(folder: Path) -> pd.DataFrame:
+def _own(folder: Path) -> pd.DataFrame:
     """A folder of one's own: clips.csv with path, label and, if known, source and fold."""
     file = folder / "clips.csv"
-    table = _csv(file, "path label", "source fold")
+    table = table_of(file, "path label", "source fold")
     source = table["source"] if "source" in table else table["path"]
     source = source.where(source != "", table["path"])
     numeric = table["label"].str.fullmatch(r"-?[0-9]{1,18}").all()
     frame = pd.DataFrame(
         {
             "clip": table["path"],
-            "path": _below(folder, table["path"], file),
+            "path": below(folder, table["path"], file),
             "target": table["label"].astype(int) if numeric else table["label"],
             "name": table["label"],
             "source": source,
@@ -166,16 +142,24 @@ def _read_own(folder: Path) -> pd.DataFrame:
             return frame.assign(fold=grouped_folds(frame))
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from error
-    fold = _integers(table, "fold", file, least=1)
+    fold = integers(table, "fold", file, least=1)
     if fold.nunique() < len(PARTS):
         raise ValueError(f"{file}: {fold.nunique()} folds are too few to train, validate and test")
     return frame.assign(fold=fold)
 
 
-def _csv(file: Path, columns: str, known: str = "") -> pd.DataFrame:
+# --- what the readers of all data sets share ------------------------------------------------------------
+
+
+def table_of(file: Path, columns: str, known: str = "") -> pd.DataFrame:
     """Read a CSV as text, with or without a byte-order mark, and insist on its columns.
 
     Values lose the spaces around them; the index is the line of the file.
+
+    Parameters
+    ----------
+    columns : names of the columns that must be there, none of whose values may be empty.
+    known : names of columns that may be there, once each.
     """
     if not file.is_file():
         raise FileNotFoundError(
@@ -212,7 +196,8 @@ def _csv(file: Path, columns: str, known: str = "") -> pd.DataFrame:
     return table
 
 
-def _integers(table: pd.DataFrame, column: str, file: Path, *, least: int = 0) -> pd.Series:
+def integers(table: pd.DataFrame, column: str, file: Path, *, least: int = 0) -> pd.Series:
+    """A column as whole numbers from ``least`` on; another value is refused with its line."""
     for line, value in table[column].items():
         if not re.fullmatch(r"[0-9]{1,9}", value) or int(value) < least:
             raise ValueError(
@@ -222,43 +207,10 @@ def _integers(table: pd.DataFrame, column: str, file: Path, *, least: int = 0) -
     return table[column].astype(int)
 
 
-def _below(folder: Path, names: Iterable[str], file: Path) -> list[str]:
+def below(folder: Path, names: Iterable[str], file: Path) -> list[str]:
     """The absolute paths of the files that a table names, none of which may lie outside its folder."""
     for name in names:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\0" in name:
             raise ValueError(f"{file} names {name!r}, which is no path below {folder}")
     return [str((folder / name).resolve()) for name in names]
-
-
-DATASETS = {
-    "demo": DataSet(
-        title="Toy sounds",
-        folders=(),
-        read=lambda folder: _read_toy(),
-        licence="made by this study, under its own licence",
-        citation="lib/data/toy.py",
-    ),
-    "esc10": DataSet(
-        title="ESC-10",
-        folders=("ESC-10", "ESC-50"),
-        read=_read_esc10,
-        licence="CC BY 3.0",
-        citation="K. J. Piczak, ESC: Dataset for Environmental Sound Classification, ACM Multimedia 2015",
-    ),
-    "esc50": DataSet(
-        title="ESC-50",
-        folders=("ESC-50",),
-        read=_read_esc50,
-        licence="CC BY-NC 3.0",
-        citation="K. J. Piczak, ESC: Dataset for Environmental Sound Classification, ACM Multimedia 2015",
-    ),
-    "urbansound8k": DataSet(
-        title="UrbanSound8K",
-        folders=("UrbanSound8K",),
-        read=_read_urbansound8k,
-        licence="CC BY-NC 3.0",
-        citation="J. Salamon, C. Jacoby, J. P. Bello, A Dataset and Taxonomy for Urban Sound Research, "
-        "ACM Multimedia 2014",
-    ),
-}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
 
 from lib.features import checks
-from lib.features.magnitude import magnitude
+from lib.features.image import Image
+from lib.features.magnitude import log_view, magnitude
+from lib.features.resize import Resize
 
 
 class STFT(nn.Module):
@@ -59,3 +63,33 @@ class STFT(nn.Module):
             return_complex=True,
         )
         return magnitude(frames).reshape(*waveform.shape[:-1], *frames.shape[1:])
+
+
+class STFTImage(Image):
+    """The logarithmic view of the STFT, resized to (bins, frames) in dB."""
+
+    def __init__(
+        self, rate: int, *, duration: float, bins: int, frames: int, floor: float, n_fft: int, hop: int
+    ) -> None:
+        super().__init__(rate, duration, frames)
+        checks.positive(bins=bins)
+        self.stft, self.floor = STFT(rate, n_fft=n_fft, hop=hop), floor
+        heard = len(self.stft.frequencies)
+        rows = (np.arange(bins) + 0.5) * heard / bins - 0.5
+        self.lower = Resize(heard, rows, dim=-2)
+        self.longer = Resize(self.stft.columns(self.samples), self.times * rate / hop, dim=-1)
+        self.frequencies = np.interp(rows, np.arange(heard), self.stft.frequencies)
+
+    @staticmethod
+    def arguments(settings: Any) -> dict[str, Any]:
+        """See `Image.arguments`."""
+        names = ("duration", "bins", "frames", "floor", "n_fft", "hop")
+        return {"rate": settings.stft_rate} | {name: getattr(settings, name) for name in names}
+
+    def forward(self, waveform: torch.Tensor) -> torch.Tensor:
+        """(n, bins, frames) in [0, 1]."""
+        self.check(waveform)
+        return self.longer(self.lower(log_view(self.stft(waveform), self.floor))).clamp_(0, 1)
+
+
+IMAGE = STFTImage

@@ -11,6 +11,8 @@ import scipy.sparse
 import torch
 
 from lib.features import checks
+from lib.features.image import Image
+from lib.features.resize import Resize
 
 RATE = 22050  # Hz, librosa's default, as the paper has it
 HOP = 512  # samples, librosa's default
@@ -132,3 +134,31 @@ def _chroma_map() -> np.ndarray:
     import librosa
 
     return librosa.filters.cq_to_chroma(OCTAVES * PER_OCTAVE, bins_per_octave=PER_OCTAVE, n_chroma=12)
+
+
+class TonnetzImage(Image):
+    """The six centroids of the tonnetz on the columns of the others, 0 at one half; computed on the CPU."""
+
+    steps = 254  # even, so that zero, one half of the image, is a step
+    share = 540 / 768  # the paper's 1568 × 540 above 1568 × 768
+    on_device = False
+    first = False
+
+    def __init__(self, *, duration: float, frames: int) -> None:
+        super().__init__(RATE, duration, frames)
+        self.frequencies = np.full(DIMENSIONS, np.nan)
+        self.along = Resize(self.samples // HOP + 1, self.times * RATE / HOP, dim=-1)
+
+    @staticmethod
+    def arguments(settings: Any) -> dict[str, Any]:
+        """See `Image.arguments`."""
+        return {"duration": settings.duration, "frames": settings.frames}
+
+    def forward(self, waveform: torch.Tensor) -> torch.Tensor:
+        """(n, 6, frames) in [0, 1]."""
+        self.check(waveform)
+        centroids = np.stack([tonnetz(clip) for clip in waveform.detach().cpu().numpy()])
+        return self.along((torch.from_numpy(centroids) + 1) / 2).to(waveform.device)
+
+
+IMAGE = TonnetzImage

@@ -20,7 +20,7 @@ import jupytext
 
 from lib import files, study
 from lib.grid import receipts, settings
-from lib.store import TONNETZ_SHARE
+from lib.store import heights
 
 CLIPS = {"demo": 400, "esc10": 400, "esc50": 2000, "urbansound8k": 8732}
 """Clips of a data set that has not been listened to yet, as published."""
@@ -94,8 +94,7 @@ class Planner:
     def size(self, dataset: str, representation: str) -> tuple[int, int]:
         """Rows and frames of an image."""
         features = self.settings(dataset, "02_features")
-        more = round(TONNETZ_SHARE * features["bins"]) if representation.endswith("tonnetz") else 0
-        return features["bins"] + more, features["frames"]
+        return sum(heights(representation, features["bins"]).values()), features["frames"]
 
     def network(self, cell: study.Cell) -> tuple[float, float]:
         """Of one image: operations of a forward pass, and values that all layers give."""

@@ -2,13 +2,11 @@
 
 An image is all that an attack on a representation changes; whether there is a sound with that image is
 another question. ``image`` is differentiable, waveforms (n, samples) to images (n, rows, frames) in [0, 1],
-such as `features.STFTImage`. Chapter 7 explains it.
+such as `lib.features.stft.STFTImage`. Chapter 7 explains it.
 """
 
 from collections.abc import Callable
 
-import numpy as np
-import soxr
 import torch
 
 Image = Callable[[torch.Tensor], torch.Tensor]
@@ -64,9 +62,3 @@ def resynthesise(
         before, slope_before = torch.where(astray, best, sound), torch.where(astray, best_slope, slope)
         sound = before - rate * slope_before
     return best * peak, least[:, 0].sqrt()
-
-
-def resample(waveform: np.ndarray, rate: int, wanted: int, samples: int) -> np.ndarray:
-    """A sound at another rate, cut or followed by zeros to ``samples``; float32."""
-    other = soxr.resample(waveform.astype(np.float32), rate, wanted, quality="HQ")[:samples]
-    return np.pad(other, (0, samples - len(other)))

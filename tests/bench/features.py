@@ -26,13 +26,20 @@ import pandas as pd
 import pywt
 import torch
 
-from lib import features, files, store
+from lib import files, store
 from lib.data import audio, readers
+from lib.features.image import append
+from lib.features.scalogram import Scalogram
+from lib.features.stft import STFT
+from lib.features.tonnetz import RATE, tonnetz
 
 DURATION, BINS, FRAMES = 5.0, 768, 1568
-SETTINGS = store.Settings(
-    BINS, FRAMES, DURATION, 44100, 2048, 512, 16000, 60.0, 2.0, 6 / (2 * np.pi), -100.0, (), "pitch"
-)  # fmt: skip
+SIZE = {"bins": BINS, "frames": FRAMES, "duration": DURATION, "floor": -100.0}
+WINDOWS = {"stft_rate": 44100, "n_fft": 2048, "hop": 512}
+WAVELETS = {"dwt_rate": 16000, "fmin": 60.0, "bandwidth": 2.0, "centre": 6 / (2 * np.pi)}
+SETTINGS = store.Settings(**SIZE, **WINDOWS, **WAVELETS, factors=(), how="pitch")
+PARTS = ("stft", "dwt", "tonnetz")
+REPRESENTATIONS = ("stft", "dwt", "stft_tonnetz", "dwt_tonnetz")
 REACH = {
     ("scalogram", "ssqueezepy"): 50,
     ("scalogram", "pywavelets"): 250,
@@ -53,7 +60,7 @@ def clips(count: int) -> pd.DataFrame:
 
 def peers() -> dict[tuple[str, str], Callable]:
     """What each peer does with waveforms at 44.1, 16 and 22.05 kHz."""
-    scalogram = features.Scalogram(SETTINGS.dwt_rate, bins=BINS, frames=FRAMES)
+    scalogram = Scalogram(SETTINGS.dwt_rate, bins=BINS, frames=FRAMES)
 
     def stft(at44, at16, at22):
         return np.abs(librosa.stft(at44, n_fft=2048, hop_length=512))
@@ -61,13 +68,13 @@ def peers() -> dict[tuple[str, str], Callable]:
     def cwt(at44, at16, at22):
         return np.abs(pywt.cwt(at16, scalogram.scales, "cmor2.0-0.9549", method="fft")[0])
 
-    def tonnetz(at44, at16, at22):
+    def of_librosa(at44, at16, at22):
         return librosa.feature.tonnetz(y=at22, sr=22050)
 
     found = {
         ("scalogram", "pywavelets"): cwt,
         ("stft", "librosa"): stft,
-        ("tonnetz", "librosa"): tonnetz,
+        ("tonnetz", "librosa"): of_librosa,
     }
     if importlib.util.find_spec("ssqueezepy"):
         import ssqueezepy
@@ -84,23 +91,21 @@ def peers() -> dict[tuple[str, str], Callable]:
 
 def ours() -> dict[str, Callable]:
     """What we do with the same waveforms; ``four`` are all images of the paper's size, in [0, 1]."""
-    scalogram = features.Scalogram(SETTINGS.dwt_rate, bins=BINS, frames=FRAMES)
-    stft = features.STFT(SETTINGS.stft_rate)
-    images = {base: SETTINGS.image(base) for base in store.BASES}
+    scalogram = Scalogram(SETTINGS.dwt_rate, bins=BINS, frames=FRAMES)
+    stft = STFT(SETTINGS.stft_rate)
+    images = {part: SETTINGS.image(part) for part in PARTS}
 
     def four(at44, at16, at22):
         heard = {"stft": at44, "dwt": at16, "tonnetz": at22}
-        made = {base: images[base](torch.from_numpy(heard[base])[None]) for base in images}
-        appended = [
-            features.append(made[base], made["tonnetz"], rows=round(store.TONNETZ_SHARE * BINS))
-            for base in ("stft", "dwt")
-        ]
+        made = {part: images[part](torch.from_numpy(heard[part])[None]) for part in images}
+        rows = store.heights("stft_tonnetz", BINS)["tonnetz"]
+        appended = [append(made[part], made["tonnetz"], rows=rows) for part in ("stft", "dwt")]
         return made["stft"], made["dwt"], *appended
 
     return {
         "scalogram": lambda at44, at16, at22: scalogram(torch.from_numpy(at16)),
         "stft": lambda at44, at16, at22: stft(torch.from_numpy(at44)),
-        "tonnetz": lambda at44, at16, at22: features.tonnetz(at22),
+        "tonnetz": lambda at44, at16, at22: tonnetz(at22),
         "four": four,
     }
 
@@ -122,7 +127,7 @@ def compare(frame: pd.DataFrame) -> list[dict]:
     The peers' four representations are their STFT, CWT and tonnetz, each once, without resize or append.
     """
     mine, their = ours(), peers()
-    rates = (SETTINGS.stft_rate, SETTINGS.dwt_rate, features.TONNETZ_RATE)
+    rates = (SETTINGS.stft_rate, SETTINGS.dwt_rate, RATE)
     sounds = [tuple(audio.waveform(row, rate, DURATION) for rate in rates) for _, row in frame.iterrows()]
     # One after the other over all clips, as in use: a peer's arrays of gigabytes cool the caches.
     us = {what: over(call, sounds) for what, call in mine.items()}
@@ -145,7 +150,7 @@ def errors(frame: pd.DataFrame) -> pd.Series:
     """Of each clip, the scalogram's largest difference to its definition in float64, as a share of the peak,
     over every 16th row and every 49th column.
     """
-    scalogram = features.Scalogram(SETTINGS.dwt_rate, bins=BINS, frames=FRAMES)
+    scalogram = Scalogram(SETTINGS.dwt_rate, bins=BINS, frames=FRAMES)
     found = []
     for row in frame.to_dict("records"):
         x = audio.waveform(row, SETTINGS.dwt_rate, DURATION)
@@ -166,9 +171,8 @@ def prepare(workers: int) -> dict:
     small = dataclasses.replace(SETTINGS, bins=64, frames=128, factors=(0.75, 0.9, 1.15, 1.5))
     with tempfile.TemporaryDirectory() as folder:
         begin, before = time.monotonic(), sum(os.times()[:4])
-        store.write(
-            folder, frame, "stft", small, waveform=audio.waveform, augment=audio.augment, workers=workers
-        )
+        ways = {"waveform": audio.waveform, "augment": audio.augment}
+        store.write(folder, frame, "stft", small, **ways, together=REPRESENTATIONS, workers=workers)
         taken = time.monotonic() - begin
     spent = sum(os.times()[:4]) - before
     print(f"ESC-10 × 5 at 64 × 128: {taken:.0f} s, {spent:.0f} s of CPU, {workers} workers")
@@ -199,10 +203,8 @@ def anonymous(count: int) -> None:
             yield step
 
     with tempfile.TemporaryDirectory() as folder:
-        store.write(
-            folder, frame, "dwt", small, waveform=_noise, augment=audio.augment,
-            workers=1, together=False, progress=watch,
-        )  # fmt: skip
+        ways = {"waveform": _noise, "augment": audio.augment}
+        store.write(folder, frame, "dwt", small, **ways, workers=1, progress=watch)
         images = store.open(folder, "dwt")
         for batch in watch(np.array_split(np.arange(count), -(-count // 32))):
             images[batch]
@@ -211,15 +213,8 @@ def anonymous(count: int) -> None:
 
 def memory() -> dict:
     """Peak anonymous memory for 2000 clips beside 100, each in a process of its own."""
-    few, many = (
-        float(
-            subprocess.run(
-                [sys.executable, "-m", "tests.bench.features", "--anonymous", str(count)],
-                capture_output=True, text=True, check=True,
-            ).stdout
-        )
-        for count in (100, 2000)
-    )  # fmt: skip
+    command = [sys.executable, "-m", "tests.bench.features", "--anonymous"]
+    few, many = (float(subprocess.check_output([*command, count], text=True)) for count in ("100", "2000"))
     return {"what": "memory", "peer": "100 clips", "ours": round(many, 1), "theirs": round(few, 1)} | {
         "ratio": round(few / many, 3),
         "unit": "MiB",
@@ -243,15 +238,15 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # of the peers
     frame = clips(settings.clips)
+    modules = {"torch": torch, "numpy": np, "librosa": librosa, "pywavelets": pywt}
     header = {
-        "versions": {name: module.__version__ for name, module in
-                     {"torch": torch, "numpy": np, "librosa": librosa, "pywavelets": pywt}.items()},
+        "versions": {name: module.__version__ for name, module in modules.items()},
         "python": platform.python_version(),
         "threads": 1,
         "clips": len(frame),
         "seconds_a_clip": DURATION,
         "size": [BINS, FRAMES],
-    }  # fmt: skip
+    }
     rows = compare(frame)
     error = errors(frame)
     rows.append(
