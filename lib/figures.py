@@ -5,13 +5,13 @@ by it. A chapter calls `use_style` once. The six colours of a family differ in l
 are told apart in grey and by colour-blind readers; markers and dashes repeat what colour says.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, hsv_to_rgb, to_hex
 from matplotlib.figure import Figure
@@ -33,22 +33,40 @@ _DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 
 _GOLDEN = 0.618  # of the wheel: hues that far apart stay apart however many there are
 
 
-def _further(place: int) -> str:
-    return to_hex(hsv_to_rgb((place * _GOLDEN % 1, 0.7, 0.55 + 0.3 * (place % 2))))
+def _colour(place: int, family: Sequence[str]) -> str:
+    """The colour at a place of a family; beyond its own ones, hues by golden sections, dark and light."""
+    if place < len(family):
+        return family[place]
+    hue = (place - len(family)) * _GOLDEN % 1
+    return to_hex(hsv_to_rgb((hue, 0.8, 0.45 if place % 2 else 0.8)))
 
 
-def _looks() -> tuple[dict[str, str], dict[str, str], dict[str, object]]:
+def _marker(place: int):
+    """The marker at a place: known shapes first, then stars with more and more points."""
+    return _MARKERS[place] if place < len(_MARKERS) else (place - len(_MARKERS) + 4, 1, 0)
+
+
+def _dash(place: int):
+    """The dash at a place: known ones first, then longer and longer strokes, each with a dot."""
+    return _DASHES[place] if place < len(_DASHES) else (0, (place + 3, 2, 1, 2))
+
+
+def _looks() -> tuple[dict[str, str], dict[str, object], dict[str, object]]:
     """Colour, marker and dash of every registered name, by its place in its family."""
     colours, markers, dashes = {names.WORST: "#CCCCCC"}, {names.WORST: ""}, {names.WORST: "-"}
-    families = {"attacks": names.ATTACKS, "controls": names.CONTROLS, "models": names.MODELS}
-    families |= {"representations": names.REPRESENTATIONS, "trainings": names.TRAININGS}
+    families = {
+        "attacks": names.ATTACKS,
+        "models": names.MODELS,
+        "representations": names.REPRESENTATIONS,
+        "trainings": names.TRAININGS,
+        "controls": names.CONTROLS,
+    }
     for family, members in families.items():
-        known = _COLOURS[family]
+        first = len(names.ATTACKS) if family == "controls" else 0  # controls are drawn among the attacks
         for place, key in enumerate(members):
-            shift = len(names.ATTACKS) if family == "controls" else 0
-            colours[key] = known[place] if place < len(known) else _further(place)
-            markers[key] = _MARKERS[(place + shift) % len(_MARKERS)]
-            dashes[key] = ("--", ":")[place % 2] if family == "controls" else _DASHES[place % len(_DASHES)]
+            colours[key] = _colour(place, _COLOURS[family])
+            markers[key] = _marker(place + first)
+            dashes[key] = _dash(place + first)
     return colours, markers, dashes
 
 
@@ -231,64 +249,65 @@ def _line_below(axes, lines: Sequence[str], size: float = 8) -> None:
 
 
 def fooling_curves(
-    norms: pd.DataFrame,
+    curves: pd.DataFrame,
+    budgets: float | Mapping[str, float],
     *,
-    budget: float | None = None,
     threshold: float = 0.9,
     title: str = "",
-    axes=None,
 ) -> Figure:
-    """Fooling rate against ‖δ‖₂, a staircase per attack, on a logarithmic axis to the largest norm.
+    """Fooling rate against ‖δ‖₂, one staircase per attack; of a grid one row per representation and one
+    column per training.
 
     Parameters
     ----------
-    norms : attack rows as chapter 4 leaves them (columns clip, attack, l2, fooled), or least norms,
-        clip × attack, ∞ where the attack failed. A column ``worst case`` is drawn as such.
-    budget : a vertical line, the paper's ‖ε‖₂ at this image size.
+    curves : columns attack, norm, rate: the rate at each norm, which holds until the next one. Of a grid also
+        representation and training, and low and high, the lowest and highest victim, drawn as a band. The
+        attack ``worst case`` is a wide pale line behind the others, without a band.
+    budgets : where a line is drawn, the paper's ‖ε‖₂ at this image size; of a grid by representation.
     threshold : a horizontal line, the rate that attacks are given budget to pass.
-    axes : where to draw instead of on a figure of its own.
     """
-    norms = _norms(norms)
-    figure = None
-    if axes is None:
-        figure, grid = _canvas(figsize=(5.6, 3.4))
-        axes = grid[0, 0]
-    finite = norms.replace(np.inf, np.nan)
-    positive = finite.where(finite > 0).to_numpy()
-    positive = positive[np.isfinite(positive)]
-    low, high = (positive.min() / 2, positive.max() * 1.5) if len(positive) else (0.01, 10.0)
-    if budget:
-        low, high = min(low, budget / 2), max(high, budget * 2)
-    for attack in names.in_order(norms.columns):
-        found = np.sort(norms[attack].dropna().to_numpy())
-        if not len(found):
-            continue
-        rate = np.arange(1, len(found) + 1) / len(found)
-        reached = np.isfinite(found)
-        x = np.concatenate([[low], np.maximum(found[reached], low), [high]])
-        y = np.concatenate([[0], rate[reached], [rate[reached].max(initial=0)]])
-        axes.step(x, y, where="post", label=attack, markevery=max(1, len(x) // 6), **_stroke(attack))
-    axes.axhline(threshold, color="#888888", linewidth=0.8, linestyle=":")
-    if budget:
-        _mark_budget(axes, budget)
-    axes.set_xscale("log")
-    axes.set_xlim(low, high)
-    axes.set_ylim(-0.01, 1.03)
-    axes.set_xlabel(r"$\|\delta\|_2$ of the perturbation")
-    axes.set_ylabel("fooling rate of clips named rightly")
-    axes.set_title(title, pad=14 if budget else 6)
-    if figure:
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
-    return figure
+    alone = "representation" not in curves
+    drawn = curves.assign(representation="", training="") if alone else curves
+    budgets = {"": budgets} if alone else budgets
+    rows, columns = names.in_order(drawn["representation"]), names.in_order(drawn["training"])
+    size = {"height": 3.4, "aspect": 1.6} if alone else {"height": 2.0, "aspect": 1.55}
+    grid = _facets(drawn, row="representation", col="training", row_order=rows, col_order=columns, **size)
+    reached = [*drawn.loc[drawn["norm"] > 0, "norm"].dropna(), *budgets.values()]
+    for (i, j, _), panel in grid.facet_data():
+        axes = grid.axes[i, j]
+        for k, attack in enumerate(names.in_order(panel["attack"])):
+            _staircase(axes, panel[panel["attack"] == attack], attack, max(reached) * 2, k)
+        axes.axhline(threshold, color="#888888", linewidth=0.8, linestyle=":")
+        _mark_budget(axes, budgets[rows[i]])
+        axes.set_title(names.label(columns[j]) if i == 0 else "", pad=14)
+        name = "" if alone else f"{names.label(rows[i])}\n"
+        axes.set_ylabel(f"{name}fooling rate" if j == 0 else "")
+        axes.set_xlabel(r"$\|\delta\|_2$ of the perturbation" if i == len(rows) - 1 else "")
+    grid.set(xscale="log", xlim=(min(reached) / 2, max(reached) * 2), ylim=(-0.02, 1.03))
+    return _finished(grid.figure, title)
 
 
-def _stroke(attack: str) -> dict:
-    """How an attack's curve is drawn; the worst case wide and pale behind the others, which it follows."""
-    width, depth = (5.0, 1.5) if attack == names.WORST else (1.4, 2)
-    return {
-        "color": COLOURS.get(attack), "linestyle": DASHES.get(attack, "-"), "marker": MARKERS.get(attack),
-        "linewidth": width, "zorder": depth,
-    }  # fmt: skip
+def _staircase(axes, line: pd.DataFrame, attack: str, end: float, place: int) -> None:
+    """One curve and, where several victims are behind it, the band from the lowest to the highest."""
+    line = line.dropna(subset="norm")
+    last = line["rate"].iloc[-1] if len(line) else 0.0
+    norm, rate = [0.0, *line["norm"], end], [0.0, *line["rate"], last]
+    wide = attack == names.WORST
+    axes.step(
+        np.maximum(norm, 1e-12),
+        rate,
+        where="post",
+        label=names.label(attack),
+        markevery=(0.04 * place, 0.3),
+        color=COLOURS.get(attack),
+        linestyle=DASHES.get(attack, "-"),
+        marker=MARKERS.get(attack),
+        linewidth=5.0 if wide else 1.4,
+        zorder=1.5 if wide else 2,
+    )
+    if not wide and "low" in line and (line["high"] > line["low"]).any():
+        band = {"step": "post", "color": COLOURS.get(attack), "alpha": 0.1, "linewidth": 0}
+        axes.fill_between(line["norm"], line["low"], line["high"], **band)
 
 
 def _mark_budget(axes, budget: float) -> None:
@@ -297,12 +316,25 @@ def _mark_budget(axes, budget: float) -> None:
     axes.text(budget, 1.035, f"ε = {budget:.3g}", ha="center", va="bottom", color="#555555", fontsize=7)
 
 
-def _norms(rows: pd.DataFrame) -> pd.DataFrame:
-    """Least norms, clip × attack, of rows; what is that already goes through."""
-    if not {"attack", "l2", "fooled"} <= set(rows.columns):
-        return rows.astype(float)
-    found = rows["l2"].astype(float).where(rows["fooled"].astype(bool), np.inf)
-    return found.groupby([rows["clip"], rows["attack"]]).min().unstack("attack")
+def _facets(frame: pd.DataFrame, **how) -> seaborn.FacetGrid:
+    """A grid of panels; seaborn lays it out in its own way first, `_finished` in ours."""
+    with plt.rc_context({"figure.constrained_layout.use": False}):
+        return seaborn.FacetGrid(frame, **how)
+
+
+def _finished(figure: Figure, title: str = "", legend: bool = True) -> Figure:
+    """Lay out a figure of seaborn's as all others, with one legend for all its panels, unknown to pyplot."""
+    plt.close(figure)
+    figure.set_layout_engine("constrained")
+    figure.suptitle(title, fontsize=9)
+    handles = {}
+    for axes in figure.axes:
+        handles |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+        if axes.get_legend():
+            axes.get_legend().remove()
+    if legend and handles:
+        figure.legend(handles.values(), handles.keys(), loc="outside right center")
+    return figure
 
 
 def history(frame: pd.DataFrame, *, x: str = "epoch", title: str = "") -> Figure:
@@ -311,54 +343,61 @@ def history(frame: pd.DataFrame, *, x: str = "epoch", title: str = "") -> Figure
     Every numeric column whose name has ``loss`` goes left, with ``accuracy`` right; columns of other names
     are not drawn.
     """
-    losses = [name for name in frame if "loss" in name]
-    shares = [name for name in frame if "accuracy" in name]
     figure, grid = _canvas(1, 2, figsize=(7.4, 2.7))
-    steps = frame[x] if x in frame else np.arange(1, len(frame) + 1)
-    for axes, columns, unit in ((grid[0, 0], losses, "loss [nat]"), (grid[0, 1], shares, "accuracy")):
-        for i, name in enumerate(columns):
-            axes.plot(
-                steps,
-                frame[name],
-                label=name.replace("_", " "),
-                color=("#004488", "#BB5566", "#DDAA33", "#222222")[i % 4],
-                linestyle=_DASHES[i % len(_DASHES)],
-                marker=_MARKERS[i % len(_MARKERS)],
-            )
+    for axes, what, unit in zip(grid[0], ("loss", "accuracy"), ("loss [nat]", "accuracy"), strict=True):
+        columns = [name for name in frame if what in name]
         axes.set_xlabel(x)
         axes.set_ylabel(unit)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        if columns:
-            axes.legend()
+        if not columns:
+            continue
+        curves = frame[columns].set_axis(frame[x] if x in frame else np.arange(1, len(frame) + 1))
+        seaborn.lineplot(
+            curves.rename(columns=lambda name: name.replace("_", " ")),
+            palette=["#004488", "#BB5566", "#DDAA33", "#222222"][: len(columns)],
+            markers=list(_MARKERS[: len(columns)]),
+            dashes=["", (5, 1.5), (1, 1), (5, 1, 1, 1)][: len(columns)],
+            markeredgewidth=0,
+            ax=axes,
+        )
     grid[0, 1].set_ylim(0, 1.02)
     figure.suptitle(title, fontsize=9)
     return figure
 
 
 def distributions(frame: pd.DataFrame, units: Mapping[str, str], *, title: str = "") -> Figure:
-    """How each column is distributed over the classes: a box from quartile to quartile, whiskers to the ends.
+    """How each column is distributed over the classes: a pale dot per clip, the median and the quartiles.
 
     Parameters
     ----------
     frame : with ``name``, the class, and the columns of ``units``.
-    units : column to what stands at its axis, with the unit.
+    units : column to what is written at its axis, with the unit.
     """
     classes = sorted(frame["name"].unique())
-    figure, grid = _canvas(columns=len(units), figsize=(2.4 * len(units) + 1.2, 0.9 + 0.17 * len(classes)))
+    figure, grid = _canvas(
+        columns=len(units), figsize=(2.4 * len(units) + 1.2, 0.9 + 0.17 * len(classes)), sharey=True
+    )
+    named = frame.assign(name=frame["name"].map({name: _short(name) for name in classes}))
+    where = {"y": "name", "order": [_short(name) for name in classes]}
     for axes, (column, text) in zip(grid[0], units.items(), strict=True):
-        values = [frame.loc[frame["name"] == name, column] for name in classes]
-        axes.boxplot(
-            values, orientation="horizontal", whis=(0, 100), widths=0.6, medianprops={"color": "black"}
+        dots = {"jitter": False, "color": "#6699CC", "alpha": 0.25, "size": 4}
+        seaborn.stripplot(named, x=column, **where, **dots, ax=axes)
+        middle = {"linestyle": "none", "marker": "|", "color": "#222222", "err_kws": {"linewidth": 1}}
+        seaborn.pointplot(
+            named, x=column, **where, **middle, estimator="median", errorbar=("pi", 50), ax=axes
         )
-        axes.set_xlabel(text)
-        axes.set_yticks(range(1, len(classes) + 1), classes if axes is grid[0, 0] else [""] * len(classes))
-        axes.invert_yaxis()
+        axes.set(xlabel=text, ylabel="")
     figure.suptitle(title, fontsize=9)
     return figure
 
 
+MOST_CLASSES = 50  # of a confusion matrix that is drawn whole
+
+
 def confusion(label_, predicted, names: Sequence[str], *, title: str = "") -> Figure:
-    """How often each class is named as each, in clips; the diagonal is right.
+    """How often clips of each class are classified as each class; the diagonal is correct.
+
+    Of more than `MOST_CLASSES` classes those that are confused most often are drawn, and the title says so.
 
     Parameters
     ----------
@@ -368,30 +407,52 @@ def confusion(label_, predicted, names: Sequence[str], *, title: str = "") -> Fi
     counts = np.zeros((len(names), len(names)), dtype=int)
     np.add.at(counts, (np.asarray(label_), np.asarray(predicted)), 1)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = 1.8 + 0.3 * len(names)
+    wrong = counts * (1 - np.eye(len(names), dtype=int))
+    drawn = np.sort(np.argsort(-(wrong + wrong.T).sum(axis=1), kind="stable")[:MOST_CLASSES])
+    if len(drawn) < len(names):
+        part = f"the {len(drawn)} most confused of {len(names)} classes"
+        title = f"{title}: {part}" if title else part
+    side = 1.8 + 0.3 * len(drawn)
     figure, grid = _canvas(figsize=(side + 0.8, side))
-    axes = grid[0, 0]
-    shown = axes.imshow(share, cmap="Greys", vmin=0, vmax=1)
-    if len(names) <= 20:
-        for i, j in zip(*np.nonzero(counts), strict=True):
-            axes.text(
-                j,
-                i,
-                counts[i, j],
-                ha="center",
-                va="center",
-                fontsize=7,
-                color="white" if share[i, j] > 0.5 else "black",
-            )
-    small = 8 if len(names) <= 20 else 5
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=small)
-    axes.set_yticks(range(len(names)), names, fontsize=small)
-    axes.set_xlabel("named as")
-    axes.set_ylabel("is")
-    axes.set_title(title)
-    axes.grid(False)
-    figure.colorbar(shown, ax=axes, shrink=0.7, label="share of the class")
+    few = len(drawn) <= 20
+    cells = np.ix_(drawn, drawn)
+    seaborn.heatmap(
+        pd.DataFrame(share[cells], *[[_short(names[i]) for i in drawn]] * 2),
+        annot=np.where(counts[cells] > 0, counts[cells].astype(str), "") if few else None,
+        fmt="",
+        annot_kws={"fontsize": 7},
+        xticklabels=True,
+        yticklabels=True,
+        **_GREYS | {"cbar_kws": {"shrink": 0.7, "label": "share of the class"}},
+        ax=grid[0, 0],
+    )
+    _dress_matrix(grid[0, 0], "classified as", "class", title, 8 if few else 5, 90)
     return figure
+
+
+_GREYS = {"cmap": "Greys", "vmin": 0, "vmax": 1, "square": False}
+LONGEST = 28  # letters of a name at an axis
+
+
+def _short(name: str) -> str:
+    """A name as it is written at an axis: one line, no formula, cut where it is long."""
+    text = " ".join(str(name).split()).replace("$", r"\$")
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
+def _dress_matrix(axes, x: str, y: str, title: str, size: float, rotation: int) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.set_title(title)
+    axes.tick_params(labelsize=size, length=2)
+    axes.set_xticks(
+        axes.get_xticks(),
+        axes.get_xticklabels(),
+        rotation=rotation,
+        ha="center" if rotation == 90 else "right",
+    )
+    axes.set_yticks(axes.get_yticks(), axes.get_yticklabels(), rotation=0)
+    axes.grid(False)
 
 
 # ----------------------------------------------------------------------------------------------- export
@@ -437,62 +498,7 @@ def write_csv(frame: pd.DataFrame, path: Path) -> Path:
     return path
 
 
-def digest(path: str | Path) -> str:
-    """The first 12 hex digits of a file's SHA-256, to compare two exports."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
-
-
 # --------------------------------------------------------------------------------- pictures of the grid
-
-
-def fooling_grid(curves: pd.DataFrame, budgets: Mapping[str, float], *, threshold: float = 0.9) -> Figure:
-    """Fooling curves of a grid: a row a representation, a column a training, a staircase an attack.
-
-    Parameters
-    ----------
-    curves : columns representation, training, attack, norm, rate, low, high: the mean over victims at each
-        norm, which holds until the next one, and the lowest and highest victim, drawn as a band where there
-        are several. The attack ``worst case`` is a wide pale line behind the others, without a band.
-    budgets : representation to the ℓ2 norm at which a line stands, the paper's ‖ε‖₂ at this size.
-    threshold : a horizontal line, the rate that attacks are given budget to pass.
-    """
-    rows = names.in_order(curves["representation"])
-    columns = names.in_order(curves["training"])
-    figure, grid = _canvas(
-        len(rows), len(columns), figsize=(3.1 * len(columns) + 1.6, 1.9 * len(rows) + 0.5),
-        sharex=True, sharey=True,
-    )  # fmt: skip
-    for i, representation in enumerate(rows):
-        for j, training in enumerate(columns):
-            axes = grid[i, j]
-            mine = curves.query("representation == @representation and training == @training")
-            for k, attack in enumerate(names.in_order(mine["attack"])):
-                line = mine[mine["attack"] == attack]
-                axes.plot(
-                    line["norm"], line["rate"], label=attack, drawstyle="steps-post",
-                    markevery=(0.04 * k, 0.3), **_stroke(attack),
-                )  # fmt: skip
-                if attack != names.WORST and (line["high"] > line["low"]).any():
-                    axes.fill_between(
-                        line["norm"], line["low"], line["high"], step="post",
-                        color=COLOURS.get(attack), alpha=0.1, linewidth=0,
-                    )  # fmt: skip
-            axes.axhline(threshold, color="#888888", linewidth=0.8, linestyle=":")
-            _mark_budget(axes, budgets[representation])
-            axes.set_xscale("log")
-            axes.set_ylim(-0.02, 1.03)
-            if i == 0:
-                axes.set_title(names.label(training), pad=14)
-            if j == 0:
-                axes.set_ylabel(f"{names.label(representation)}\nfooling rate")
-            if i == len(rows) - 1:
-                axes.set_xlabel(r"$\|\delta\|_2$")
-    handles = {
-        text: line for axes in grid.flat for line, text in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    drawn = names.in_order(handles)
-    figure.legend([handles[name] for name in drawn], drawn, loc="outside right center")
-    return figure
 
 
 def trade_off(frame: pd.DataFrame, *, title: str = "") -> Figure:
@@ -704,22 +710,19 @@ def matrix(frame: pd.DataFrame, *, unit: str, title: str = "", x: str = "", y: s
     """
     values = frame.to_numpy(dtype=float)
     figure, grid = _canvas(figsize=(2.6 + 0.55 * values.shape[1], 1.6 + 0.36 * values.shape[0]))
-    axes = grid[0, 0]
-    shown = axes.imshow(np.ma.masked_invalid(values), cmap="Greys", vmin=0, vmax=1)
-    for (i, j), value in np.ndenumerate(values):
-        axes.text(
-            j, i, f"{value:.2f}" if np.isfinite(value) else "–", ha="center", va="center", fontsize=7,
-            color="white" if value > 0.5 else "black",
-        )  # fmt: skip
-    axes.set_xticks(
-        range(values.shape[1]), [names.label(name) for name in frame.columns], rotation=45, ha="right"
+    named = [[names.label(name) for name in axis] for axis in (frame.index, frame.columns)]
+    written = np.vectorize(lambda value: f"{value:.2f}", otypes=[object])(values)
+    seaborn.heatmap(
+        pd.DataFrame(values, *named),
+        annot=written,
+        fmt="",
+        annot_kws={"fontsize": 7},
+        **_GREYS | {"cbar_kws": {"shrink": 0.8, "label": unit}},
+        ax=grid[0, 0],
     )
-    axes.set_yticks(range(values.shape[0]), [names.label(name) for name in frame.index])
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.set_title(title)
-    axes.grid(False)
-    figure.colorbar(shown, ax=axes, shrink=0.8, label=unit)
+    for i, j in np.argwhere(np.isnan(values)):
+        grid[0, 0].text(j + 0.5, i + 0.5, "–", ha="center", va="center", fontsize=7)
+    _dress_matrix(grid[0, 0], x, y, title, 8, 45)
     return figure
 
 

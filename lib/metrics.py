@@ -1,8 +1,8 @@
 """What is measured: accuracy, fooling rate, its area, least norms, the perturbation ratio, intervals.
 
-Everything here takes arrays or the rows that chapter 4 leaves (a row a clip × attack: ``clip``, ``attack``,
-``label``, ``after``, ``fooled``, ``l2``, …) and returns arrays or frames. Only clips that a victim names
-rightly are attacked, so the rows' clips are the denominator of every rate. Chapter 6 explains the measures.
+Everything here takes arrays or the rows that chapter 4 writes (one row per clip and attack: ``clip``,
+``attack``, ``label``, ``after``, ``fooled``, ``l2``, …) and returns arrays or frames. `lib.analysis` maps
+these measures over folds and cells; chapter 6 explains them.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,32 +17,12 @@ THRESHOLD = 0.9  # the fooling rate that an attack is given budget to pass (sect
 
 
 class Estimate(NamedTuple):
-    """A number with its 95 % interval and what the interval is over; NaN where it cannot be told."""
+    """A number with its 95 % interval and what the interval is over; NaN where it is unknown."""
 
     value: float
     low: float
     high: float
     over: str
-
-    def __sub__(self, number: float) -> "Estimate":
-        """The difference from a number that has no interval of its own (the paper's)."""
-        return Estimate(self.value - number, self.low - number, self.high - number, self.over)
-
-
-def accuracy(predicted, label) -> float:
-    """Share of clips that are named rightly, in [0, 1]; NaN for no clips.
-
-    Parameters
-    ----------
-    predicted : classes, shape (n,), or logits, shape (n, classes).
-    label : the true classes, shape (n,).
-    """
-    predicted, label = np.asarray(predicted), np.asarray(label)
-    if predicted.ndim == 2:
-        predicted = predicted.argmax(axis=1)
-    if predicted.shape != label.shape:
-        raise ValueError(f"{len(predicted)} predictions for {len(label)} labels")
-    return float((predicted == label).mean()) if len(label) else float("nan")
 
 
 def scaled_budget(budget: float, size: tuple[int, int]) -> float:
@@ -62,29 +42,52 @@ def scaled_budget(budget: float, size: tuple[int, int]) -> float:
     return float(budget * np.sqrt(bins * frames / (PAPER_SIZE[0] * PAPER_SIZE[1])))
 
 
-def least_norms(rows: pd.DataFrame, *, norm: str = "l2", success: str = "fooled") -> pd.DataFrame:
-    """Each clip's least fooling norm, clip × attack: ∞ where the attack failed, NaN where it was not run.
+def least_norms(
+    rows: pd.DataFrame, *, by: Sequence[str] = ("attack",), norm: str = "l2", success: str = "fooled"
+) -> pd.DataFrame:
+    """Each clip's least fooling norm, clip × ``by``: ∞ where the attack failed, NaN where it was not run.
 
     Parameters
     ----------
-    rows : a row a clip × attack; several rows a pair (rungs of a ladder) give the least.
+    rows : one row per clip and attack; several rows of a pair (rungs of a ladder) give the least.
+    by : the columns that tell attacks, or victims and attacks, apart; the last one is the attack.
     norm : which column measures the perturbation.
     success : which column says that the attack succeeded: ``fooled``, the attack's own criterion, or
-        ``any``, that the victim names any wrong class.
+        ``any``, that the victim gives any wrong class.
     """
-    succeeded = rows["after"] != rows["label"] if success == "any" else rows[success].astype(bool)
-    found = rows[norm].astype(float).where(succeeded, np.inf)
-    norms = found.groupby([rows["clip"], rows["attack"]], sort=True).min().unstack("attack")
-    return norms.reindex(columns=list(dict.fromkeys(rows["attack"])))
+    held = rows["after"] != rows["label"] if success == "any" else rows[success].astype(bool)
+    found = rows[norm].astype(float).where(held, np.inf)
+    return found.groupby([rows["clip"], *(rows[name] for name in by)]).min().unstack(list(by))
 
 
 def worst_case(norms: pd.DataFrame) -> pd.Series:
     """The least norm of any attack, clip by clip: what an adversary who tries all of them needs."""
-    return norms.min(axis=1).rename("worst case")
+    return norms.min(axis=1)
+
+
+def within(norms: pd.DataFrame, limit: float | Sequence[float]) -> pd.DataFrame:
+    """1 where a clip was fooled by at most ``limit`` (one for all columns, or one each), else 0 or NaN."""
+    return (norms <= limit).astype(float).where(norms.notna())
+
+
+def ever(norms: pd.DataFrame) -> pd.DataFrame:
+    """1 where a clip was fooled by whatever perturbation, 0 where it was not, NaN where nothing was run."""
+    return np.isfinite(norms).astype(float).where(norms.notna())
+
+
+def shortfall(norms: pd.DataFrame, limit: float | Sequence[float]) -> pd.DataFrame:
+    """max(0, 1 − d/ε) of every least norm d: a clip's share of the area under the fooling curve on [0, ε].
+
+    The fooling rate at b is the share of d ≤ b, and ∫₀^ε 1[d ≤ b] db / ε = max(0, 1 − d/ε); d = ∞ where
+    the attack failed. Mean 0: nobody is fooled within ε; mean 1: everybody, by a perturbation of nothing.
+    """
+    if not np.min(limit) > 0:
+        raise ValueError(f"a budget is positive, not {limit}")
+    return (1 - norms / limit).clip(lower=0)
 
 
 def rate_within(norms: pd.DataFrame, budgets: Sequence[float]) -> pd.DataFrame:
-    """Fooling rate of each column of ``norms`` within each budget, attack × budget, in [0, 1].
+    """Fooling rate of each column of ``norms`` within each budget, column × budget, in [0, 1].
 
     NaN for an attack that was run on no clip.
     """
@@ -93,33 +96,25 @@ def rate_within(norms: pd.DataFrame, budgets: Sequence[float]) -> pd.DataFrame:
         found = np.sort(norms[attack].dropna())
         with np.errstate(invalid="ignore"):
             rates[attack] = np.searchsorted(found, budgets, side="right") / np.float64(len(found))
-    return pd.DataFrame.from_dict(rates, orient="index", columns=list(budgets), dtype=float).rename_axis(
-        "attack"
-    )
+    return pd.DataFrame.from_dict(rates, orient="index", columns=list(budgets), dtype=float)
 
 
-def fooling_rate(rows: pd.DataFrame, budgets: Sequence[float], **how) -> pd.DataFrame:
-    """Share of attacked clips fooled by a perturbation of at most each budget, attack × budget.
+def stairs(norms: pd.DataFrame) -> pd.DataFrame:
+    """The fooling curve of each column of ``norms`` as the corners of its staircase.
 
-    ``how`` is handed to `least_norms`.
+    Returns
+    -------
+    Columns attack, norm and rate: the fooling rate from this norm to the next one. An attack that fooled
+    nobody has one row, of norm NaN and rate 0.
     """
-    return rate_within(least_norms(rows, **how), budgets)
-
-
-def shortfall(norms: pd.DataFrame, budget: float) -> pd.DataFrame:
-    """max(0, 1 − d/ε) of every least norm: a clip's share of the area under the fooling curve."""
-    if not budget > 0:
-        raise ValueError(f"a budget is positive, not {budget}")
-    return (1 - norms / budget).clip(lower=0)
-
-
-def auc(rows: pd.DataFrame, budget: float, **how) -> pd.Series:
-    """Area under fooling rate against ‖δ‖₂ on [0, ε], over ε: mean of max(0, 1 − d/ε), by attack.
-
-    The fooling rate at b is the share of d ≤ b, and ∫₀^ε 1[d ≤ b] db / ε = max(0, 1 − d/ε); d = ∞ where
-    the attack failed. 0: nobody is fooled within ε; 1: everybody, by a perturbation of nothing.
-    """
-    return shortfall(least_norms(rows, **how), budget).mean()
+    found = []
+    for attack in norms:
+        known = np.sort(norms[attack].dropna())
+        reached = known[np.isfinite(known)]
+        if len(known) and not len(reached):
+            found.append((attack, np.nan, 0.0))
+        found += [(attack, norm, (i + 1) / len(known)) for i, norm in enumerate(reached)]
+    return pd.DataFrame(found, columns=["attack", "norm", "rate"])
 
 
 def censored(norms: pd.DataFrame, at: pd.Series) -> pd.DataFrame:
@@ -139,14 +134,9 @@ def censoring_norms(
     highest = pd.concat([original, robust]).replace(np.inf, np.nan).max()
     found = []
     for norms in (original, robust):
-        passed = succeeded(norms) > threshold
+        passed = ever(norms).mean() > threshold
         found.append(norms.replace(np.inf, np.nan).max().where(passed, highest))
     return found[0], found[1]
-
-
-def succeeded(norms: pd.DataFrame) -> pd.Series:
-    """Fooling rate without a limit on the budget, by attack."""
-    return np.isfinite(norms).astype(float).where(norms.notna()).mean()
 
 
 def perturbation_ratio(
@@ -180,7 +170,7 @@ def perturbation_ratio(
     mean_o, mean_a = censored(original, at[0]).mean(), censored(robust, at[1]).mean()
     passing = [norms.quantile(threshold, interpolation="higher") for norms in (original, robust)]
     tau = np.minimum(np.maximum(*passing), np.maximum(*at))
-    rate_o, rate_a = succeeded(original), succeeded(robust)
+    rate_o, rate_a = ever(original).mean(), ever(robust).mean()
     bounds = {(False, False): "=", (False, True): "≥", (True, False): "≤", (True, True): "?"}
     with np.errstate(divide="ignore", invalid="ignore"):
         return pd.DataFrame(

@@ -18,10 +18,12 @@ MEASURES = {
     "epsilon_ratio": "Table III, ε_r, mean perturbation of the robust over the original model",
 }
 DATASETS = ("esc50", "urbansound8k")
+REPRESENTATIONS = ("stft", "dwt", "stft_tonnetz", "dwt_tonnetz")
+MODELS = ("googlenet", "alexnet", "resnet18", "resnet34", "resnet56", "vgg16")
+ATTACKS = ("BIM-a", "BIM-b", "JSMA", "DeepFool", "CWA", "PIA")  # that its averages are over
+DEFENCE = "adversarial"  # FGSM, section V
 BUDGET = 3.0  # ‖ε‖₂ of Table II, at 1568 × 768
 PARAMETERS_ABOVE = {"vgg16": 11.3, "resnet34": 14.26}  # %, ResNet-56 over these, as section VIII has it
-RATIO_SHARE = 0.5  # of experiments in which section VIII sees ResNet-56 as the most robust
-THRESHOLD = 0.9  # fooling rate, "AUC > 0.9", of section VI
 
 
 def tables() -> pd.DataFrame:

@@ -8,7 +8,6 @@ bytes.
 
 import argparse
 import dataclasses
-import functools
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,9 +16,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib import figures, files, metrics, names
-from lib.analysis import claims, published, results, tables
-from lib.analysis.results import POINT, Results
+from lib import figures, files, names
+from lib.analysis import claims, results, tables
+from lib.analysis.printing import bounded, interval, latex, markdown, number, table
+from lib.analysis.results import POINT
+from lib.analysis.tables import COUNTS, VICTIM, Analysis
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,97 +41,25 @@ class Part:
     figure: Figure | None = None
 
 
-# ------------------------------------------------------------------------------------------------ printing
-
-
-def markdown(frame: pd.DataFrame) -> str:
-    """A frame of texts as a Markdown table, its index first; line breaks stay within a cell."""
-    lines = _texts(frame)
-    lines.insert(1, ["---"] * len(lines[0]))
-    return (
-        "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-        + "\n"
-    )
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
-    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}", "−": "$-$",
-    "ε": r"$\varepsilon$", "δ": r"$\delta$", "‖": r"$\|$", "₂": "$_2$", "≥": r"$\geq$", "≤": r"$\leq$",
-    "×": r"$\times$", "±": r"$\pm$", "∞": r"$\infty$", "→": r"$\to$", "<": "$<$", ">": "$>$", "–": "--",
-    "…": r"\dots{}", "√": r"$\surd$",
-}  # fmt: skip
-
-
-def latex(frame: pd.DataFrame, caption: str, name: str) -> str:
-    """A frame of texts as a LaTeX table with booktabs' rules, its index first."""
-
-    def escape(text: str) -> str:
-        mathematics = text.replace("ε_r", "\0")
-        whole = "".join(_LATEX.get(letter, letter) for letter in mathematics).replace(
-            "\0", r"$\varepsilon_r$"
-        )
-        return whole.replace("$$", "")  # two formulas that touch are one
-
-    head, *body = [[escape(cell) for cell in line] for line in _texts(frame)]
-    lines = [r"\begin{table}", r"\centering", rf"\caption{{{escape(caption)}}}", rf"\label{{tab:{name}}}"]
-    lines += [rf"\begin{{tabular}}{{{'l' * len(head)}}}", r"\toprule", " & ".join(head) + r" \\", r"\midrule"]
-    lines += [" & ".join(line) + r" \\" for line in body]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
-
-
-def _texts(frame: pd.DataFrame) -> list[list[str]]:
-    head = [*(str(name or "") for name in frame.index.names), *map(str, frame.columns)]
-    index = [line if isinstance(line, tuple) else (line,) for line in frame.index]
-    body = [[*map(str, left), *map(str, right)] for left, right in zip(index, frame.to_numpy(), strict=True)]
-    return [head, *body]
-
-
-def number(value: float, digits: int = 1, sign: bool = False) -> str:
-    """A number as it is printed: "–" where there is none, a true minus sign."""
-    if value is None or np.isnan(value):
-        return "–"
-    if np.isinf(value):
-        return "∞" if value > 0 else "−∞"
-    text = f"{value:{'+' if sign else ''}.{digits}f}"
-    return text.replace("-", "−")
-
-
-def _interval(row: Mapping, digits: int, sign: bool = False) -> str:
-    if np.isnan(row["value"]):
-        return "–"
-    text = number(row["value"], digits, sign)
-    if np.isnan(row["low"]):
-        return text
-    count, _, what = row.get("over", "").partition(" ")
-    if what == "clips" and int(count) < claims.FEWEST:  # a bootstrap of so few knows nothing
-        return f"{text} (n = {count})"
-    return f"{text} [{number(row['low'], digits, sign)}, {number(row['high'], digits, sign)}]"
-
-
-def _bounded(bound: str, text: str) -> str:
-    """A ratio with the side on which censored clips leave it open: before it, or ? after it."""
-    return text if text == "–" else {"=": text, "?": f"{text} ?"}.get(bound, f"{bound} {text}")
-
-
 def _beside(frame: pd.DataFrame, digits: int = 1, mark: str = "") -> pd.DataFrame:
     """Representation × model: ours with its interval, the paper's and the difference where there is one."""
-    lines: dict[tuple[str, str], dict[str, str]] = {}
-    for row in frame.to_dict("records"):
-        name = names.label(row["model"])
-        base = names.label(row["representation"])
-        lines.setdefault((base, "here"), {})[name] = _bounded(row.get(mark, "="), _interval(row, digits))
-        if np.isfinite(row["paper"]):
-            lines.setdefault((base, "paper"), {})[name] = number(row["paper"], digits)
-            lines.setdefault((base, "difference"), {})[name] = number(row["difference"], digits, sign=True)
     models = [names.label(name) for name in names.in_order(frame["model"])]
-    order = [names.label(name) for name in names.in_order(frame["representation"])]
-    keys = [
-        (base, what) for base in order for what in ("here", "paper", "difference") if (base, what) in lines
-    ]
-    shown = pd.DataFrame([[lines[key].get(model, "–") for model in models] for key in keys], columns=models)
-    index = pd.MultiIndex.from_tuples(keys or [], names=["representation", ""])
-    return shown.set_index(index) if keys else shown
+    order = names.in_order(frame["representation"])
+    cells = []
+    for row in sorted(frame.to_dict("records"), key=lambda row: order.index(row["representation"])):
+        base, model = names.label(row["representation"]), names.label(row["model"])
+        cells.append(((base, "here"), model, bounded(row.get(mark, "="), interval(row, digits))))
+    for row in frame[np.isfinite(frame["paper"])].to_dict("records"):
+        base, model = names.label(row["representation"]), names.label(row["model"])
+        cells.append(((base, "paper"), model, number(row["paper"], digits)))
+        cells.append(((base, "difference"), model, number(row["difference"], digits, sign=True)))
+    place = {
+        (names.label(name), what): i
+        for i, (name, what) in enumerate(
+            (name, what) for name in order for what in ("here", "paper", "difference")
+        )
+    }
+    return table(sorted(cells, key=lambda cell: place[cell[0]]), ["representation", ""], models)
 
 
 def _over(frame: pd.DataFrame) -> str:
@@ -152,39 +81,13 @@ def _over(frame: pd.DataFrame) -> str:
 # --------------------------------------------------------------------------------------------------- parts
 
 
-@functools.lru_cache(maxsize=8)
-def _once(function, found: Results):
-    return function(found)
-
-
-def budgets(found: Results) -> dict[str, float]:
-    """Representation to the ℓ2 budget that means at its size what 3 means at the paper's."""
-    return found.budgets(published.BUDGET, metrics.scaled_budget)
-
-
-def _recognition(found: Results) -> pd.DataFrame:
-    return _once(tables.recognition, found)
-
-
-def _fooling(found: Results) -> pd.DataFrame:
-    return _once(_within_budget, found)
-
-
-def _within_budget(found: Results) -> pd.DataFrame:
-    return tables.fooling(found, budgets(found))
-
-
-def _ratios(found: Results) -> pd.DataFrame:
-    return _once(tables.ratios, found)
-
-
-def victims_table(found: Results) -> Part:
+def victims_table(found: Analysis) -> Part:
     """Every victim in one line, of what Tables I to III and the control have cell by cell."""
-    ratios = _ratios(found)
+    ratios = found.ratios
     frame = pd.concat(
         [
-            _recognition(found),
-            _fooling(found).query("measure == 'fooling_auc_percent'"),
+            found.recognition,
+            found.fooling.query("measure == 'fooling_auc_percent'"),
             ratios[ratios["attack"] == "all"],
         ],
         ignore_index=True,
@@ -196,42 +99,37 @@ def victims_table(found: Results) -> Part:
         ("fooling_auc_percent", tables.ROBUST): "fooled within ε [%], robust",
         ("epsilon_ratio", tables.ROBUST): "ε_r",
     }
-    lines = {}
+    cells = []
     for row in frame.to_dict("records"):
         ratio = row["measure"] == "epsilon_ratio"
-        text = _interval(row, 2 if ratio else 1, row["measure"] == "accuracy_drop_percent")
-        text = _bounded(row["bound"], text) if ratio else text
-        key = (names.label(row["representation"]), names.label(row["model"]))
-        lines.setdefault(key, {})[columns[row["measure"], row["training"]]] = text
-    index = pd.MultiIndex.from_tuples(list(lines), names=["representation", "model"]) if lines else None
-    body = [[cells.get(column, "–") for column in columns.values()] for cells in lines.values()]
+        text = interval(row, 2 if ratio else 1, row["measure"] == "accuracy_drop_percent")
+        text = bounded(row["bound"], text) if ratio else text
+        cells.append((_pair(row), columns[row["measure"], row["training"]], text))
     caption = (
         "Every victim in one line: accuracy of the original model on clean clips, and what adversarial "
         "training takes from it; the fooling rate within the budget that means ‖ε‖₂ = 3 at the paper's image "
         "size, averaged over the attacks, before and after; ε_r, the mean perturbation after over before (≥ "
         "at least this, ≤ at most, ? either, because clips withstood; – where some attack fooled no clip). "
     )
-    return Part(
-        caption + _over(frame), frame, pd.DataFrame(body, columns=list(columns.values()), index=index)
-    )
+    return Part(caption + _over(frame), frame, table(cells, ["representation", "model"], columns.values()))
 
 
-def table_1_accuracy(found: Results) -> Part:
-    frame = _recognition(found).query("measure == 'accuracy_percent'")
+def table_1_accuracy(found: Analysis) -> Part:
+    frame = found.recognition.query("measure == 'accuracy_percent'")
     caption = "Table I, first number: accuracy of the original models [%]. "
     return Part(caption + _over(frame), frame, _beside(frame))
 
 
-def table_1_drop(found: Results) -> Part:
-    frame = _recognition(found).query("measure == 'accuracy_drop_percent'")
+def table_1_drop(found: Analysis) -> Part:
+    frame = found.recognition.query("measure == 'accuracy_drop_percent'")
     caption = (
         "Table I, in parentheses: accuracy lost by adversarial training [percentage points], paired by clip. "
     )
     return Part(caption + _over(frame), frame, _beside(frame))
 
 
-def table_2(found: Results) -> Part:
-    frame = _fooling(found).query("measure == 'fooling_auc_percent' and training == @tables.ROBUST")
+def table_2(found: Analysis) -> Part:
+    frame = found.fooling.query("measure == 'fooling_auc_percent' and training == @tables.ROBUST")
     caption = (
         "Table II: fooling rate of the robust models within the budget that is ‖ε‖₂ = 3 at the paper's image "
         "size, averaged over the attacks [%]; lower is more robust. "
@@ -239,42 +137,46 @@ def table_2(found: Results) -> Part:
     return Part(caption + _over(frame), frame, _beside(frame))
 
 
-def table_2_area(found: Results) -> Part:
-    frame = _fooling(found).query("measure == 'area_percent' and training == @tables.ROBUST")
+def table_2_area(found: Analysis) -> Part:
+    frame = found.fooling.query("measure == 'area_percent' and training == @tables.ROBUST")
     caption = (
         "Table II read as an area: under fooling rate against ‖δ‖₂ on [0, ε], averaged over attacks [%]. "
     )
     return Part(caption + _over(frame), frame, _beside(frame))
 
 
-def table_2_control(found: Results) -> Part:
-    rows = _fooling(found)
+def table_2_control(found: Analysis) -> Part:
+    rows = found.fooling
     kinds = {
         "fooling_auc_percent": "average of attacks",
         "worst_percent": "worst case",
         "any_class_percent": "any wrong class",
     }
     frame = rows[rows["measure"].isin([*kinds, "gain_percent"])]
-    lines = {}
+    cells = []
     for row in frame.to_dict("records"):
-        key = (names.label(row["representation"]), names.label(row["model"]))
-        name = "original − robust" if row["measure"] == "gain_percent" else ""
-        name = name or f"{kinds[row['measure']]}, {'original' if row['training'] == 'standard' else 'robust'}"
-        lines.setdefault(key, {})[name] = _interval(row, 1, row["measure"] == "gain_percent")
+        gain, who = (
+            row["measure"] == "gain_percent",
+            "original" if row["training"] == "standard" else "robust",
+        )
+        name = "original − robust" if gain else f"{kinds[row['measure']]}, {who}"
+        cells.append((_pair(row), name, interval(row, 1, gain)))
     columns = [f"{kind}, {who}" for kind in kinds.values() for who in ("original", "robust")]
     columns.insert(2, "original − robust")
-    index = pd.MultiIndex.from_tuples(list(lines), names=["representation", "model"]) if lines else None
-    body = [[cells.get(column, "–") for column in columns] for cells in lines.values()]
     caption = (
         "The control that the paper lacks: fooling within the same budget [%] of the original and the "
         "robust model, as the average of the attacks, as the worst of them, and with any wrong class a "
         "success. "
     )
-    return Part(caption + _over(frame), frame, pd.DataFrame(body, columns=columns, index=index))
+    return Part(caption + _over(frame), frame, table(cells, ["representation", "model"], columns))
 
 
-def table_3(found: Results) -> Part:
-    frame = _ratios(found)
+def _pair(row: Mapping) -> tuple[str, str]:
+    return names.label(row["representation"]), names.label(row["model"])
+
+
+def table_3(found: Analysis) -> Part:
+    frame = found.ratios
     frame = frame[frame["attack"] == "all"]
     caption = (
         "Table III: ε_r of Eq. 15, the mean ‖δ‖₂ that fools the robust model over that which fools the "
@@ -285,26 +187,23 @@ def table_3(found: Results) -> Part:
     return Part(caption + _over(frame), frame, _beside(frame, 2, "bound"))
 
 
-def table_3_attacks(found: Results) -> Part:
-    frame = _ratios(found)
+def table_3_attacks(found: Analysis) -> Part:
+    frame = found.ratios
     frame = frame[frame["attack"] != "all"]
-    lines = {}
+    cells = []
     for row in frame.to_dict("records"):
-        key = (names.label(row["representation"]), names.label(row["model"]))
-        text = _bounded(row["bound"], number(row["value"], 2))
-        lines.setdefault(key, {})[row["attack"]] = text + ("" if row["comparable"] or text == "–" else " *")
-    attacks = names.in_order(frame["attack"]) if len(frame) else []
-    index = pd.MultiIndex.from_tuples(list(lines), names=["representation", "model"]) if lines else None
-    body = [[cells.get(name, "–") for name in attacks] for cells in lines.values()]
+        text = bounded(row["bound"], number(row["value"], 2))
+        text += "" if row["comparable"] or text == "–" else " *"
+        cells.append((_pair(row), row["attack"], text))
     caption = (
         "ε_r of each attack; * where the attack does not pass a fooling rate of 0.9 on both models, so that "
         "the paper's condition is not met. The CSV has intervals, ratios of medians and restricted means."
     )
-    return Part(caption, frame, pd.DataFrame(body, columns=attacks, index=index))
+    return Part(caption, frame, table(cells, ["representation", "model"], names.in_order(frame["attack"])))
 
 
-def attacks_table(found: Results) -> Part:
-    frame = tables.by_attack(found, budgets(found))
+def attacks_table(found: Analysis) -> Part:
+    frame = tables.by_attack(found)
     shown = pd.DataFrame(
         {
             "within ε [%]": [number(x) for x in frame["within_percent"]],
@@ -327,26 +226,22 @@ def attacks_table(found: Results) -> Part:
     return Part(caption, frame, shown)
 
 
-def cost_table(found: Results) -> Part:
+def cost_table(found: Analysis) -> Part:
     frame = tables.cost(found)
-    lines = {}
+    cells = []
     for row in frame.to_dict("records"):
         text = f"{number(row['original'])} → {number(row['robust'])}"
         text += f" (×{number(row['ratio'], 2)})" if np.isfinite(row["ratio"]) else ""
-        lines.setdefault(row["attack"], {})[row["measure"]] = (
-            text if row["original"] or row["robust"] else "–"
-        )
-    columns = ["iterations", "forwards", "backwards", "queries"]
-    body = [[cells.get(column, "–") for column in columns] for cells in lines.values()]
-    shown = pd.DataFrame(body, columns=columns, index=pd.Index(list(lines), name="attack"))
+        text = text if row["original"] or row["robust"] else "–"
+        cells.append(((row["attack"],), row["measure"], text))
     caption = (
         "What an attack spends on a clip, original → robust model: means over clips, all rungs of its ladder."
     )
-    return Part(caption, frame, shown)
+    return Part(caption, frame, table(cells, ["attack"], COUNTS))
 
 
-def splits_table(found: Results) -> Part:
-    frame = tables.leaks(found)
+def splits_table(found: Analysis) -> Part:
+    frame = tables.leaks(found.results)
     body = [
         [f"{100 * row['accuracy']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]",
          number(100 * row["above official"], 1, sign=True), str(row["recordings crossing"]),
@@ -364,28 +259,26 @@ def splits_table(found: Results) -> Part:
     return Part(caption, frame, pd.DataFrame(body, columns=columns, index=index))
 
 
-def defences_table(found: Results) -> Part:
-    frame = tables.defences(found, budgets(found))
+def defences_table(found: Analysis) -> Part:
+    frame = tables.defences(found)
     measures = {
         "accuracy": "accuracy [%]",
         "fooling": "fooled, mean of attacks [%]",
         "worst": "fooled, worst case [%]",
     }
-    lines: dict[tuple, dict[str, str]] = {}
-    for row in frame.to_dict("records"):
-        key = tuple(names.label(row[axis]) for axis in ("representation", "model", "training"))
-        lines.setdefault(key, {})[row["measure"]] = _interval(row, 1)
-    body = [[cells.get(measure, "–") for measure in measures] for cells in lines.values()]
-    index = pd.MultiIndex.from_tuples(list(lines), names=["representation", "model", "training"])
-    caption = "Every training that was run: what it keeps of accuracy, and what it withstands at the budget. "
-    return Part(
-        caption + _over(frame), frame, pd.DataFrame(body, columns=list(measures.values()), index=index)
+    cells = [
+        (tuple(names.label(row[axis]) for axis in VICTIM), measures[row["measure"]], interval(row, 1))
+        for row in frame.to_dict("records")
+    ]
+    caption = (
+        "Every training that was run: the accuracy that it keeps, and the clips that are fooled within the "
+        "budget. "
     )
+    return Part(caption + _over(frame), frame, table(cells, VICTIM, measures.values()))
 
 
-def cells_table(found: Results) -> Part:
-    frame = found.cells
-    lines = {}
+def cells_table(found: Analysis) -> Part:
+    rows, frame, lines = found.results, found.results.cells, {}
     for chapter, mine in frame.groupby("chapter", sort=True):
         commits = ", ".join(sorted({text[:10] or "no git" for text in mine["commit"]}))
         lines[chapter] = [
@@ -396,21 +289,21 @@ def cells_table(found: Results) -> Part:
         ]
     columns = ["cells", "commits", "with uncommitted changes", "older than their code"]
     shown = pd.DataFrame(lines.values(), columns=columns, index=pd.Index(list(lines), name="chapter"))
-    absent = found.missing()
+    absent = rows.missing()
     caption = "The cells that this analysis rests on. "
     caption += f"Missing from the grid: {len(absent)} attacked victims" + (
         f" ({', '.join(absent[:8])}{', …' if len(absent) > 8 else ''})." if absent else "."
     )
     attacked = set(frame.loc[frame["chapter"] == "04_attacks", POINT].itertuples(index=False, name=None))
-    empty = sorted(attacked - set(found.attacks[POINT].itertuples(index=False, name=None)))
+    empty = sorted(attacked - set(rows.attacks[POINT].itertuples(index=False, name=None)))
     if empty:
         points = ", ".join("/".join(point) for point in empty)
         caption += f" Attacked, but none of their clips was named rightly: {len(empty)} ({points})."
     return Part(caption, frame, shown)
 
 
-def times_table(found: Results) -> Part:
-    frame = tables.seconds(found)
+def times_table(found: Analysis) -> Part:
+    frame = tables.seconds(found.results)
     shown = pd.DataFrame(
         {
             "cells": [str(n) for n in frame["cells"]],
@@ -422,16 +315,14 @@ def times_table(found: Results) -> Part:
     return Part("Minutes and memory, the one table that differs from run to run.", frame, shown)
 
 
-def ledger(found: Results) -> Part:
-    frame = claims.ledger(
-        found, budgets(found), weights(), (_recognition(found), _fooling(found), _ratios(found))
-    )
+def ledger(found: Analysis) -> Part:
+    frame = claims.ledger(found, weights())
     rows = frame.to_dict("records")
     shown = pd.DataFrame(
         {
             "where": [row["where"] for row in rows],
             "paper": [row["paper"] for row in rows],
-            "ours": [_interval(row | {"value": row["ours"]}, 2) for row in rows],
+            "ours": [interval(row | {"value": row["ours"]}, 2) for row in rows],
             "difference": [number(row["difference"], 2, sign=True) for row in rows],
             "on": [
                 row["scope"]
@@ -443,10 +334,12 @@ def ledger(found: Results) -> Part:
         },
         index=pd.Index([row["claim"] for row in rows], name="claim"),
     )
-    return Part(f"The paper's claims on {names.label(found.dataset)}. {told(frame)}.", frame, shown)
+    return Part(
+        f"The paper's claims on {names.label(found.results.dataset)}. {counted(frame)}.", frame, shown
+    )
 
 
-def told(frame: pd.DataFrame) -> str:
+def counted(frame: pd.DataFrame) -> str:
     """The verdicts of a ledger, counted: of sentences and, where there are any, of cells."""
     cells = frame["where"].str.fullmatch("Table I+")
     kinds = [("sentences", frame[~cells], (claims.HOLDS, claims.FAILS, claims.OPEN))]
@@ -476,8 +369,8 @@ def _drawn(caption: str, frame: pd.DataFrame, draw: Callable[[pd.DataFrame], Fig
     return Part(caption, frame, figure=draw(frame) if len(frame) else None)
 
 
-def trade_off(found: Results) -> Part:
-    measured = pd.concat([_accuracies(found), _fooling(found).query("measure == 'fooling_auc_percent'")])
+def trade_off(found: Analysis) -> Part:
+    measured = pd.concat([found.accuracies, found.fooling.query("measure == 'fooling_auc_percent'")])
     kept = measured[["representation", "model", "training", "measure", "value", "low", "high"]]
     wide = kept.pivot(index=["representation", "model", "training"], columns="measure")
     frame = pd.DataFrame(index=wide.index)
@@ -491,65 +384,23 @@ def trade_off(found: Results) -> Part:
         "an arrow goes from each original model (hollow) to its adversarially trained one (filled), a panel "
         "a representation. Better is right and down."
     )
-    title = names.label(found.dataset)
+    title = names.label(found.results.dataset)
     return _drawn(caption, frame, lambda rows: figures.trade_off(rows, title=title))
 
 
-def _accuracies(found: Results) -> pd.DataFrame:
-    """Accuracy of every victim of both trainings [%]."""
-    panels = tables.right(found)
-    rows = []
-    for training in ("standard", tables.ROBUST):
-        for victim in tables.victims(found, training):
-            measured = metrics.estimate(tables.restrict(panels, [victim]), lambda m, v=victim: 100 * m[v])
-            rows.append(dict(zip([*tables.PAIR, "training"], victim, strict=True)) | measured._asdict())
-    return pd.DataFrame(rows).assign(measure="accuracy")
-
-
-def fooling_curves(found: Results) -> Part:
-    curves = _curves(found)
+def fooling_curves(found: Analysis) -> Part:
+    curves = tables.curves(found)
     caption = (
         "Fooling rate against ‖δ‖₂, whole curves: means over models and folds, the band from the least to "
         "the most robust of them; wide and pale behind them the worst case, the best attack on each clip. "
         "The vertical line is the paper's ‖ε‖₂ = 3 at this image size, the dotted one a fooling rate of 0.9."
     )
-    return _drawn(caption, curves, lambda rows: figures.fooling_grid(rows, budgets(found)))
+    return _drawn(caption, curves, lambda rows: figures.fooling_curves(rows, found.budgets))
 
 
-def _curves(found: Results, count: int = 120) -> pd.DataFrame:
-    """Fooling rates at ``count`` norms, even in the logarithm, and at every stair where those are fewer."""
-    rows = []
-    panels = tables.norms(found)
-    finite = [panel.replace(np.inf, np.nan) for panel in panels.values()]
-    top = max((panel.max(axis=None) for panel in finite), default=np.nan)
-    least = min((panel.where(panel > 0).min(axis=None) for panel in finite), default=np.nan)
-    if not np.isfinite(least):
-        least, top = (
-            min(budgets(found).values(), default=1.0) / 10,
-            10 * max(budgets(found).values(), default=1.0),
-        )
-    even = np.geomspace(least / 1.2, top * 1.2, count)
-    gathered: dict[tuple[str, str, str], list[np.ndarray]] = {}
-    for fold, panel in panels.items():
-        worst = tables.worst({fold: panel})[fold]
-        for column, values in [*panel.items(), *worst.items()]:
-            representation, _, training, attack = column
-            known = np.sort(values.dropna())
-            if len(known):
-                gathered.setdefault((representation, training, attack), []).append(known)
-    for (representation, training, attack), victims in gathered.items():
-        stairs = np.unique(np.concatenate(victims))
-        stairs = stairs[np.isfinite(stairs) & (stairs > 0)]
-        at = np.union1d(even, stairs) if len(stairs) <= count else even
-        stacked = np.stack([np.searchsorted(known, at, side="right") / len(known) for known in victims])
-        for norm, mean, low, high in zip(at, stacked.mean(0), stacked.min(0), stacked.max(0), strict=True):
-            rows.append((representation, training, attack, norm, mean, low, high))
-    return pd.DataFrame(rows, columns=["representation", "training", "attack", "norm", "rate", "low", "high"])
-
-
-def ratios(found: Results) -> Part:
-    rows = _ratios(found)
-    frame = _exactly(rows[rows["attack"] == "all"])
+def ratios(found: Analysis) -> Part:
+    rows = found.ratios
+    frame = _mark_exact(rows[rows["attack"] == "all"])
     caption = (
         "ε_r with its interval for every pair, the paper's as crosses where it has them; 1 means no gain. "
         "Hollow: some attack's ratio is a bound, or it does not pass a fooling rate of 0.9 on both models."
@@ -561,14 +412,14 @@ def ratios(found: Results) -> Part:
 _RATIO = r"$\epsilon_r$"
 
 
-def _exactly(rows: pd.DataFrame) -> pd.DataFrame:
+def _mark_exact(rows: pd.DataFrame) -> pd.DataFrame:
     """Ratios with a column exact: no clip is censored, and every attack meets the paper's condition."""
     return rows.assign(exact=(rows["bound"] == "=") & (rows["comparable"] == rows["attacks"]))
 
 
-def ratios_attacks(found: Results) -> Part:
-    rows = _ratios(found)
-    frame = _exactly(rows[rows["attack"] != "all"])[
+def ratios_attacks(found: Analysis) -> Part:
+    rows = found.ratios
+    frame = _mark_exact(rows[rows["attack"] != "all"])[
         ["representation", "model", "attack", "value", "exact"]
     ].dropna()
     drawn = (
@@ -586,9 +437,9 @@ def ratios_attacks(found: Results) -> Part:
     )
 
 
-def accuracy(found: Results) -> Part:
-    frame = _accuracies(found).merge(
-        _recognition(found).query("measure == 'accuracy_percent'")[[*tables.PAIR, "training", "paper"]],
+def accuracy(found: Analysis) -> Part:
+    frame = found.accuracies.merge(
+        found.recognition.query("measure == 'accuracy_percent'")[[*tables.PAIR, "training", "paper"]],
         how="left",
     )
     caption = (
@@ -597,14 +448,14 @@ def accuracy(found: Results) -> Part:
     return _drawn(caption, frame, lambda rows: figures.dots(rows, unit="accuracy [%]"))
 
 
-def cost(found: Results) -> Part:
+def cost(found: Analysis) -> Part:
     caption = "What an attack spends on a clip, hollow before and filled after adversarial training."
     return _drawn(caption, tables.cost(found), figures.costs)
 
 
-def figure_1(found: Results) -> Part:
+def figure_1(found: Analysis) -> Part:
     pictures, below, frame = _gallery(found)
-    who = next(iter(found.about.values()), {})
+    who = next(iter(found.results.about.values()), {})
     caption = (
         f"Fig. 1: a clip of the class {who.get('name', '?').replace('_', ' ')} and what the six attacks on "
         f"{names.label(who.get('model', '?'))} ({names.label(who.get('training', '?'))} training, fold "
@@ -614,7 +465,7 @@ def figure_1(found: Results) -> Part:
     return Part(caption, frame, figure=figures.gallery(pictures, _axes(found), below=below))
 
 
-def figure_1_changes(found: Results) -> Part:
+def figure_1_changes(found: Analysis) -> Part:
     pictures, below, frame = _gallery(found)
     changes = {
         representation: {
@@ -632,20 +483,21 @@ def figure_1_changes(found: Results) -> Part:
 _FACTS = ("clip", "name", "model", "fold", "training")
 
 
-def _gallery(found: Results) -> tuple[dict, dict, pd.DataFrame]:
-    """Images and the line under each, by representation and name; a row an attack, fooled None if unknown."""
-    pictures, below, rows = {}, {}, []
-    for representation in names.in_order(found.examples):
-        images = found.examples[representation]
+def _gallery(found: Analysis) -> tuple[dict, dict, pd.DataFrame]:
+    """Images and the line under each, by representation and name; one row per attack, with fooled None where
+    it is unknown."""
+    results, pictures, below, rows = found.results, {}, {}, []
+    for representation in names.in_order(results.examples):
+        images = results.examples[representation]
         drawn = ["original", *(name for name in names.ATTACKS if name in images)]
         pictures[representation] = {name: np.asarray(images[name], dtype=float) for name in drawn}
         below[representation] = {}
         for name in drawn[1:]:
             change = pictures[representation][name] - pictures[representation]["original"]
             norm = float(np.sqrt((change**2).sum()))
-            about = found.about[representation] | {"representation": representation, "attack": name}
-            where = [found.attacks[key] == about[key] for key in (*POINT, "clip", "attack")]
-            held = found.attacks.loc[np.logical_and.reduce(where), "fooled"]
+            about = results.about[representation] | {"representation": representation, "attack": name}
+            where = [results.attacks[key] == about[key] for key in (*POINT, "clip", "attack")]
+            held = results.attacks.loc[np.logical_and.reduce(where), "fooled"]
             fooled = bool(held.any()) if len(held) else None
             below[representation][name] = f"‖δ‖₂ = {norm:.3g}" + (", not fooled" if fooled is False else "")
             facts = [about[fact] for fact in _FACTS]
@@ -654,8 +506,8 @@ def _gallery(found: Results) -> tuple[dict, dict, pd.DataFrame]:
     return pictures, below, pd.DataFrame(rows, columns=columns)
 
 
-def _axes(found: Results) -> dict[str, tuple]:
-    return {row.representation: (row.frequencies, row.times) for row in found.sizes.itertuples()}
+def _axes(found: Analysis) -> dict[str, tuple]:
+    return {row.representation: (row.frequencies, row.times) for row in found.results.sizes.itertuples()}
 
 
 PARTS = {
@@ -700,17 +552,18 @@ LACKING = {
 }
 
 
-class Shelf:
-    """Makes parts, writes them into a folder and remembers what it wrote, for the index.
+class Report:
+    """Makes parts, writes them into a folder, and remembers them for the index.
 
     Parameters
     ----------
-    found : the gathered rows.
+    found : the analysis of the gathered rows.
     folder : where tables and pictures go.
     """
 
-    def __init__(self, found: Results, folder: str | Path):
-        self.found, self.folder, self.made = found, Path(folder), {}
+    def __init__(self, found: Analysis, folder: str | Path):
+        self.found, self.folder = found, Path(folder)
+        self.parts: dict[str, Part] = {}
 
     def show(self, name: str):
         """Make and write one part, and display it if it is a picture; gives its caption, with the table."""
@@ -727,21 +580,18 @@ class Shelf:
         """Make and write one part, or say that nothing was run for it."""
         if name not in PARTS:
             raise ValueError(f"part {name!r} is none of {', '.join(PARTS)}")
-        lacking = [
-            what for what, parts in NEEDS.items() if name in parts and not len(getattr(self.found, what))
-        ]
+        results = self.found.results
+        lacking = [what for what, parts in NEEDS.items() if name in parts and not len(getattr(results, what))]
         if lacking:
             part = Part(f"Nothing to show: {LACKING[lacking[0]]}.", pd.DataFrame())
         else:
             part = PARTS[name](self.found)
             if part.frame.empty:
-                part = Part(
-                    "Nothing to show: no victim was run both before and after adversarial training.",
-                    part.frame,
-                )
+                why = "no victim was run both before and after adversarial training"
+                part = Part(f"Nothing to show: {why}.", part.frame)
             else:
                 self._write(name, part)
-        self.made[name] = part
+        self.parts[name] = part
         return part
 
     def _write(self, name: str, part: Part) -> None:
@@ -754,49 +604,45 @@ class Shelf:
 
     def index(self) -> Path:
         """Write README.md: what there is, of what run, with caption, chapter, point and commit."""
-        found = self.found
-        commits = ", ".join(sorted({text[:10] or "no git" for text in found.cells["commit"]})) or "unknown"
-        axes = "; ".join(
-            f"{axis}s "
-            + ", ".join(f"{v}" if axis == "fold" else names.label(v) for v in _sorted(found, axis))
-            for axis in POINT
-        )
-        sizes = ", ".join(
-            f"{names.label(r.representation)} {r.rows} × {r.frames}" for r in found.sizes.itertuples()
-        )
-        lines = [f"# Tables and figures of {names.label(found.dataset)}", ""]
-        lines += ["Written by chapter 6 (`make figures` draws them again from `rows/`).", ""]
-        lines += [
-            f"- Points: {axes}.",
-            f"- Images (rows × frames): {sizes}.",
-            f"- Clips of a victim: {_clips(found)}.",
-            f"- Commits of the cells: {commits}.",
-        ]
-        old, absent = found.stale(), found.missing()
-        lines += [
-            f"- Cells older than their code: {len(old)}; victims of the grid not attacked: {len(absent)}.",
-            "",
-        ]
+        lines = _about_the_run(self.found)
         for name in PARTS:  # in one order, whichever the parts were made in
-            part = self.made.get(name)
+            part = self.parts.get(name)
             if part is None or part.frame.empty:
                 continue
             endings = ("png", "pdf", "csv") if part.figure is not None else ("md", "tex", "csv")
             links = ", ".join(f"[{ending}]({name}.{ending})" for ending in endings)
-            lines += [
-                f"## {name.replace('_', ' ')}",
-                "",
-                part.caption,
-                "",
-                f"Chapter 6, {found.dataset}, {links}.",
-                "",
-            ]
+            where = f"Chapter 6, {self.found.results.dataset}, {links}."
+            lines += [f"## {name.replace('_', ' ')}", "", part.caption, "", where, ""]
             if part.figure is not None:
                 lines += [f"![{name}]({name}.png)", ""]
         return files.save(self.folder / "README.md", "\n".join(lines))
 
 
-def _clips(found: Results) -> str:
+def _about_the_run(analysis: Analysis) -> list[str]:
+    """The first lines of the index."""
+    found = analysis.results
+    commits = ", ".join(sorted({text[:10] or "no git" for text in found.cells["commit"]})) or "unknown"
+    axes = []
+    for axis in POINT:
+        values = found.folds if axis == "fold" else map(names.label, names.in_order(found.axes(axis)))
+        axes.append(f"{axis}s {', '.join(values)}")
+    sizes = [f"{names.label(r.representation)} {r.rows} × {r.frames}" for r in found.sizes.itertuples()]
+    old, absent = len(found.stale()), len(found.missing())
+    return [
+        f"# Tables and figures of {names.label(found.dataset)}",
+        "",
+        "Written by chapter 6 (`make figures` draws them again from `rows/`).",
+        "",
+        f"- Points: {'; '.join(axes)}.",
+        f"- Images (rows × frames): {', '.join(sizes)}.",
+        f"- Clips of a victim: {_clips(found)}.",
+        f"- Commits of the cells: {commits}.",
+        f"- Cells older than their code: {old}; victims of the grid not attacked: {absent}.",
+        "",
+    ]
+
+
+def _clips(found: results.Results) -> str:
     """On how many clips victims were tested, and how many of those, named rightly, were attacked."""
     tested = found.clean.groupby(POINT).size()
     met = found.cells.loc[found.cells["chapter"] == "04_attacks", POINT]
@@ -809,10 +655,6 @@ def _range(counts: pd.Series) -> str:
     return " to ".join(f"{n}" for n in sorted({counts.min(), counts.max()})) if len(counts) else "none"
 
 
-def _sorted(found: Results, axis: str) -> list[str]:
-    return found.folds if axis == "fold" else names.in_order(found.axes(axis))
-
-
 def main(argv: list[str] | None = None) -> int:
     """Draw every table and picture again from kept rows, without running a cell."""
     parser = argparse.ArgumentParser(prog="python -m lib.analysis.report", description=main.__doc__)
@@ -821,13 +663,13 @@ def main(argv: list[str] | None = None) -> int:
     given = parser.parse_args(argv)
     figures.use_style()
     try:
-        shelf = Shelf(results.load(given.rows), given.folder or given.rows.parent)
+        report = Report(Analysis(results.load(given.rows)), given.folder or given.rows.parent)
     except FileNotFoundError as error:
         print(f"lib.analysis.report: {error}", file=sys.stderr)
         return 1
     for name in PARTS:
-        shelf.add(name)
-    print(shelf.index())
+        report.add(name)
+    print(report.index())
     return 0
 
 
