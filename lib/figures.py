@@ -37,8 +37,8 @@ def _colour(place: int, family: Sequence[str]) -> str:
     """The colour at a place of a family; beyond its own ones, hues by golden sections, dark and light."""
     if place < len(family):
         return family[place]
-    hue = (place - len(family)) * _GOLDEN % 1
-    return to_hex(hsv_to_rgb((hue, 0.8, 0.45 if place % 2 else 0.8)))
+    hue = (0.2 + (place - len(family)) * _GOLDEN) % 1
+    return to_hex(hsv_to_rgb((hue, 0.9, 0.55 if place % 2 else 0.9)))
 
 
 def _marker(place: int):

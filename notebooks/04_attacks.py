@@ -280,7 +280,8 @@ pieces.clear()
 # right of the last clip that fell; larger norms were not tried.
 
 # %%
-figures.fooling_curves(rows, budget=budget, title=names.point(str(cell)))
+curves = metrics.stairs(metrics.least_norms(rows))
+figures.fooling_curves(curves, budget, threshold=until, title=names.point(str(cell)))
 
 # %% [markdown]
 # What it cost, and how much was changed: passes and queries are means over the attacked clips, norms over
@@ -359,7 +360,7 @@ print(f"BIM-b at half, one and two medians: {grown}; with twice the steps: {long
 # Where one of these relations does not hold, an attack is unsound, or its budget was too small.
 
 # %%
-last = metrics.succeeded(norms)
+last = metrics.ever(norms).mean()
 measured = rows.set_index(["clip", "attack"])["l2"]
 same = [np.isclose(each.norm(), measured[shown[0], name], rtol=1e-3) for name, each in change.items()]
 white = last.drop(["PIA", "FGSM", "noise"])

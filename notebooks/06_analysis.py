@@ -17,7 +17,7 @@ from pathlib import Path
 from IPython.display import Markdown, display
 
 from lib import figures, metrics, names, study
-from lib.analysis import claims, published, report, results
+from lib.analysis import claims, published, report, results, tables
 
 figures.use_style()
 
@@ -38,8 +38,9 @@ cell = study.Cell(build, dataset)
 where = Path(folder or cell.path("figures"))
 found = results.gather(build, dataset, shown)
 results.save(found, where / "rows")
-shelf = report.Shelf(found, where)
-shelf.show("cells")
+analysis = tables.Analysis(found)
+parts = report.Report(analysis, where)
+parts.show("cells")
 
 # %%
 stale = found.stale()
@@ -54,7 +55,7 @@ stale[["chapter", *results.POINT, "changed"]] if len(stale) else print("no cell 
 # rightly is asked about fewer, so accuracy and fooling are to be read together.
 
 # %%
-shelf.show("victims")
+parts.show("victims")
 
 # %% [markdown]
 # ## Table I · what a robust model forgets
@@ -69,13 +70,13 @@ shelf.show("victims")
 # Expect every drop to be above zero.
 
 # %%
-shelf.show("table_1_accuracy")
+parts.show("table_1_accuracy")
 
 # %%
-shelf.show("table_1_drop")
+parts.show("table_1_drop")
 
 # %%
-shelf.show("accuracy")
+parts.show("accuracy")
 
 # %% [markdown]
 # ## Table II · how many are fooled within the budget
@@ -93,20 +94,21 @@ shelf.show("accuracy")
 # > value; images with tonnetz have the budget of plain ones.
 
 # %%
-for representation, budget in report.budgets(found).items():
+for representation, budget in analysis.budgets.items():
     print(f"{names.label(representation)}: ‖ε‖₂ ≤ {budget:.4g}, in place of {published.BUDGET:g}")
 
 # %% [markdown]
 # The victim with the most fooled clips, by hand, to see what is averaged.
 
 # %%
-six = found.attacks[found.attacks["attack"].isin(names.ATTACKS)]
+six = found.attacks[found.attacks["attack"].isin(published.ATTACKS)]
 ever = six.groupby(results.POINT)["fooled"].sum()
 if len(ever):
     point = ever.idxmax()
     one = six[(six[results.POINT] == list(point)).all(axis=1)]
-    budget = report.budgets(found)[point[0]]
-    rates = metrics.fooling_rate(one, [budget / 4, budget / 2, budget, 4 * budget]).round(2)
+    budget = analysis.budgets[point[0]]
+    norms = metrics.least_norms(one)[names.in_order(one["attack"])]
+    rates = metrics.rate_within(norms, [budget / 4, budget / 2, budget, 4 * budget]).round(2)
     display(
         rates.set_axis(["ε/4", "ε/2", "ε", "4 ε"], axis=1).rename_axis(
             names.point("/".join([dataset, *point]))
@@ -114,10 +116,10 @@ if len(ever):
     )
 
 # %%
-shelf.show("table_2")
+parts.show("table_2")
 
 # %%
-shelf.show("table_2_area")
+parts.show("table_2_area")
 
 # %% [markdown]
 # ## The control
@@ -130,16 +132,16 @@ shelf.show("table_2_area")
 # looked for.
 
 # %%
-shelf.show("table_2_control")
+parts.show("table_2_control")
 
 # %%
-shelf.show("trade_off")
+parts.show("trade_off")
 
 # %% [markdown]
 # Every training that was run, the paper's defence and those that came after it, at the same budget.
 
 # %%
-shelf.show("defences")
+parts.show("defences")
 
 # %% [markdown]
 # ## Whole curves
@@ -153,10 +155,10 @@ shelf.show("defences")
 # ends below 1, the attack ran out of its ladder, or was stopped because it had passed a rate of 0.9.
 
 # %%
-shelf.show("fooling_curves")
+parts.show("fooling_curves")
 
 # %%
-shelf.show("attacks")
+parts.show("attacks")
 
 # %% [markdown]
 # ## Table III · how much more it takes
@@ -175,16 +177,16 @@ shelf.show("attacks")
 # > restricted means.
 
 # %%
-shelf.show("table_3")
+parts.show("table_3")
 
 # %%
-shelf.show("table_3_attacks")
+parts.show("table_3_attacks")
 
 # %%
-shelf.show("epsilon_ratio")
+parts.show("epsilon_ratio")
 
 # %%
-shelf.show("epsilon_ratio_attacks")
+parts.show("epsilon_ratio_attacks")
 
 # %% [markdown]
 # ## What an attack costs
@@ -195,10 +197,10 @@ shelf.show("epsilon_ratio_attacks")
 # Counts do not depend on the machine. A query is an output that PIA asked for; it sees no gradient.
 
 # %%
-shelf.show("cost")
+parts.show("cost")
 
 # %%
-shelf.show("cost_picture")
+parts.show("cost_picture")
 
 # %% [markdown]
 # ## Fig. 1 · can it be seen?
@@ -207,10 +209,10 @@ shelf.show("cost_picture")
 # alone, on a scale of their own, since on the scale of the first they would hardly be seen.
 
 # %%
-shelf.show("figure_1")
+parts.show("figure_1")
 
 # %%
-shelf.show("figure_1_changes")
+parts.show("figure_1_changes")
 
 # %% [markdown]
 # ## What the split is worth
@@ -219,7 +221,7 @@ shelf.show("figure_1_changes")
 # official folds, and under what lies between.
 
 # %%
-shelf.show("splits")
+parts.show("splits")
 
 # %% [markdown]
 # ## The claim ledger
@@ -234,25 +236,25 @@ shelf.show("splits")
 # interval holds nearly any number.
 
 # %%
-shelf.show("claims")
+parts.show("claims")
 
 # %% [markdown]
 # ## Minutes and memory
 
 # %%
-shelf.show("times")
+parts.show("times")
 
 # %%
-made = shelf.index()
-print(f"{sum(1 for _ in where.iterdir())} files in {where}, told in {made.name}")
+made = parts.index()
+print(f"{sum(1 for _ in where.iterdir())} files in {where}, listed in {made.name}")
 
 # %%
-ledger = shelf.made["claims"].frame
+ledger = parts.made["claims"].frame
 sizes = ", ".join(f"{size.rows} × {size.frames}" for size in found.sizes.drop_duplicates("rows").itertuples())
 said = [
     f"{len(found.clean.groupby(results.POINT))} victims of {names.label(dataset)}, folds and seeds "
     f"{', '.join(found.folds)}, images of {sizes} values (rows × frames)",
-    f"the ledger: {report.told(ledger)}",
+    f"the ledger: {report.counted(ledger)}",
 ]
 said += [
     f"*{row.verdict}*: {row.claim}"

@@ -19,8 +19,16 @@ def test_every_cell_of_three_tables_is_there_once():
 @pytest.mark.parametrize("dataset", published.DATASETS)
 def test_names_and_order_are_those_of_the_study(dataset):
     frame = published.table("accuracy_percent", dataset)
-    assert list(frame.columns) == list(names.MODELS)
-    assert list(frame.index) == list(names.REPRESENTATIONS)
+    assert list(frame.columns) == list(published.MODELS)
+    assert list(frame.index) == list(published.REPRESENTATIONS)
+
+
+def test_what_the_paper_has_is_registered():
+    assert set(published.ATTACKS) <= set(names.ATTACKS)
+    assert set(published.MODELS) <= set(names.MODELS)
+    assert set(published.REPRESENTATIONS) <= set(names.REPRESENTATIONS)
+    assert set(published.DATASETS) <= set(names.DATASETS)
+    assert published.DEFENCE in names.TRAININGS
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib import figures, files, names
-from lib.analysis import claims, results, tables
+from lib.analysis import claims, published, results, tables
 from lib.analysis.printing import bounded, interval, latex, markdown, number, table
 from lib.analysis.results import POINT
 from lib.analysis.tables import COUNTS, VICTIM, Analysis
@@ -194,12 +194,13 @@ def table_3_attacks(found: Analysis) -> Part:
     for row in frame.to_dict("records"):
         text = bounded(row["bound"], number(row["value"], 2))
         text += "" if row["comparable"] or text == "–" else " *"
-        cells.append((_pair(row), row["attack"], text))
+        cells.append((_pair(row), names.label(row["attack"]), text))
+    attacks = [names.label(name) for name in names.in_order(frame["attack"])]
     caption = (
         "ε_r of each attack; * where the attack does not pass a fooling rate of 0.9 on both models, so that "
         "the paper's condition is not met. The CSV has intervals, ratios of medians and restricted means."
     )
-    return Part(caption, frame, table(cells, ["representation", "model"], names.in_order(frame["attack"])))
+    return Part(caption, frame, table(cells, ["representation", "model"], attacks))
 
 
 def attacks_table(found: Analysis) -> Part:
@@ -214,7 +215,7 @@ def attacks_table(found: Analysis) -> Part:
             "victims": [str(x) for x in frame["victims"]],
         },
         index=pd.MultiIndex.from_arrays(
-            [[names.label(t) for t in frame["training"]], list(frame["attack"])],
+            [[names.label(t) for t in frame["training"]], [names.label(name) for name in frame["attack"]]],
             names=["training", "attack"],
         ),
     )
@@ -233,7 +234,7 @@ def cost_table(found: Analysis) -> Part:
         text = f"{number(row['original'])} → {number(row['robust'])}"
         text += f" (×{number(row['ratio'], 2)})" if np.isfinite(row["ratio"]) else ""
         text = text if row["original"] or row["robust"] else "–"
-        cells.append(((row["attack"],), row["measure"], text))
+        cells.append(((names.label(row["attack"]),), row["measure"], text))
     caption = (
         "What an attack spends on a clip, original → robust model: means over clips, all rungs of its ladder."
     )
@@ -353,13 +354,10 @@ def counted(frame: pd.DataFrame) -> str:
 
 
 def weights() -> dict[str, int]:
-    """How many weights each model has as published, counted without making any."""
-    import torch
-
+    """How many weights each of the paper's models has as published, counted without making any."""
     from lib import models
 
-    with torch.device("meta"):
-        return {name: models.parameters(models.architecture(name)) for name in models.NAMES}
+    return {name: models.parameters(models.outline(name)) for name in published.MODELS}
 
 
 # ------------------------------------------------------------------------------------------------ pictures
@@ -563,7 +561,7 @@ class Report:
 
     def __init__(self, found: Analysis, folder: str | Path):
         self.found, self.folder = found, Path(folder)
-        self.parts: dict[str, Part] = {}
+        self.made: dict[str, Part] = {}
 
     def show(self, name: str):
         """Make and write one part, and display it if it is a picture; gives its caption, with the table."""
@@ -591,7 +589,7 @@ class Report:
                 part = Part(f"Nothing to show: {why}.", part.frame)
             else:
                 self._write(name, part)
-        self.parts[name] = part
+        self.made[name] = part
         return part
 
     def _write(self, name: str, part: Part) -> None:
@@ -606,7 +604,7 @@ class Report:
         """Write README.md: what there is, of what run, with caption, chapter, point and commit."""
         lines = _about_the_run(self.found)
         for name in PARTS:  # in one order, whichever the parts were made in
-            part = self.parts.get(name)
+            part = self.made.get(name)
             if part is None or part.frame.empty:
                 continue
             endings = ("png", "pdf", "csv") if part.figure is not None else ("md", "tex", "csv")

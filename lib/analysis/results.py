@@ -16,7 +16,7 @@ import pandas as pd
 from lib import files, study
 from lib.grid import receipts
 
-POINT = ["representation", "model", "fold", "training"]  # what tells victims of one data set apart
+POINT = ["representation", "model", "fold", "training"]  # what distinguishes victims of one data set
 ATTACKED = [  # of a row of chapter 4, without seconds
     *POINT, "clip", "attack", "label", "target", "before", "after", "fooled", "reached", "confidence",
     "l0", "l2", "linf", "rms", "iterations", "forwards", "backwards", "queries", "rung", "budget",
@@ -24,7 +24,7 @@ ATTACKED = [  # of a row of chapter 4, without seconds
 TIMES = ["seconds", "cpu_seconds", "peak_memory_mib"]  # differ from run to run, kept by themselves
 VICTIMS = ("03_training", "05_adversarial_training")
 SIZES = ["representation", "rows", "frames", "bins", "frequencies", "times"]
-LEFT = {
+FILES = {
     "attacks": "attacks.parquet",
     "clean": "clean.parquet",
     "leaks": "leaks.csv",
@@ -40,13 +40,13 @@ class Results:
     ----------
     dataset : its name.
     attacks : chapter 4's rows, with the columns ``POINT`` before them and without seconds.
-    clean : a row a tested clip and victim: ``POINT``, clip, label, predicted, confidence.
+    clean : one row per tested clip and victim: ``POINT``, clip, label, predicted, confidence.
     leaks : chapter 3's comparison of splits, with ``POINT``; empty where it was not asked for.
-    history : a row an epoch and victim.
-    sizes : a row a representation: rows and frames of its images, bins, its rows without tonnetz, their
+    history : one row per epoch and victim.
+    sizes : one row per representation: rows and frames of its images, bins, its rows without tonnetz, their
         frequencies [Hz] and the times [s] of its frames.
-    cells : a row a finished cell: chapter, ``POINT``, commit, dirty, device, changed.
-    times : a row a finished cell, or an attack within one: chapter, ``POINT``, attack, ``TIMES``.
+    cells : one row per finished cell: chapter, ``POINT``, commit, dirty, device, changed.
+    times : one row per finished cell, or an attack within one: chapter, ``POINT``, attack, ``TIMES``.
     examples : representation to images by name (``original`` and attacks), (rows, frames) each.
     about : of each representation's examples: clip, name (of its class), model, fold, training.
     """
@@ -70,10 +70,6 @@ class Results:
     def axes(self, axis: str) -> list[str]:
         """The values of an axis that have a tested victim."""
         return list(dict.fromkeys(self.clean[axis]))
-
-    def budgets(self, budget: float, scale) -> dict[str, float]:
-        """The ℓ2 budget of each representation: ``scale(budget, (bins, frames))``."""
-        return {row.representation: scale(budget, (row.bins, row.frames)) for row in self.sizes.itertuples()}
 
     def missing(self, chapters=("04_attacks",)) -> list[str]:
         """Points that the product of the axes found has, but no cell of a chapter was finished for."""
@@ -101,10 +97,10 @@ def gather(build: str, dataset: str, shown: str = "resnet56/1/standard") -> Resu
     """
     root = study.Cell(build, dataset).folder
     cells = receipts.collect(build, dataset)
-    found: dict[str, list[pd.DataFrame]] = {name: [] for name in LEFT}
+    found: dict[str, list[pd.DataFrame]] = {name: [] for name in FILES}
     seconds = []
     for cell in study.points(build, dataset):
-        for name, file in LEFT.items():
+        for name, file in FILES.items():
             if finished(cell, name) and cell.path(file).is_file():
                 frame = _placed(cell, cell.load(file))
                 if name == "attacks":
@@ -136,7 +132,7 @@ def gather(build: str, dataset: str, shown: str = "resnet56/1/standard") -> Resu
 
 
 def finished(cell: study.Cell, name: str) -> bool:
-    """Whether the chapter that leaves these rows has ended here; those of a running one are not read."""
+    """Whether the chapter that writes these rows has ended here; those of a running one are not read."""
     if name in ("attacks", "examples"):
         return cell.path("04_attacks.ipynb").is_file()
     return any(cell.path(f"{chapter}.ipynb").is_file() for chapter in VICTIMS)
@@ -149,7 +145,7 @@ def _placed(cell: study.Cell, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _sizes(build: str, dataset: str) -> pd.DataFrame:
-    """Rows, frames and bins of each representation, as chapter 2 left them in the store."""
+    """Rows, frames and bins of each representation, as chapter 2 wrote them to the store."""
     from lib import store
 
     rows = []
@@ -165,23 +161,17 @@ def _sizes(build: str, dataset: str) -> pd.DataFrame:
 # ------------------------------------------------------------------------------------------- examples
 
 
-def read_examples(path: Path) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
-    """Adversarial images as chapter 4 leaves them.
+def read_examples(path: Path) -> tuple[dict[str, np.ndarray], list[str], list[str]]:
+    """Adversarial images as chapter 4 writes them.
 
     Returns
     -------
-    Images by name, ``original`` and attacks, (clips, rows, frames) each, and lists ``clips`` and ``names``
-    (of their classes).
+    Images by name, ``original`` and attacks, (clips, rows, frames) each; the clips, and the names of their
+    classes.
     """
-    images, metadata = files.load(path, numpy=True)
+    images, about = files.load(path, numpy=True)
     images = {name: image.reshape(-1, *image.shape[-2:]) for name, image in images.items()}
-    about = {}
-    for many, one in (("clips", "clip"), ("names", "class"), ("names", "name")):
-        text = metadata.get(many, metadata.get(one))
-        if text is not None and many not in about:
-            about[many] = json.loads(text) if text.startswith("[") else [text]
-    count = len(images["original"])
-    return images, {many: about.get(many, [""] * count) for many in ("clips", "names")}
+    return images, json.loads(about["clips"]), json.loads(about["names"])
 
 
 def _examples(build: str, dataset: str, shown: str) -> tuple[dict, dict]:
@@ -198,16 +188,15 @@ def _examples(build: str, dataset: str, shown: str) -> tuple[dict, dict]:
         for cell in there
         if (cell.model, cell.fold, cell.training) == wanted
     }
-    clips = [clip for _, about in read.values() for clip in about["clips"]]
-    often = max(dict.fromkeys(clips), key=clips.count, default="")
+    known = [clip for _, clips, _ in read.values() for clip in clips]
+    often = max(dict.fromkeys(known), key=known.count, default="")
     examples, about = {}, {}
-    for name, (images, facts) in read.items():
-        if not facts["clips"]:
-            continue
-        i = facts["clips"].index(often) if often in facts["clips"] else 0
-        examples[name] = {key: image[i] for key, image in images.items()}
-        about[name] = {"clip": facts["clips"][i], "name": facts["names"][i]}
-        about[name] |= dict(zip(("model", "fold", "training"), wanted, strict=True))
+    for representation, (images, clips, classes) in read.items():
+        if clips:
+            i = clips.index(often) if often in clips else 0
+            examples[representation] = {name: image[i] for name, image in images.items()}
+            about[representation] = {"clip": clips[i], "name": classes[i]}
+            about[representation] |= dict(zip(("model", "fold", "training"), wanted, strict=True))
     return examples, about
 
 
@@ -217,7 +206,7 @@ FRAMES = ("attacks", "clean", "leaks", "history", "sizes", "cells", "times")
 
 
 def save(results: Results, folder: str | Path) -> Path:
-    """Keep the rows: a Parquet file a frame and the pictured examples, whole or not at all."""
+    """Keep the rows: one Parquet file per frame and the pictured examples, whole or not at all."""
     import torch
 
     folder = Path(folder)

@@ -361,9 +361,9 @@ def by_attack(found: Analysis) -> pd.DataFrame:
     """Fooling of each attack, averaged over victims of a training: within ε, area, without limit, norms.
 
     Over those pairs of representation and model that were attacked under the most trainings, so that
-    trainings are compared over the same ones. Columns training, attack (the worst case and the controls
-    among them), ``within_percent``, ``area_percent``, ``ever_percent``, ``any_percent`` (any wrong class, whichever was
-    aimed at and however sure), ``median_norm`` (of clips, ∞ where most attacks failed), victims.
+    trainings are compared over the same ones. Columns training, attack (the worst case and the controls among
+    them), ``within_percent``, ``area_percent``, ``ever_percent``, ``any_percent`` (any wrong class, whichever
+    was aimed at and however sure), ``median_norm`` (of clips, ∞ where most attacks failed), victims.
     """
     rows = found.results.attacks
     count = rows.groupby([*PAIR, "fold"])["training"].transform("nunique")
