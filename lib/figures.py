@@ -17,7 +17,7 @@ from matplotlib.colors import Normalize, hsv_to_rgb, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from lib import files, names
+from lib import files, markup, names
 
 # ------------------------------------------------------------------------------------------------ colours
 
@@ -492,9 +492,11 @@ def export(figure: Figure, frame: pd.DataFrame, name: str, folder: str | Path) -
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> Path:
-    """Write a frame with six digits; its index goes along if it has a name."""
+    """Write a frame with six digits; and its index if that has a name. No spreadsheet computes its texts."""
     with files.atomic(path) as part:
-        frame.to_csv(part, index=any(frame.index.names), float_format="%.6g", lineterminator="\n")
+        markup.for_spreadsheets(frame).to_csv(
+            part, index=any(frame.index.names), float_format="%.6g", lineterminator="\n"
+        )
     return path
 
 
