@@ -26,7 +26,7 @@ _COLOURS = {  # of each family, by place in the order; beyond the last the wheel
     "models": ("#661100", "#004488", "#997700", "#EE6677", "#56B4E9", "#DDCC77"),
     "representations": ("#004488", "#BB5566", "#6699CC", "#DDAA33"),
     "trainings": ("#222222", "#BB5566", "#4477AA", "#DDAA33", "#88CCEE"),
-    "controls": ("#555555", "#AAAAAA"),
+    "controls": ("#111111", "#666666", "#AAAAAA"),
 }
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (8, 3)))
@@ -59,7 +59,7 @@ def _looks() -> tuple[dict[str, str], dict[str, object], dict[str, object]]:
         "models": names.MODELS,
         "representations": names.REPRESENTATIONS,
         "trainings": names.TRAININGS,
-        "controls": names.CONTROLS,
+        "controls": names.REFERENCE | names.CONTROLS,
     }
     for family, members in families.items():
         first = len(names.ATTACKS) if family == "controls" else 0  # controls are drawn among the attacks

@@ -31,10 +31,11 @@ TRAININGS = {
     "trades": "TRADES",
 }
 ATTACKS = {name: name for name in ("BIM-a", "BIM-b", "JSMA", "DeepFool", "CWA", "PIA")}
+REFERENCE = {"DDN": "DDN (reference)"}  # a strong attack that takes part in the worst case
 CONTROLS = {name: name for name in ("FGSM", "noise")}  # what the attacks are compared with
 WORST = "worst case"  # the least norm of any attack
 
-FAMILIES = (ATTACKS, CONTROLS, {WORST: WORST}, MODELS, REPRESENTATIONS, TRAININGS, DATASETS)
+FAMILIES = (ATTACKS, REFERENCE, CONTROLS, {WORST: WORST}, MODELS, REPRESENTATIONS, TRAININGS, DATASETS)
 _LABELS = {key: label for family in FAMILIES for key, label in family.items()}
 
 

@@ -270,6 +270,7 @@ rows, examples = attacks.climb(
     say=print,
 )
 cell.save("attacks.parquet", rows)
+cell.save("evaluated.csv", chosen[["clip"]])  # those that were misclassified anyway are among them
 pieces.clear()
 
 # %% [markdown]
