@@ -105,7 +105,7 @@ class Tiny:
             (folder / "notebooks" / f"{name}.py").write_text(text)
 
     def command(self, *words: str) -> list[str]:
-        grid = ["DATASETS=tiny", "REPRESENTATIONS=dwt", "MODELS=small", "FOLDS=1"]
+        grid = ["DATASETS=tiny", "REPRESENTATIONS=dwt", "MODELS=alexnet", "FOLDS=1"]
         return ["make", f"PYTHON={sys.executable}", *grid, *words]
 
     def make(self, *words: str) -> subprocess.CompletedProcess:
@@ -139,7 +139,7 @@ class Tiny:
         (self.folder / "params" / "tiny" / f"{chapter}.yaml").write_text(text)
 
     def runs(self) -> list[str]:
-        """The cells that ran, in order: ``tiny/dwt/small/1/standard 03_training``."""
+        """The cells that ran, in order: ``tiny/dwt/alexnet/1/standard 03_training``."""
         path = self.folder / "build" / "runs"
         return path.read_text().splitlines() if path.exists() else []
 

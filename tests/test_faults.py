@@ -538,11 +538,11 @@ def test_a_cell_that_has_no_memory_or_no_end_is_said_and_the_rest_goes_on(tiny):
     failed = sorted(line for line in done.stderr.splitlines() if line.startswith("FAILED "))
     assert len(failed) == len(ENDS), done.stderr
     for line, (fold, (_, said)) in zip(failed, ENDS.items(), strict=True):
-        cell = f"build/tiny/dwt/small/{fold}/adversarial/05_adversarial_training"
+        cell = f"build/tiny/dwt/alexnet/{fold}/adversarial/05_adversarial_training"
         assert line.startswith(f"FAILED {cell}: {said}"), line
         assert line.endswith(f"; executed so far: {cell}.partial.ipynb")
         nbformat.read(tiny.folder / f"{cell}.partial.ipynb", 4)
-    assert (tiny.folder / "build/tiny/dwt/small/4/adversarial/04_attacks.ipynb").exists()
+    assert (tiny.folder / "build/tiny/dwt/alexnet/4/adversarial/04_attacks.ipynb").exists()
     await_that(lambda: not processes(tiny.folder), "no process is left", SETTLE)
     chapter.write_text(text)
     assert tiny.make(words[0], words[1], "-j2", "FOLDS=1").returncode == 0

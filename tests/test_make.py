@@ -13,16 +13,16 @@ TOLD = ["tiny 06_analysis", "tiny 07_beyond"]
 ALL = [
     "tiny 01_data",
     "tiny/dwt 02_features",
-    "tiny/dwt/small/1/standard 03_training",
-    "tiny/dwt/small/1/adversarial 05_adversarial_training",
-    "tiny/dwt/small/1/standard 04_attacks",
-    "tiny/dwt/small/1/adversarial 04_attacks",
+    "tiny/dwt/alexnet/1/standard 03_training",
+    "tiny/dwt/alexnet/1/adversarial 05_adversarial_training",
+    "tiny/dwt/alexnet/1/standard 04_attacks",
+    "tiny/dwt/alexnet/1/adversarial 04_attacks",
     *TOLD,
 ]
 ATTACKS = [
     *TOLD,
-    "tiny/dwt/small/1/adversarial 04_attacks",
-    "tiny/dwt/small/1/standard 04_attacks",
+    "tiny/dwt/alexnet/1/adversarial 04_attacks",
+    "tiny/dwt/alexnet/1/standard 04_attacks",
 ]
 
 
@@ -81,7 +81,7 @@ def test_a_table_of_one_s_own_is_read_again_when_it_changed(tiny):
 
 def test_a_repeat_is_a_point_of_its_own(tiny):
     done = tiny.make("-n", "all", "FOLDS=1 1.1 1.10")
-    assert {"tiny/dwt/small/1.10/standard", "tiny/dwt/small/1.1/adversarial"} <= set(
+    assert {"tiny/dwt/alexnet/1.10/standard", "tiny/dwt/alexnet/1.1/adversarial"} <= set(
         re.findall(r"build/(\S+?)/04_attacks\.ipynb ", done.stdout)
     )
 
@@ -92,12 +92,12 @@ def test_a_failing_cell_stops_what_rests_on_it_and_nothing_else(tiny):
     assert done.returncode != 0
     assert "ValueError: a cell that is made to fail" in done.stderr
     ran = set(tiny.runs())
-    assert "tiny/dwt/small/1/standard 04_attacks" in ran
-    assert not {"tiny/dwt/small/1/adversarial 04_attacks", *TOLD} & ran
+    assert "tiny/dwt/alexnet/1/standard 04_attacks" in ran
+    assert not {"tiny/dwt/alexnet/1/adversarial 04_attacks", *TOLD} & ran
     tiny.settings("05_adversarial_training", ends="well")
     before = len(tiny.runs())
     assert tiny.make("all").returncode == 0
-    defended = "tiny/dwt/small/1/adversarial"
+    defended = "tiny/dwt/alexnet/1/adversarial"
     again = [*TOLD, f"{defended} 04_attacks", f"{defended} 05_adversarial_training"]
     assert sorted(tiny.runs()[before:]) == sorted(again)
 
@@ -139,7 +139,7 @@ def test_cells_at_once_share_a_gpu_unless_a_launcher_places_them(tiny):
 def test_status_names_what_is_to_do_and_what_is_older_than_its_code(tiny):
     assert tiny.make("data").returncode == 0
     done = tiny.make("status")
-    assert "1 of 8 cells of this grid are there" in done.stdout
+    assert "1 of 8 cells of this grid are finished" in done.stdout
     assert "to do: build/tiny/06_analysis.ipynb" in done.stdout
     assert "older than its code" not in done.stdout
     notebook = tiny.folder / "notebooks/01_data.py"
@@ -153,7 +153,7 @@ def test_status_names_what_is_to_do_and_what_is_older_than_its_code(tiny):
 def test_a_folder_of_settings_that_is_not_there_is_named_before_anything_runs(tiny):
     done = tiny.make("all", "PARAMS=parms")
     assert done.returncode != 0
-    assert "PARAMS=parms: there is no such folder" in done.stderr
+    assert "PARAMS='parms': there is no such folder" in done.stderr
     assert not (tiny.folder / "build").exists()
 
 
@@ -165,7 +165,7 @@ def test_settings_that_nothing_reads_are_refused(tiny):
     (tiny.folder / "other/esc10").mkdir(parents=True)
     done = tiny.make("all", "PARAMS=other")
     assert done.returncode != 0
-    assert "PARAMS=other: it holds no settings of tiny" in done.stderr
+    assert "PARAMS='other': it holds no settings of tiny" in done.stderr
     assert not tiny.runs()
 
 
@@ -179,34 +179,21 @@ def test_an_error_in_settings_names_the_file_that_a_user_has(tiny):
 @pytest.mark.parametrize(
     ("verb", "word", "said"),
     [
-        ("clean", "BUILD=my build", "a path without spaces"),
-        ("data", "BUILD=b%1", "a path without spaces, '%'"),
-        ("data", "BUILD=b{x,y}", "a path without spaces, '%', ':' and braces"),
-        ("data", "BUILD=", "BUILD='': a path"),
-        ("data", "BUILD=-b", "BUILD='-b': a path"),
-        ("data", "DATA=", "DATA='': a path"),
-        ("data", "PARAMS=my params", "PARAMS='my params': a path"),
-        ("plan", "DATASETS=", "DATASETS: none is given"),
-        ("plan", "FOLDS=abc", "FOLDS='abc': numbers are wanted"),
-        ("all", "FOLDS=1 01", "FOLDS='1 01': numbers are wanted"),
-        ("all", "FOLDS=1 1.0", "FOLDS='1 1.0': numbers are wanted"),
-        ("plan", "FOLDS=1..2", "1..2"),
-        ("plan", "REPRESENTATIONS=foo", "REPRESENTATIONS='foo': they are stft dwt"),
-        ("plan", "TRAININGS=none", "TRAININGS='none': they are standard adversarial"),
-        ("data", "THREADS=two", "THREADS='two': a whole number"),
-        ("data", "THREADS=1 2", "THREADS='1 2': a whole number"),
-        ("data", "THREADS=0", "THREADS=0: one at the least"),
-        ("data", "TIMEOUT=1.5", "TIMEOUT='1.5': a whole number"),
-        ("data", "TIMEOUT=", "TIMEOUT: seconds are wanted"),
+        ("clean", "BUILD=my build", "BUILD='my build': ' ' is not allowed"),
+        ("plan", "FOLDS=abc", "FOLDS='abc': 'abc' is no fold"),
+        ("data", "MODELS=resnet19", "MODELS='resnet19': 'resnet19' is not known"),
+        ("status", "DATASETS=esc11", "DATASETS='esc11': 'esc11' is not known"),
+        ("all", "DATA=a\tb", r"DATA='a\tb': '\t' is not allowed"),
     ],
 )
 def test_a_bad_word_is_named_and_nothing_is_lost(tiny, verb, word, said):
+    """Make asks lib.grid.axes, whose own tests have every word (tests/test_axes.py)."""
     kept = tiny.folder / "build" / ".inputs" / "kept"
     kept.parent.mkdir(parents=True)
     kept.touch()
     done = tiny.make(verb, word)
     assert done.returncode != 0
-    assert said in done.stderr
+    assert f"*** {said}" in done.stderr
     assert "Traceback" not in done.stderr
     assert kept.exists()
     assert {path.name for path in tiny.folder.iterdir()} <= {
@@ -218,9 +205,17 @@ def test_clean_removes_what_make_has_built_and_nothing_else(tiny):
     (tiny.folder / "mine").mkdir()
     done = tiny.make("clean", "BUILD=mine")
     assert done.returncode != 0
-    assert "BUILD=mine is no folder that make has built in" in done.stderr
+    assert "BUILD='mine': make has built nothing in this folder" in done.stderr
     assert (tiny.folder / "mine").exists()
     assert tiny.make("data").returncode == 0
+    (tiny.folder / "build/tiny/notes").mkdir()
+    done = tiny.make("clean")
+    assert done.returncode == 0
+    assert "make did not make build/runs" in done.stdout
+    assert [path.name for path in (tiny.folder / "build").iterdir()] == ["runs"]
+    (tiny.folder / "build/runs").unlink()
+    assert tiny.make("data").returncode == 0
+    (tiny.folder / "build/runs").unlink()
     assert tiny.make("clean").returncode == 0
     assert not (tiny.folder / "build").exists()
 
@@ -274,7 +269,28 @@ def test_two_makes_at_once_run_no_cell_twice(tiny):
     assert sorted(tiny.runs()) == sorted(ALL)
 
 
-def test_every_parameter_of_the_makefile_is_said_in_the_readme():
-    words = Path("README.md").read_text(encoding="utf-8")
-    for name in re.findall(r"^([A-Z]+)\s+\?=", Path("Makefile").read_text(encoding="utf-8"), re.MULTILINE):
+def test_every_parameter_of_the_makefile_is_explained():
+    pages = [path for path in (Path("README.md"), Path("lib/grid/README.md")) if path.exists()]
+    words = "".join(path.read_text(encoding="utf-8") for path in pages)
+    (listed,) = re.findall(r"^names := (.*)", Path("Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    for name in [*listed.split(), "LAUNCH", "PYTHON"]:
         assert name in words, name
+
+
+def test_the_makefile_is_the_graph_and_no_more():
+    lines = Path("Makefile").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 120
+    assert max(map(len, lines)) <= 110
+
+
+def test_a_name_in_the_registry_needs_no_other_entry_for_make(tiny):
+    """A model that lib.names knows is in the grid; the Makefile lists none."""
+    shutil.copytree(tiny.folder / "lib", tiny.folder / "mine", symlinks=True)
+    (tiny.folder / "lib").unlink()
+    (tiny.folder / "mine").rename(tiny.folder / "lib")
+    registry = tiny.folder / "lib/names.py"
+    text = registry.read_text(encoding="utf-8")
+    registry.write_text(text.replace("MODELS = {", 'MODELS = {\n    "mlp": "MLP",', 1), encoding="utf-8")
+    done = tiny.make("-n", "all", "MODELS=")
+    assert "build/tiny/dwt/mlp/1/adversarial/04_attacks.ipynb" in done.stdout
+    assert tiny.make("-n", "all", "MODELS=mlp").returncode == 0

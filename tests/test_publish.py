@@ -305,9 +305,9 @@ def test_make_publish_runs_what_is_missing_and_leaves_copies_and_figures(tiny, m
         copy = nbformat.read(path, 4)
         assert publish.code(copy) == publish.code(jupytext.read(path.with_suffix(".py"), fmt="py:percent"))
         assert publish.problems(copy) == []
-        point = "tiny/dwt/small/1/adversarial" if name.startswith("05") else "tiny"
+        point = "tiny/dwt/alexnet/1/adversarial" if name.startswith("05") else "tiny"
         assert f"`{point}" in next(cell.source for cell in copy.cells if "This copy" in cell.source)
-    assert "`tiny/dwt/small/1/standard`" in copies["04_attacks"].read_text()
+    assert "`tiny/dwt/alexnet/1/standard`" in copies["04_attacks"].read_text()
     assert (tiny.folder / "figures/tiny/rows/attacks.parquet").is_file()
 
     def standing() -> dict:

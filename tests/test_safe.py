@@ -82,29 +82,15 @@ def test_a_setting_is_never_read_by_a_shell(tiny):
     assert receipt["parameters"]["ends"] == word
 
 
-AXES = ("DATASETS", "REPRESENTATIONS", "MODELS", "FOLDS", "TRAININGS", "TIMEOUT", "THREADS")
-PATHS = ("BUILD", "DATA", "PARAMS")
-
-
-@pytest.mark.parametrize("name", [*AXES, *PATHS])
-@pytest.mark.parametrize(
-    "word",
-    ["a;touch hacked", "$(shell touch hacked)", "$$(touch hacked)", "`touch hacked`", "a\ntouch hacked",
-     "a|touch hacked", "a&touch hacked", "a>hacked", "a'b", 'a"b', "a\\b"],
-)  # fmt: skip
+@pytest.mark.parametrize("name", ["MODELS", "DATA"])
+@pytest.mark.parametrize("word", ["a;touch hacked", "$(shell touch hacked)", "a\ntouch hacked", "a'b"])
 def test_a_word_on_the_command_line_that_a_shell_would_read_is_refused(tiny, name, word):
+    """All words and all variables are test_axes.py's; here make itself is asked."""
     done = tiny.make("all", f"{name}={word}")
     assert done.returncode != 0
-    assert re.search(rf"\*\*\* {name}='.*(are|is) wanted", done.stderr, re.DOTALL), done.stderr
+    assert re.search(rf"\*\*\* {name}=.* is not allowed", done.stderr, re.DOTALL), done.stderr
     assert not list(tiny.folder.rglob("*hacked*"))
     assert not (tiny.folder / "build").exists()
-
-
-@pytest.mark.parametrize("word", ["..", "-rf", ".hidden", "a/b", "a*", "~"])
-def test_an_axis_is_a_plain_word(tiny, word):
-    done = tiny.make("all", f"MODELS={word}")
-    assert done.returncode != 0
-    assert "MODELS=" in done.stderr
 
 
 def test_an_unusual_folder_of_data_is_taken(tiny):

@@ -157,7 +157,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the variables are glibc's")
 def test_under_make_freed_memory_is_kept_for_the_next_turn():
-    variables = re.findall(r"\b(MALLOC_\w+_)=(\d+)", Path("Makefile").read_text())
+    variables = re.findall(r"\b(MALLOC_\w+_) := (\d+)", Path("Makefile").read_text())
     assert dict(variables).keys() == {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"}
     new_pages = {
         how: int(

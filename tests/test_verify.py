@@ -31,7 +31,7 @@ def test_a_cell_that_draws_by_chance_is_found_out_and_the_others_are_not(tiny):
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     assert "6 of 8 cells came out the same, of 8 finished ones" in done.stdout
-    assert "tiny/dwt/small/1/standard/04_attacks: differs" in done.stdout
+    assert "tiny/dwt/alexnet/1/standard/04_attacks: differs" in done.stdout
     assert "04_attacks.json: other bytes" in done.stdout
     after = {path: path.read_bytes() for path in (tiny.folder / "build").rglob("*") if path.is_file()}
     changed = {path.name for path in before if before[path] != after[path]}

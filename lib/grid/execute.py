@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from lib import files, reporting, study
-from lib.grid import guard, receipts, settings
+from lib.grid import guard, receipts, settings, sources
 
 # jsonschema, which nbformat imports, would build an IRI grammar that no notebook needs: more than half of
 # what starting a runner costs (tests/bench/grid.py).
@@ -269,7 +269,7 @@ def _receipt(notebook: Path, values: dict[str, Any], begin: float) -> dict[str, 
         "device": "cpu",
         "seed": study.fold_and_seed(values["fold"])[1] if "fold" in values else 0,
         "data": "",
-        "sources": receipts.sources(notebook),
+        "sources": sources.fingerprints(notebook, sources.words(values)),
         "seconds": round(time.monotonic() - begin, 2),
         "cpu_seconds": round(spent.ru_utime + spent.ru_stime, 2),
         "peak_memory_mib": round(spent.ru_maxrss / 1024, 1),

@@ -1,0 +1,372 @@
+"""The words of make's command line: what is wrong with them, and which cells they name.
+
+The Makefile calls this module once, before anything else: ``python3 -S -m lib.grid.axes GOALS NAME=VALUE …``.
+It refuses what cannot be part of a path or a recipe, copies what the chapters rest on to ``BUILD/.inputs``,
+and prints assignments for make, separated by ``|``. It needs the standard library and the registry of names
+alone, so that any Python 3 can run it before the packages are installed.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from lib import names
+
+AXES = ("DATASETS", "REPRESENTATIONS", "MODELS", "FOLDS", "TRAININGS")
+PATHS = ("BUILD", "DATA", "PARAMS")
+INPUTS = ".inputs"
+"""The folder below BUILD that holds a copy of each chapter's source and settings, by which make decides."""
+
+GRIDLESS = re.compile(r"help|setup|lint|test|test-\w+|lab|clean|bench-.*")
+"""Goals that look at no data set."""
+
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_FOLD = re.compile(r"[1-9][0-9]*(\.[1-9][0-9]*)?")
+_OF_A_SHELL = ";&|<>`\"'*?\\$()"
+_OF_MAKE = " %:{}#[]~"
+_MOST_FOLDS = 5  # that chapter 1 makes where a table of one's own has none
+
+
+class Refused(ValueError):
+    """A word of the command line that is not allowed, in one sentence."""
+
+
+class Grid(NamedTuple):
+    """The cells that a command line names; ``given`` are the axes that it gave itself."""
+
+    build: str
+    data: str
+    params: str
+    datasets: list[str]
+    representations: list[str]
+    models: dict[str, list[str]]
+    folds: dict[str, list[str]]
+    trainings: list[str]
+    given: frozenset[str]
+
+    def victims(self, dataset: str) -> list[str]:
+        """The folders of a data set's models, one per representation, model, fold and training."""
+        return [
+            f"{self.build}/{dataset}/{representation}/{model}/{fold}/{training}"
+            for representation in self.representations
+            for model in self.models[dataset]
+            for fold in self.folds[dataset]
+            for training in self.trainings
+        ]
+
+    def attacked(self, dataset: str) -> list[str]:
+        """The notebooks of chapter 4, on which chapters 6 and 7 rest."""
+        return [f"{folder}/04_attacks.ipynb" for folder in self.victims(dataset)]
+
+    def cells(self) -> list[str]:
+        """The notebooks of the whole grid."""
+        found = []
+        for dataset in self.datasets:
+            root = f"{self.build}/{dataset}"
+            found.append(f"{root}/01_data.ipynb")
+            found += [f"{root}/{name}/02_features.ipynb" for name in self.representations]
+            for folder in self.victims(dataset):
+                found += [f"{folder}/{_trains(folder)}.ipynb", f"{folder}/04_attacks.ipynb"]
+            found += [f"{root}/06_analysis.ipynb", f"{root}/07_beyond.ipynb"]
+        return found
+
+    def read(self, dataset: str) -> list[str]:
+        """The notebooks of one point, for a reader: the first of the axes given, or dwt/resnet18."""
+        root = f"{self.build}/{dataset}"
+        representation = self.representations[0] if "REPRESENTATIONS" in self.given else "dwt"
+        model = self.models[dataset][0] if "MODELS" in self.given else "resnet18"
+        point = f"{root}/{representation}/{model}/{self.folds[dataset][0]}"
+        defences = [name for name in self.trainings if name != "standard"] or ["adversarial"]
+        return [
+            f"{root}/01_data.ipynb",
+            f"{root}/{representation}/02_features.ipynb",
+            f"{point}/standard/03_training.ipynb",
+            f"{point}/{self.trainings[0]}/04_attacks.ipynb",
+            f"{point}/{defences[0]}/05_adversarial_training.ipynb",
+            f"{root}/06_analysis.ipynb",
+            f"{root}/07_beyond.ipynb",
+        ]
+
+
+def _trains(folder: str) -> str:
+    return "03_training" if folder.endswith("/standard") else "05_adversarial_training"
+
+
+# ----------------------------------------------------------------------------------------------------- words
+
+
+def check(given: Mapping[str, str]) -> None:
+    """Refuse words that cannot be part of a path or of a recipe; nothing is looked up.
+
+    Raises
+    ------
+    Refused : naming the variable, the value found and what is allowed.
+    """
+    for name in PATHS:
+        _path(name, given[name])
+    _build(Path(given["BUILD"]), given["DATA"])
+    for name in AXES:
+        for word in _words(given, name):
+            if not _WORD.fullmatch(word):
+                raise Refused(
+                    f"{name}={given[name]!r}: {word!r} is not allowed; a word has letters, digits, '_', '-' "
+                    "and '.', and begins with a letter or a digit"
+                )
+    for name, known in (
+        ("REPRESENTATIONS", names.REPRESENTATIONS),
+        ("MODELS", names.MODELS),
+        ("TRAININGS", names.TRAININGS),
+    ):
+        for word in _words(given, name):
+            if word not in known:
+                raise Refused(f"{name}={given[name]!r}: {word!r} is not known; known are {' '.join(known)}")
+    for name in ("DATASETS", "REPRESENTATIONS", "TRAININGS"):
+        if name in given and not _words(given, name):
+            raise Refused(f"{name}={given[name]!r}: at least one name is needed")
+    for word in _words(given, "FOLDS"):
+        if not _FOLD.fullmatch(word):
+            raise Refused(
+                f"FOLDS={given['FOLDS']!r}: {word!r} is no fold; a fold is a number, such as 1, or 1.3 for "
+                "fold 1 with seed 3"
+            )
+    for name, least in (("THREADS", 1), ("TIMEOUT", 0)):
+        text = given.get(name, str(least))
+        if (text or name == "TIMEOUT") and not (re.fullmatch("[0-9]{1,9}", text) and int(text) >= least):
+            raise Refused(f"{name}={text!r}: a whole number from {least} on is needed")
+
+
+def _words(given: Mapping[str, str], name: str) -> list[str]:
+    """The words of an axis, each once; plain spaces separate them."""
+    return [word for word in dict.fromkeys(given.get(name, "").split(" ")) if word]
+
+
+def _path(name: str, text: str) -> None:
+    if not text.strip() or text[0] in "-~" or text != text.strip():
+        raise Refused(f"{name}={text!r}: a path is needed that does not begin with '-', '~' or white space")
+    forbidden = _OF_A_SHELL + ("" if name == "DATA" else _OF_MAKE)
+    for letter in text:
+        if letter in forbidden or not (letter.isprintable() or "\udc80" <= letter <= "\udcff"):
+            also = "" if name == "DATA" else f", spaces and {_OF_MAKE.strip()}"
+            raise Refused(
+                f"{name}={text!r}: {letter!r} is not allowed in this path, nor are {_OF_A_SHELL}{also}; no "
+                "path may have white space other than a plain space"
+            )
+
+
+def _build(build: Path, data: str) -> None:
+    """Refuse a BUILD that ``make clean`` must never empty."""
+    here = build.resolve()
+    for what, kept in (("this checkout", Path.cwd()), ("the home folder", Path.home()), ("DATA", Path(data))):
+        kept = kept.resolve()
+        if here == kept or here in kept.parents:
+            raise Refused(f"BUILD={str(build)!r}: it is or contains {what}, {kept}; name a folder of its own")
+
+
+# ------------------------------------------------------------------------------------------------------- grid
+
+
+def grid(given: Mapping[str, str]) -> Grid:
+    """The grid that checked words name, with a data set's own models and folds where none are given.
+
+    Raises
+    ------
+    Refused : if a data set, its settings or one of its folds are not there.
+    """
+    words = {name: _words(given, name) for name in AXES}
+    params, data = Path(given["PARAMS"]), Path(given["DATA"])
+    if not params.is_dir():
+        raise Refused(f"PARAMS={given['PARAMS']!r}: there is no such folder of settings")
+    datasets = words["DATASETS"]
+    models, folds = {}, {}
+    for dataset in datasets:
+        settings, table = params / dataset, data / dataset / "clips.csv"
+        if given["PARAMS"] != "params" and not settings.is_dir():
+            raise Refused(f"PARAMS={given['PARAMS']!r}: it holds no settings of {dataset}")
+        if dataset not in names.DATASETS and not settings.is_dir() and not table.is_file():
+            raise Refused(
+                f"DATASETS={given['DATASETS']!r}: {dataset!r} is not known; known are "
+                f"{' '.join(names.DATASETS)}, and one of your own needs {table}"
+            )
+        smaller = names.SMALL.get(dataset, {})
+        models[dataset] = words["MODELS"] or smaller.get("models") or list(names.MODELS)
+        there = _folds(dataset, table)
+        folds[dataset] = words["FOLDS"] or smaller.get("folds") or there or _numbers(_MOST_FOLDS)
+        for fold in folds[dataset]:
+            if there and fold.split(".")[0] not in there:
+                raise Refused(
+                    f"FOLDS={given.get('FOLDS', '')!r}: {dataset} has no fold {fold}; its folds are "
+                    f"{' '.join(there)}"
+                )
+    return Grid(
+        given["BUILD"],
+        given["DATA"],
+        given["PARAMS"],
+        datasets,
+        words["REPRESENTATIONS"] or list(names.REPRESENTATIONS),
+        models,
+        folds,
+        words["TRAININGS"] or list(names.USUAL_TRAININGS),
+        frozenset(name for name in AXES if words[name]),
+    )
+
+
+def _folds(dataset: str, table: Path) -> list[str]:
+    """The folds of a data set, official ones or those of a table of one's own; none if nobody knows them."""
+    if dataset in names.DATASETS:
+        return _numbers(names.FOLDS.get(dataset, _MOST_FOLDS))
+    try:
+        with open(table, encoding="utf-8-sig", newline="") as file:
+            rows = [[value.strip() for value in row] for row in csv.reader(file, strict=True) if row]
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []  # chapter 1 reports what is wrong with it
+    header = rows[0] if rows else []
+    rows = [row for row in rows[1:] if len(row) == len(header)]
+    if "fold" in header:
+        found = {row[header.index("fold")] for row in rows}
+        if not all(re.fullmatch("[0-9]{1,9}", fold) and int(fold) for fold in found):
+            return []
+        return [str(fold) for fold in sorted({int(fold) for fold in found})]
+    if not rows or not {"path", "label"} <= set(header):
+        return []
+    recording = header.index("source" if "source" in header else "path")
+    recordings: dict[str, set[str]] = {}
+    for row in rows:
+        recordings.setdefault(row[header.index("label")], set()).add(row[recording])
+    return _numbers(min([_MOST_FOLDS, *map(len, recordings.values())]))
+
+
+def _numbers(count: int) -> list[str]:
+    return [str(number) for number in range(1, count + 1)]
+
+
+# ---------------------------------------------------------------------------------------------------- inputs
+
+
+def chapters() -> list[str]:
+    """The names of all chapters, in order."""
+    return sorted(path.stem for path in Path("notebooks").glob("0*.py"))
+
+
+def copy_inputs(found: Grid) -> None:
+    """Copy sources, settings and tables of one's own to ``BUILD/.inputs`` where they have changed.
+
+    A chapter rests on these copies, so it runs again when a text changes, and not when a file is touched.
+
+    Raises
+    ------
+    Refused : if a settings file is no chapter's, or nothing can be written.
+    """
+    inputs = Path(found.build, INPUTS)
+    pairs = [(Path("notebooks", f"{name}.py"), inputs / f"{name}.py") for name in chapters()]
+    for dataset in found.datasets:
+        settings = Path(found.params, dataset)
+        for path in sorted(settings.glob("*.y*ml")):
+            if path.suffix != ".yaml" or path.stem not in chapters():
+                known = ", ".join(f"{name}.yaml" for name in chapters())
+                raise Refused(f"{path}: no chapter reads it; settings are in {known}")
+        pairs += [(settings / f"{name}.yaml", inputs / dataset / f"{name}.yaml") for name in chapters()]
+        table = Path(found.data, dataset, "clips.csv")
+        if table.is_file():
+            pairs.append((table, inputs / dataset / "clips.csv"))
+    try:
+        for source, copy in pairs:
+            _keep(source, copy)
+    except OSError as error:
+        raise Refused(f"BUILD={found.build!r}: nothing can be written there: {error}") from error
+
+
+def _keep(source: Path, copy: Path) -> None:
+    text = source.read_bytes() if source.is_file() else b""
+    if copy.is_file() and copy.read_bytes() == text:
+        return
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    part = copy.with_name(f"{copy.name}.{os.getpid()}")
+    part.write_bytes(text)
+    os.replace(part, copy)
+
+
+# --------------------------------------------------------------------------------------------------- for make
+
+
+def rows(found: Grid) -> list[str]:
+    """The folders of gathered rows of the data sets, of this build and published ones.
+
+    Raises
+    ------
+    Refused : if a data set has none, naming those that have.
+    """
+
+    def of(dataset: str) -> list[str]:
+        folders = f"{found.build}/{dataset}/figures/rows", f"figures/{dataset}/rows"
+        return [folder for folder in folders if os.path.isdir(folder)]
+
+    for dataset in found.datasets:
+        if not of(dataset):
+            there = [*Path(found.build).glob("*/figures/rows"), *Path("figures").glob("*/rows")]
+            others = sorted({path.parts[-3 if path.parts[-2] == "figures" else -2] for path in there})
+            raise Refused(
+                f"figures: chapter 6 has written no rows of {dataset} in {found.build}/{dataset}/figures or "
+                f"figures/{dataset}; there are rows of {' '.join(others) or 'no data set'}"
+            )
+    return [folder for dataset in found.datasets for folder in of(dataset)]
+
+
+def assignments(found: Grid, goals: Sequence[str]) -> Iterable[str]:
+    """What make is told of the grid."""
+    yield f"cells := {' '.join(found.cells())}"
+    for dataset in found.datasets:
+        yield f"attacked_{dataset} := {' '.join(found.attacked(dataset))}"
+    copied = {path.stem for path in Path("notebooks").glob("0*.ipynb")}
+    read = found.read(found.datasets[0])
+    yield f"read := {' '.join(read)}"
+    yield f"uncopied := {' '.join(cell for cell in read if Path(cell).stem not in copied)}"
+    if "figures" in goals:
+        yield f"rows := {' '.join(rows(found))}"
+
+
+USAGE = f"""
+  DATASETS='{" ".join(names.DATASETS)}', or one of your own
+  REPRESENTATIONS='{" ".join(names.REPRESENTATIONS)}'
+  MODELS='{" ".join(names.MODELS)}'
+  TRAININGS='{" ".join(names.TRAININGS)}' FOLDS='1 2 3'
+  DATA=data BUILD=build PARAMS=params PYTHON=python THREADS=N TIMEOUT=seconds
+  LAUNCH='srun --gres=gpu:1' -k -jN"""
+
+
+def usage(makefile: str) -> str:
+    """What ``make help`` prints: the verbs, each with its comment, and the variables."""
+    text = Path(makefile).read_text(encoding="utf-8")
+    verbs = re.findall(r"^([a-z%-]+):.*## (.*)", text, re.MULTILINE)
+    return "\n".join(["make VERB NAME=value …", *[f"  {verb:<11}{what}" for verb, what in verbs], USAGE])
+
+
+def main(argv: Sequence[str]) -> int:
+    """Check the words, copy the inputs and print what make needs to know."""
+    sys.stdout.reconfigure(errors="backslashreplace")
+    if argv[:1] == ["--usage"]:
+        print(usage(argv[1]))
+        return 0
+    goals = [goal for word in argv if "=" not in word for goal in word.split()]
+    given = dict(word.split("=", 1) for word in argv if "=" in word)
+    said = []
+    try:
+        check(given)
+        if not all(GRIDLESS.fullmatch(goal) for goal in goals):
+            found = grid(given)
+            said += assignments(found, goals)
+            copy_inputs(found)
+    except Refused as error:
+        print(error)
+        return 2
+    print("|".join(said))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

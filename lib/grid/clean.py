@@ -1,0 +1,59 @@
+"""Remove what make has built, and nothing else: ``python3 -m lib.grid.clean BUILD`` (``make clean``)."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from lib.grid.axes import INPUTS
+
+OWN = (INPUTS, "bench", "book", "lab", "faults.md")
+"""What make and its tests write to BUILD besides the folders of data sets."""
+
+
+def clean(build: Path) -> list[Path]:
+    """Remove the folders of data sets that make has built, and what it has written next to them.
+
+    A data set was built where BUILD/.inputs has a copy of its settings.
+
+    Returns
+    -------
+    What is left in BUILD, because make has not made it.
+
+    Raises
+    ------
+    ValueError : if make has built nothing there.
+    """
+    if not build.exists():
+        return []
+    inputs = build / INPUTS
+    built = [build / path.name for path in inputs.iterdir() if path.is_dir()] if inputs.is_dir() else []
+    own = [build / name for name in OWN]
+    if not any(path.exists() for path in own):
+        raise ValueError(f"BUILD={str(build)!r}: make has built nothing in this folder")
+    for path in [*built, *own]:
+        if path.is_symlink() or path.is_file():
+            path.unlink()
+        elif path.is_dir():
+            shutil.rmtree(path)
+    left = sorted(build.iterdir())
+    if not left:
+        build.rmdir()
+    return left
+
+
+def main(argv: list[str]) -> int:
+    """Clean one folder and name what stays there."""
+    try:
+        left = clean(Path(argv[0]))
+    except (OSError, ValueError) as error:
+        print(f"clean: {error}", file=sys.stderr)
+        return 1
+    if left:
+        print(f"clean: make did not make {', '.join(map(str, left))}, which stay")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
