@@ -43,6 +43,7 @@ BELOW = {
         "study",
     },
     "grid": {"figures", "files", "markup", "models", "names", "reporting", "store", "study"},
+    "grid.plan": {"attacks", "files", "models", "names", "store", "study"},
     "grid.guard": set(),
     "grid.receipts": {"files", "study"},
 }

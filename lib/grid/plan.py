@@ -17,7 +17,7 @@ from typing import Any
 import jupytext
 import pandas as pd
 
-from lib import files, study
+from lib import files, names, study
 from lib.grid import axes, receipts, settings, status
 from lib.store import heights
 
@@ -93,7 +93,9 @@ class Planner:
         cell, chapter = point
         clips = count_clips(cell)
         if chapter == ATTACKS:
-            return (values["clips"] or clips // 5) * _attack_passes(values)
+            return (values["clips"] or clips // 5) * climbing(
+                values, self.size(cell.dataset, cell.representation)
+            )
         if chapter == BEYOND:
             waves = values["wave_steps"] * len(values["levels"])
             return values["clips"] * (values["bim_steps"] + values["round_trip_steps"] + waves) * GRADIENT
@@ -172,14 +174,22 @@ def _weights(model: str) -> int:
     return models.parameters(models.outline(model, 10, 1))
 
 
-def _attack_passes(values: Mapping[str, Any]) -> float:
-    """Forward passes that one clip costs if no attack fools it before the end of its ladder."""
-    bim = values["bim_steps"] * (values["bim_rungs"] + values["bim_bisections"]) * GRADIENT
-    jsma = values["jsma_steps"] * len(values["jsma_thetas"]) * (GRADIENT + 2)
-    deepfool = max(values["deepfool_caps"]) * GRADIENT
-    cwa = sum(values["cwa_steps"]) * GRADIENT
-    pia = values["pia_steps"] * values["pia_samples"] * 2
-    return 2 * bim + jsma + deepfool + cwa + min(pia, values["pia_queries"] or pia)
+def climbing(values: Mapping[str, Any], size: tuple[int, int]) -> float:
+    """Forward passes that one clip costs if no attack fools it before the end of its ladder.
+
+    A step is a gradient, or two passes per sample of an attack that only queries.
+    """
+    from lib import attacks
+
+    words = tuple(f"{name.lower().partition('-')[0]}_" for name in [*names.ATTACKS, *names.CONTROLS])
+    given = {name: value for name, value in values.items() if name.startswith(words)}
+    passes = 0.0
+    for ladder in attacks.ladders(size, only=[*names.ATTACKS, *names.CONTROLS], **given).values():
+        for rung in [*ladder.rungs, *[ladder.rungs[-1]] * ladder.bisections]:
+            each = 2 * getattr(rung.attack, "samples", 0) or GRADIENT
+            most = getattr(rung.attack, "queries", 0) or float("inf")
+            passes += min(getattr(rung.attack, "steps", 1) * each, most)
+    return passes
 
 
 # ----------------------------------------------------------------------------------------------------- hours
