@@ -142,7 +142,7 @@ def folder(tmp_path_factory):
         cells.append(f"build/demo/{name}.ipynb")
     figures.use_style()
     run = made_up.grid(dataset="demo")
-    shelf = report.Shelf(run, demo / "figures")
+    shelf = report.Report(run, demo / "figures")
     for name in ("table_2_control", "accuracy", "claims"):
         shelf.add(name)
     shelf.index()

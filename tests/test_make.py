@@ -232,7 +232,7 @@ def test_a_cell_whose_settings_change_while_it_runs_is_run_again(tiny):
     assert tiny.make("status").returncode == 0  # any verb takes the change
     said = running.communicate()[0]
     assert running.returncode == 0
-    assert "01_data.yaml changed meanwhile; the next make runs it again" in said
+    assert "01_data.yaml was changed meanwhile; the next make runs the cell again" in said
     assert tiny.make("data").returncode == 0
     assert json.loads((tiny.folder / RECEIPT).read_text())["parameters"]["seconds"] == 0.1
     assert "started" not in tiny.make("data").stderr

@@ -207,7 +207,7 @@ def made(tmp_path):
     folder = tmp_path / "build/esc10/figures"
     found = made_up.grid()
     results.save(found, folder / "rows")
-    shelf = report.Shelf(found, folder)
+    shelf = report.Report(found, folder)
     for name in ("table_1_accuracy", "accuracy"):
         shelf.add(name)
     shelf.index()

@@ -70,7 +70,7 @@ def test_every_pickle_is_known_by_its_hash_before_it_is_opened():
                 continue
             lines = [named(inner.func) for inner in ast.walk(node) if isinstance(inner, ast.Call)]
             if "torch.load" in lines:
-                assert "_same" in lines, f"{path}: {node.name}"
+                assert "_check" in lines, f"{path}: {node.name}"
 
 
 def test_a_setting_is_never_read_by_a_shell(tiny):

@@ -62,7 +62,7 @@ def test_tables_are_compared_by_value_and_seconds_left_out(tmp_path, column, val
 def test_tensors_are_compared_by_value_and_their_header_by_what_it_says(tmp_path):
     told = dict.fromkeys("abcdefgh", "said")  # in another order in nearly every process
     write = (
-        "import sys, torch; from lib import study; "
+        "import sys, torch; from lib import files; "
         "files.save(sys.argv[1], ({'x': torch.tensor([0.0, 1.0])}, {n: 'said' for n in 'abcdefgh'}))"
     )
     one, other = tmp_path / "one.safetensors", tmp_path / "other.safetensors"
