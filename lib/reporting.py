@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
+
+from tqdm import tqdm
 
 PROGRESS = "STUDY_PROGRESS"  # environment variable: the file that the runner shows on the terminal
 NOTES = "STUDY_NOTES"  # environment variable: the file of what a kernel adds to its cell's receipt
@@ -30,33 +31,46 @@ def notes(path: Path) -> dict[str, str]:
     return found
 
 
-def track(iterable: Iterable, what: str, total: int | None = None) -> Iterator:
-    """Go through ``iterable`` and tell the runner how far it is; the notebook keeps nothing of it.
+def track(iterable: Iterable, what: str, total: int | None = None) -> Iterable:
+    """Go through ``iterable`` and report to the runner how far it is; the notebook keeps nothing of it.
 
     Under ``lib.grid.execute`` the terminal of make shows the cell, what it does, done/total, rate and the
     time left. Elsewhere it is the plain iterable.
     """
-    if total is None and hasattr(iterable, "__len__"):
-        total = len(iterable)
     where = os.environ.get(PROGRESS)
     if not where:
-        yield from iterable
-        return
-    begin = last = time.monotonic()
-    for done, item in enumerate(iterable):
-        now = time.monotonic()
-        if done and now - last >= _PROGRESS_EVERY:
-            last = now
-            _tell(where, what, done, total, now - begin)
-        yield item
+        return iter(iterable)
+    if total is None and hasattr(iterable, "__len__"):
+        total = len(iterable)
+    left = "/{total_fmt}, {rate_noinv_fmt}, {remaining} left" if total else ", {rate_noinv_fmt}"
+    return _Bar(
+        iterable,
+        desc=what,
+        total=total,
+        unit="",
+        file=_Lines(where),
+        mininterval=_PROGRESS_EVERY,
+        miniters=1,
+        bar_format="{desc} {n_fmt}" + left,
+    )
 
 
-def _tell(where: str, what: str, done: int, total: int | None, seconds: float) -> None:
-    rate = done / seconds
-    line = f"{what} {done}" + (f"/{total}" if total else "") + f", {rate:.3g}/s"
-    if total:
-        left = round((total - done) / rate)
-        line += f", {left // 60}:{left % 60:02d} left"
-    # The runner may be gone; a line of progress is no reason to stop a computation.
-    with contextlib.suppress(OSError), open(where, "a", encoding="utf-8") as file:
-        file.write(line + "\n")
+class _Bar(tqdm):
+    """tqdm without a thread of its own, which a kernel that forks could not bear."""
+
+    monitor_interval = 0
+
+
+class _Lines:
+    """The runner's file: each state of a bar is a line. The runner may be gone, which stops no computation."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            with contextlib.suppress(OSError), open(self.path, "a", encoding="utf-8") as file:
+                file.write(text.strip() + "\n")
+
+    def flush(self) -> None:
+        pass

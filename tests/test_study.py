@@ -139,9 +139,16 @@ def test_progress_passes_everything_on_and_tells_the_runner(tmp_path, monkeypatc
     monkeypatch.setattr(reporting, "_PROGRESS_EVERY", 0.0)
     assert list(reporting.track(range(4), "counting")) == [0, 1, 2, 3]
     lines = (tmp_path / "progress").read_text().splitlines()
-    assert [line.split(",")[0] for line in lines] == ["counting 1/4", "counting 2/4", "counting 3/4"]
+    assert [line.split(",")[0] for line in lines] == [f"counting {done}/4" for done in (0, 1, 2, 3, 4, 4)]
+    assert re.fullmatch(r"counting 4/4, [\d.]+/s, 00:00 left", lines[-1])
     monkeypatch.delenv(reporting.PROGRESS)
     assert list(reporting.track(iter("ab"), "letters")) == ["a", "b"]
+
+
+def test_progress_that_cannot_be_written_stops_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv(reporting.PROGRESS, str(tmp_path / "gone" / "progress"))
+    assert list(reporting.track(iter("ab"), "letters")) == ["a", "b"]
+    assert not (tmp_path / "gone").exists()
 
 
 FAULTS = """
