@@ -41,9 +41,13 @@ class Cell:
 
     def __post_init__(self) -> None:
         point = [getattr(self, axis) for axis in AXES]
-        for axis, word in zip(AXES, point, strict=True):
-            if word and not _WORD.fullmatch(str(word)):
-                raise ValueError(f"{axis} = {word!r} is not a word of letters, digits, '_', '-' and '.'")
+        wrong = [
+            f"{axis} = {word!r} is not a word of letters, digits, '_', '-' and '.'"
+            for axis, word in zip(AXES, point, strict=True)
+            if word and not _WORD.fullmatch(str(word))
+        ]
+        if wrong:
+            raise ValueError("; ".join(wrong))
         given = [bool(word) for word in point]
         if not given[0] or given != sorted(given, reverse=True):
             raise ValueError(f"a point is named from the left, {'/'.join(AXES)}; found {point}")

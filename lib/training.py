@@ -100,25 +100,18 @@ class Recipe(defences.Settings):
         "layers": ("all", "last"),
     }
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        defences.get(self.training)
-        for name, choices in self.CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} = {getattr(self, name)!r} is none of {', '.join(choices)}")
-        defences.in_range(
-            self,
-            epochs=(1, math.inf),
-            batch=(2, math.inf),
-            learning_rate=(1e-12, math.inf),
-            weight_decay=(0, math.inf),
-            patience=(0, math.inf),
-            smoothing=(0, 0.99),
-            shift=(0, 0.5),
-            share=(1e-6, 1),
-            pgd_clips=(-1, math.inf),
-            pgd_steps=(1, math.inf),
-        )
+    def wrong(self) -> list[str]:
+        found = {"training": defences.known(), **self.CHOICES}
+        unknown = [
+            f"{name} = {getattr(self, name)!r} is none of {', '.join(choices)}"
+            for name, choices in found.items()
+            if getattr(self, name) not in choices
+        ]
+        end = math.inf
+        ends = {"learning_rate": (1e-12, end), "smoothing": (0, 0.99), "shift": (0, 0.5), "share": (1e-6, 1)}
+        ends |= {"epochs": (1, end), "batch": (2, end), "weight_decay": (0, end), "patience": (0, end)}
+        ends |= {"pgd_clips": (-1, end), "pgd_steps": (1, end)}
+        return [*super().wrong(), *unknown, *defences.outside(self, **ends)]
 
 
 def fit(

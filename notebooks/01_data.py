@@ -18,7 +18,7 @@
 import numpy as np
 from IPython.display import Audio, Markdown, display
 
-from lib import figures, study
+from lib import figures, ranges, study
 from lib.data import audio, download, duplicates, listening, manifest, readers, splits
 
 figures.use_style()
@@ -31,6 +31,17 @@ mirror = ""  # an address under which the archive lies too; empty: the original 
 shortest = 0.02  # s; a clip below it is left out
 unusable = 0.01  # share of clips that may be left out; above it the chapter stops
 workers = 0  # threads; 0 is one a core
+
+# %%
+ranges.check(
+    globals(),
+    ranges.taken("build dataset", study.Cell),
+    ranges.path("build data_folder"),
+    ranges.text("mirror", r"(\w+://\S+)?", "empty, or an address that begins with https://"),
+    ranges.number("shortest", 0),
+    ranges.number("unusable", 0, 1),
+    ranges.whole("workers", 0),
+)
 
 # %%
 cell = study.Cell(build, dataset)

@@ -20,7 +20,7 @@ import scipy.signal
 import torch
 from IPython.display import Markdown
 
-from lib import features, figures, reporting, samples, store, study
+from lib import features, figures, names, ranges, reporting, samples, store, study
 from lib.data import audio, manifest
 from lib.features.magnitude import log_view
 from lib.features.resize import Resize
@@ -49,6 +49,18 @@ how = "pitch"  # or speed, which changes tempo too
 keep = "images"  # or waveforms, 16 bits a sample, whose images are computed batch by batch on the device
 together = ""  # other representations of this run, computed with it so that each clip is decoded once
 workers = 0  # processes; 0 is as many as the cell has threads
+
+# %%
+made_with = "bins frames duration floor stft_rate n_fft hop dwt_rate fmin bandwidth centre factors how keep"
+ranges.check(
+    globals(),
+    ranges.taken("build dataset representation", study.Cell),
+    ranges.path("build"),
+    ranges.taken(made_with, store.Settings),
+    ranges.one_of("representation", names.REPRESENTATIONS),
+    ranges.some_of("together", names.REPRESENTATIONS),
+    ranges.whole("workers", 0),
+)
 
 # %%
 cell = study.Cell(build, dataset, representation)

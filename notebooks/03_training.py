@@ -18,7 +18,7 @@
 import pandas as pd
 from IPython.display import Markdown, display
 
-from lib import chapter, figures, metrics, models, names, store, study
+from lib import chapter, figures, metrics, models, names, ranges, store, study
 from lib.analysis import published
 from lib.data import manifest, splits
 from lib.device import choose_device
@@ -48,6 +48,24 @@ shift = 0.0  # images are moved along time, circularly, by up to this share of t
 share = 1.0  # of the training images that an epoch sees, drawn anew for each
 device = "auto"  # cpu, cuda, or whichever is there
 leaks_at = ""  # representation/model/fold at which the leaks of a random split are measured
+
+# %%
+learnt_by = "training epochs patience batch learning_rate schedule smoothing shift share layers precision"
+one_point = rf"({'|'.join(names.REPRESENTATIONS)})/({'|'.join(names.MODELS)})/\d+(\.\d+)?"
+ranges.check(
+    globals(),
+    ranges.taken("build dataset representation model fold training", study.Cell),
+    ranges.taken(learnt_by, Recipe),
+    ranges.one_of("representation", names.REPRESENTATIONS),
+    ranges.one_of("model", names.MODELS),
+    ranges.one_of("protocol", splits.PROTOCOLS),
+    ranges.one_of("pretrained", models.weights.CHOICES),
+    ranges.path("build weights"),
+    ranges.device("device"),
+    ranges.text(
+        "leaks_at", rf"({one_point})?", "empty, or representation/model/fold, such as dwt/resnet18/1"
+    ),
+)
 
 # %%
 cell = study.Cell(build, dataset, representation, model, fold, training)

@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 
-from lib import attacks, figures, files, metrics, models, names, reporting, store, study
+from lib import attacks, figures, files, metrics, models, names, ranges, reporting, store, study
 from lib.analysis import published
 from lib.attacks import checks
 from lib.data import manifest, splits
@@ -65,6 +65,29 @@ pia_queries = 0  # most queries of a clip; 0 sets no limit
 checked = 8  # clips on which the attacks themselves are checked
 shown_class = "children_playing"  # whose clip is kept for pictures; another where there is none
 seed = 0
+
+# %%
+ranges.check(
+    globals(),
+    ranges.taken("build dataset representation model fold training", study.Cell),
+    ranges.one_of("representation", names.REPRESENTATIONS),
+    ranges.one_of("model", names.MODELS),
+    ranges.one_of("training", names.TRAININGS),
+    ranges.path("build"),
+    ranges.device("device"),
+    ranges.number("until", 0, 1),
+    ranges.number("memory cwa_kappa", 0),
+    ranges.number("bim_step bim_first jsma_thetas", above=0, most=1),
+    ranges.number("cwa_cs", above=0),
+    ranges.whole("clips bim_bisections pia_queries seed", 0),
+    ranges.whole("batch checked bim_steps bim_rungs jsma_steps jsma_features deepfool_caps", 1),
+    ranges.whole("cwa_steps cwa_searches pia_steps pia_top", 1),
+    ranges.whole("pia_samples", 2, multiple_of=2),
+    ranges.one_of("jsma_change", ("increase", "decrease")),
+    ranges.flag("cwa_product"),
+    ranges.as_many("cwa_cs cwa_steps", unless="cwa_product"),
+    ranges.text("shown_class", ".+", "the name of a class"),
+)
 
 # %%
 cell = study.Cell(build, dataset, representation, model, fold, training)

@@ -21,7 +21,7 @@ import torch
 from IPython.display import Markdown
 from torch.nn.functional import cross_entropy
 
-from lib import chapter, defences, figures, metrics, models, names, store, study
+from lib import chapter, defences, figures, metrics, models, names, ranges, store, study
 from lib.analysis import published
 from lib.data import manifest, splits
 from lib.device import choose_device
@@ -57,6 +57,21 @@ pgd_clips = 0  # validation clips that PGD tries after every epoch; 0 tries all
 pgd_steps = 10  # gradient steps of that PGD
 tried_clips = 0  # tested clips that PGD tries in the end; 0 tries all
 device = "auto"  # cpu, cuda, or whichever is there
+
+# %%
+learnt_by = "training epochs patience batch learning_rate schedule smoothing shift share layers precision"
+ranges.check(
+    globals(),
+    ranges.taken("build dataset representation model fold training", study.Cell),
+    ranges.taken(f"{learnt_by} budget alpha steps beta pgd_clips pgd_steps", Recipe),
+    ranges.one_of("representation", names.REPRESENTATIONS),
+    ranges.one_of("model", names.MODELS),
+    ranges.one_of("protocol", splits.PROTOCOLS),
+    ranges.one_of("pretrained", models.weights.CHOICES),
+    ranges.path("build weights"),
+    ranges.whole("tried_clips", -1),
+    ranges.device("device"),
+)
 
 # %%
 cell = study.Cell(build, dataset, representation, model, fold, training)

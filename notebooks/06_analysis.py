@@ -16,7 +16,7 @@ from pathlib import Path
 
 from IPython.display import Markdown, display
 
-from lib import figures, metrics, names, study
+from lib import figures, metrics, names, ranges, study
 from lib.analysis import claims, published, report, results, tables
 
 figures.use_style()
@@ -26,6 +26,14 @@ build = "build"  # where the executed grid lies
 dataset = "esc50"
 folder = ""  # where tables and figures go; empty: figures/ beside this notebook
 shown = "resnet56/1/standard"  # model/fold/training of Fig. 1; the nearest that is there, if it is not
+
+# %%
+ranges.check(
+    globals(),
+    ranges.taken("build dataset", study.Cell),
+    ranges.path("build folder"),
+    ranges.text("shown", r"[\w.-]+/\d+(\.\d+)?/\w+", "model/fold/training, such as resnet18/1/standard"),
+)
 
 # %% [markdown]
 # ## What there is

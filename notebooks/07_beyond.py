@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 from IPython.display import Audio, Image, Markdown, display
 
-from lib import attacks, chapter, figures, metrics, models, names, reporting, samples, store, study
+from lib import attacks, chapter, figures, metrics, models, names, ranges, reporting, samples, store, study
 from lib.data import audio, manifest, splits
 from lib.device import choose_device
 from lib.sound import attack, resynthesis
@@ -46,6 +46,20 @@ levels = [60.0, 50.0, 40.0, 30.0, 20.0, 10.0]  # dB, signal-to-noise ratios that
 wave_steps = 40  # of the waveform attack at each level
 folder = ""  # where pictures go; empty: figures/ beside this notebook
 seed = 0
+
+# %%
+ranges.check(
+    globals(),
+    ranges.taken("build dataset", study.Cell),
+    ranges.one_of("heard", names.MODELS),
+    ranges.text("fold", r"(\d+(\.\d+)?)?", "empty, or a fold such as 1, or 1.3"),
+    ranges.device("device"),
+    ranges.path("build folder"),
+    ranges.number("budget", above=0),
+    ranges.number("levels"),
+    ranges.whole("clips seed", 0),
+    ranges.whole("bim_steps round_trip_steps wave_steps", 1),
+)
 
 # %%
 cell = study.Cell(build, dataset)

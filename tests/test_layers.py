@@ -24,6 +24,7 @@ BELOW = {
     "transfer": set(),
     "chapter": set(),
     "markup": set(),
+    "ranges": set(),
     "study": {"files"},
     "device": {"reporting"},
     "data": {"files", "reporting", "samples", "study"},

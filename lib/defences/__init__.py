@@ -44,15 +44,23 @@ class Settings:
     beta: float = 6.0
 
     def __post_init__(self) -> None:
-        in_range(self, budget=(0, 1), alpha=(0, 1), steps=(1, math.inf), beta=(0, math.inf))
+        wrong = self.wrong()
+        if wrong:
+            raise ValueError("; ".join(wrong))
+
+    def wrong(self) -> list[str]:
+        """A sentence for each setting that is unknown or out of its range."""
+        return outside(self, budget=(0, 1), alpha=(0, 1), steps=(1, math.inf), beta=(0, math.inf))
 
 
-def in_range(settings: object, **ranges: tuple[float, float]) -> None:
-    """Refuse a setting outside its range, naming it, the value and what is allowed."""
-    for name, (low, high) in ranges.items():
-        value = getattr(settings, name)
-        if not low <= value <= high:
-            raise ValueError(f"{name} = {value} is outside [{low:g}, {high:g}]")
+def outside(settings: object, **ranges: tuple[float, float]) -> list[str]:
+    """A sentence for each setting that is not a finite number within its range, naming all three."""
+    found = {name: getattr(settings, name) for name in ranges}
+    return [
+        f"{name} = {value} is outside [{ranges[name][0]:g}, {ranges[name][1]:g}]"
+        for name, value in found.items()
+        if not (math.isfinite(value) and ranges[name][0] <= value <= ranges[name][1])
+    ]
 
 
 def known() -> list[str]:
