@@ -15,6 +15,7 @@ one step of a byte.
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import errno
 import fcntl
@@ -474,6 +475,21 @@ class Images:
     def __len__(self) -> int:
         return len(next(iter(self.stored.values())))
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all rows take as they are kept."""
+        return sum(stored.nbytes for stored in self.stored.values())
+
+    def to(self, device: str | torch.device) -> Images:
+        """The same images, kept on a device as bytes; their batches come out there."""
+        moved = copy.copy(self)
+        moved.device = torch.device(device)
+        moved.stored = {
+            part: torch.tensor(np.asarray(kept), device=device) for part, kept in self.stored.items()
+        }
+        moved.computed = {part: copy.deepcopy(image).to(device) for part, image in self.computed.items()}
+        return moved
+
     def __getitem__(self, rows: Sequence[int]) -> torch.Tensor:
         rows = np.asarray(rows, dtype=np.int64)
         if rows.ndim != 1:
@@ -485,7 +501,7 @@ class Images:
         return found[:, None]
 
     def _part(self, part: str, rows: np.ndarray) -> torch.Tensor:
-        stored = torch.from_numpy(self.stored[part][rows]).to(self.device)
+        stored = torch.as_tensor(self.stored[part][rows]).to(self.device)
         if part in self.computed:
             with torch.no_grad():
                 return self.computed[part](from_sixteen_bits(stored))

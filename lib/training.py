@@ -8,13 +8,13 @@ goes on from its checkpoint and ends in the same state.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import json
 import math
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,7 +25,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from lib import defences, files, models, reporting
+from lib import defences, files, graphs, models, reporting
+from lib import device as policy
 
 HISTORY = (
     "epoch",
@@ -42,6 +43,8 @@ HISTORY = (
 CHECKPOINT_SHARE = 0.02  # of the time that may go into writing checkpoints
 DISK_RATE = 200e6  # bytes per second assumed for the first checkpoint
 CHECK_EVERY = 32  # on a GPU, steps between two checks of the loss, each of which waits for the device
+EAGER_STEPS = 3  # on a GPU, steps of a batch size before it is recorded as a CUDA graph
+RESIDENT = 0.25  # of the GPU memory of a cell that its images may take; larger stores are read batch by batch
 
 
 class Diverged(ArithmeticError):
@@ -66,8 +69,8 @@ class Recipe(defences.Settings):
     share : of the training images that are used in an epoch, drawn anew for each; with copies of a clip an
         epoch may then cost what the originals alone would.
     layers : "all" or "last", the layers that are trained.
-    precision : of the training passes: "float32"; "bfloat16", where weights, losses and their sums stay
-        float32; "auto", bfloat16 on a GPU that has it. Validation is always in float32.
+    precision : of the training passes, see `lib.device.resolve`; "auto" goes by device, model and size of
+        image. Validation is always in float32.
     budget, alpha, steps, beta : of the defences; see ``defences.Settings``.
     pgd_clips : validation clips whose accuracy under PGD is measured after every epoch; 0 all, −1 none.
     pgd_steps : gradient steps of that PGD, within ``budget`` (ℓ∞).
@@ -96,7 +99,7 @@ class Recipe(defences.Settings):
 
     CHOICES = {  # noqa: RUF012
         "schedule": ("constant", "cosine", "onecycle"),
-        "precision": ("auto", "float32", "bfloat16"),
+        "precision": policy.PRECISIONS,
         "layers": ("all", "last"),
     }
 
@@ -157,7 +160,9 @@ def fit(
     for weight in model.head.parameters():
         weight.requires_grad_(True)
     parts = {part: split[split["part"] == part] for part in ("train", "validation")}
-    state = _State(model, recipe, device, images, split)
+    state = _State(model, recipe, images, split)
+    if device.type == "cuda" and images.nbytes < RESIDENT * policy.memory(device) * 2**30:
+        images = images.to(device)
     path = Path(checkpoint) if checkpoint is not None else None
     if path is not None:
         state.resume(path, say)
@@ -192,20 +197,20 @@ class _State:
         self,
         model: models.Classifier,
         recipe: Recipe,
-        device: torch.device,
         images: Any,
         split: pd.DataFrame,
     ) -> None:
         self.model, self.recipe = model, recipe
-        identity = dataclasses.asdict(recipe) | {"device": device.type}
-        identity["data"] = _data_digest(model, images, split)
+        identity = dataclasses.asdict(recipe) | {"data": _data_digest(model, images, split)}
         self.identity = json.loads(json.dumps(identity))
         weights = [weight for weight in model.parameters() if weight.requires_grad]
         groups = [  # weight decay acts on neither biases nor the scales of batch norm
             {"params": [w for w in weights if w.dim() > 1], "weight_decay": recipe.weight_decay},
             {"params": [w for w in weights if w.dim() <= 1], "weight_decay": 0.0},
         ]
-        self.optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
+        cuda = weights[0].device.type == "cuda"  # there the rate is a tensor, so that a step can be recorded
+        rate = torch.tensor(recipe.learning_rate, device=weights[0].device) if cuda else recipe.learning_rate
+        self.optimiser = torch.optim.AdamW(groups, lr=rate, fused=True, capturable=cuda)
         self.history: list[dict] = []
         self.seconds: list[float] = []
         self.rates: list[float] = []
@@ -318,11 +323,18 @@ class _Learner:
         say: Callable[[str], None],
     ) -> None:
         self.model, self.recipe, self.images, self.device, self.say = model, recipe, images, device, say
-        self.rows, self.labels = np.array(part["row"]), np.array(part["label"])
+        self.rows = np.array(part["row"])
+        self.labels = torch.tensor(part["label"].to_numpy(), dtype=torch.long, device=device)
         self.seen = max(2, round(recipe.share * len(part)))
         self.per_epoch = math.ceil(self.seen / recipe.batch)
         self.defence = defences.get(recipe.training)
         self.loss = functools.partial(_loss, smoothing=recipe.smoothing)
+        self.reach = int(recipe.shift * model.size[1])  # frames
+        values = model.size[0] * model.size[1]
+        self.precision = policy.resolve(recipe.precision, device, values=values, bfloat16=model.bfloat16_pays)
+        self.graphed = device.type == "cuda" and values < policy.LARGE
+        self.taken: Counter[int] = Counter()  # steps of each batch size without a graph
+        self.recorded: dict[int, _RecordedStep | None] = {}
 
     def epoch(self, epoch: int, state: _State, ticks: Iterator) -> tuple[dict, float]:
         """Take the steps of an epoch; its row of the history so far, and images per second."""
@@ -333,12 +345,14 @@ class _Learner:
         self.model.train(recipe.layers == "all")
         total = torch.zeros(2, dtype=torch.float64, device=self.device)
         batches = np.array_split(order, self.per_epoch)
+        sizes = [len(chosen) for chosen in batches]
+        shifts = [draw.integers(-self.reach, self.reach + 1, size) for size in sizes]
         read = _batches(self.images, [self.rows[chosen] for chosen in batches], self.device)
-        for index, (chosen, x) in enumerate(zip(batches, read, strict=True)):
+        labels = self.labels[torch.from_numpy(order).to(self.device)].split(sizes)
+        shifts = torch.from_numpy(np.concatenate(shifts)).to(self.device).split(sizes)
+        for index, (x, y, frames) in enumerate(zip(read, labels, shifts, strict=True)):
             next(ticks, None)
-            y = torch.from_numpy(self.labels[chosen]).to(self.device, torch.long)
-            reach = int(recipe.shift * x.shape[-1])
-            x = _shifted(x, draw.integers(-reach, reach + 1, len(x)))
+            x = _shifted(x, frames) if self.reach else x
             done = (epoch * self.per_epoch + index) / (recipe.epochs * self.per_epoch)
             rate = recipe.learning_rate * self.model.pace * _share_of_peak(recipe.schedule, done)
             total += self.step(state, x, y, rate)
@@ -351,17 +365,17 @@ class _Learner:
     def step(self, state: _State, x: torch.Tensor, y: torch.Tensor, rate: float) -> torch.Tensor:
         """One step of the optimiser; gives the loss and the count of right answers, summed over images."""
         for group in state.optimiser.param_groups:
-            group["lr"] = rate
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
         while True:
-            state.optimiser.zero_grad(set_to_none=True)
-            total = torch.zeros(2, dtype=torch.float64, device=x.device)
             try:
-                for part, label in zip(x.chunk(state.parts), y.chunk(state.parts), strict=True):
-                    with _mixed(x.device, self.recipe.precision):
-                        value, logits = self.defence(self.model, part, label, self.loss, self.recipe)
-                    (value * (len(part) / len(x))).backward()
-                    right = (logits.detach().argmax(1) == label).sum()
-                    total += torch.stack([value.detach().double() * len(part), right.double()])
+                return (
+                    self._recorded(state, x, y)
+                    if self.graphed and state.parts == 1
+                    else self.take(state, x, y)
+                )
             except torch.OutOfMemoryError:
                 if state.parts >= len(x):
                     raise
@@ -369,9 +383,54 @@ class _Learner:
                 self.say(
                     f"memory ran out: a step of {len(x)} images is taken in {state.parts} parts from here on"
                 )
-                continue
-            state.optimiser.step()
-            return total
+
+    def take(self, state: _State, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """The step itself, in as many parts as memory needs."""
+        state.optimiser.zero_grad(set_to_none=True)
+        total = torch.zeros(2, dtype=torch.float64, device=x.device)
+        for part, label in zip(x.chunk(state.parts), y.chunk(state.parts), strict=True):
+            with policy.computing(self.precision):
+                with policy.autocast(self.precision, x.device):
+                    value, logits = self.defence(self.model, part, label, self.loss, self.recipe)
+                (value * (len(part) / len(x))).backward()
+            right = (logits.detach().argmax(1) == label).sum()
+            total += torch.stack([value.detach().double() * len(part), right.double()])
+        state.optimiser.step()
+        return total
+
+    def _recorded(self, state: _State, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """The step from a graph of its batch size; without one at first, and where it cannot be recorded."""
+        size = len(x)
+        if size not in self.recorded and self.taken[size] >= EAGER_STEPS:
+            try:
+                self.recorded[size] = _RecordedStep(functools.partial(self.take, state), x, y)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                self.recorded[size] = None
+                self.say(f"steps of {size} images are not recorded as a CUDA graph: {error}")
+        recorded = self.recorded.get(size)
+        if recorded is not None:
+            return recorded(x, y)
+        self.taken[size] += 1
+        return self.take(state, x, y)
+
+
+class _RecordedStep:
+    """A step on images and labels at a fixed place in memory."""
+
+    def __init__(self, take: Callable, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.take, self.x, self.y = take, x.clone(), y.clone()
+        self.replay = graphs.record(self._work, x.device, warm=0)
+
+    def _work(self) -> None:
+        self.total = self.take(self.x, self.y)
+
+    def __call__(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        self.x.copy_(x)
+        self.y.copy_(y)
+        self.replay()
+        return self.total.clone()
 
 
 class _Judge:
@@ -423,8 +482,8 @@ def _data_digest(model: nn.Module, images: Any, split: pd.DataFrame) -> list[flo
     """Numbers that change when the split, the images or the weights at the start do."""
     columns = [split["row"], split["label"], split["part"].map({"train": 0, "validation": 1, "test": 2})]
     crc = zlib.crc32(np.stack([column.to_numpy(np.int64) for column in columns]).tobytes())
-    first = images[np.array(split["row"][:8])].double().sum().item()
-    start = sum(value.double().abs().sum().item() for value in model.state_dict().values())
+    first = images[np.array(split["row"][:8])].cpu().double().sum().item()
+    start = sum(value.cpu().double().abs().sum().item() for value in model.state_dict().values())
     return [crc, first, start]
 
 
@@ -450,14 +509,11 @@ def _share_of_peak(schedule: str, done: float) -> float:
     return (1 + math.cos(math.pi * (done - rise) / (1 - rise))) / 2
 
 
-def _shifted(x: torch.Tensor, frames: np.ndarray) -> torch.Tensor:
+def _shifted(x: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
     """Every image moved circularly along its last axis by its own number of frames."""
-    if not frames.any():
-        return x
     width = x.shape[-1]
-    index = (np.arange(width) - frames[:, None]) % width
-    index = torch.from_numpy(index).to(x.device)[:, None, None, :].expand(*x.shape[:-1], width)
-    return x.gather(-1, index)
+    index = (torch.arange(width, device=x.device) - frames[:, None]) % width
+    return x.gather(-1, index[:, None, None, :].expand(*x.shape[:-1], width))
 
 
 def _batches(images: Any, rows: list[np.ndarray], device: torch.device) -> Iterator[torch.Tensor]:
@@ -478,16 +534,6 @@ def _batches(images: Any, rows: list[np.ndarray], device: torch.device) -> Itera
             if following is not None:
                 coming = reader.submit(read, following)
             yield x.to(device, non_blocking=True)
-
-
-def _mixed(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    """The precision of a pass; bfloat16 has the range of float32, so the loss needs no scaling."""
-    if precision == "auto":
-        native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        precision = "bfloat16" if native else "float32"
-    if precision == "bfloat16":
-        return torch.autocast(device.type, torch.bfloat16)
-    return contextlib.nullcontext()
 
 
 def _copy(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -531,7 +577,7 @@ def pgd_correct(
         return (right[0] & right[1]).cpu().numpy()
 
     parts = np.array_split(np.arange(len(rows)), math.ceil(len(rows) / batch) or 1)
-    with defences.frozen(model):
+    with defences.frozen(model), policy.judging(device):
         return np.concatenate([correct(chosen) for chosen in parts])
 
 

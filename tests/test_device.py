@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from lib import attacks, device, models, reporting, training
+from lib import attacks, models, reporting, training
+from lib import device as policy
 from lib.attacks.climb import _COPIES, footprint
 from lib.device import choose_device
 from tests.test_attacks import Curved, wrap
@@ -26,42 +28,98 @@ def gpu(monkeypatch):
 
 def test_the_device_is_the_gpu_where_there_is_one(gpu, tmp_path, monkeypatch):
     monkeypatch.setenv(reporting.NOTES, str(tmp_path / "notes"))
-    assert choose_device() == torch.device("cuda")
+    assert choose_device() == torch.device("cuda:0"), "with an index: its share of memory is set by it"
     assert choose_device("cuda:1") == torch.device("cuda:1")
     assert reporting.notes(tmp_path / "notes") == {"device": "a fake cuda:1"}
     assert choose_device("cpu") == torch.device("cpu")
-    with pytest.raises(ValueError, match=r"'cuda:2', but 2 CUDA devices are there"):
+    with pytest.raises(ValueError, match=r"'cuda:2', but there are 2 CUDA devices"):
         choose_device("cuda:2")
 
 
 def test_cells_that_share_a_gpu_share_its_memory(gpu, monkeypatch):
     choose_device()
     assert gpu == []
-    monkeypatch.setenv(device.CELLS, "4")
+    monkeypatch.setenv(policy.CELLS, "4")
     choose_device("cpu")
     assert gpu == []
     choose_device("cuda:1")
-    assert gpu == [(0.25, torch.device("cuda:1"))]
+    choose_device("cuda")
+    assert gpu == [(0.25, torch.device("cuda:1")), (0.25, torch.device("cuda:0"))]
 
 
-@pytest.mark.parametrize(("native", "wanted"), [(True, "autocast"), (False, "nullcontext")])
-def test_auto_is_bfloat16_on_a_gpu_that_has_it(native, wanted, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert type(training._mixed(torch.device("cuda"), "auto")).__name__ == wanted
-    assert type(training._mixed(torch.device("cuda"), "float32")).__name__ == "nullcontext"
-    assert type(training._mixed(torch.device("cpu"), "auto")).__name__ == "nullcontext"
+def test_a_gpu_judges_in_true_float32(gpu):
+    """cuDNN's convolutions use TF32 by default; a chapter that chose its device computes without."""
+    torch.backends.cudnn.allow_tf32 = True
+    choose_device("cuda")
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+    cpu = torch.device("cpu")
+    with policy.computing("tf32"):
+        assert torch.backends.cudnn.allow_tf32
+        with policy.judging(cpu), torch.no_grad():
+            assert not torch.backends.cudnn.allow_tf32
+            assert not torch.backends.cuda.matmul.allow_tf32
+    assert not torch.backends.cudnn.allow_tf32
+    with policy.autocast("bfloat16", cpu):
+        assert nn.Linear(3, 3)(torch.ones(1, 3)).dtype == torch.bfloat16
+        with policy.judging(cpu):
+            assert nn.Linear(3, 3)(torch.ones(1, 3)).dtype == torch.float32
+
+
+SMALL, PAPER = 64 * 128, 768 * 1568
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "values", "pays", "wanted"),
+    [
+        ("cpu", None, PAPER, True, "float32"),
+        ("cuda:0", (7, 5), PAPER, True, "float32"),  # a card without TF32 and bfloat16
+        ("cuda:0", (9, 0), SMALL, True, "tf32"),  # there bfloat16 is slower for every model
+        ("cuda:0", (9, 0), PAPER, True, "bfloat16"),
+        (
+            "cuda:0",
+            (9, 0),
+            PAPER,
+            False,
+            "tf32",
+        ),  # AlexNet is slower in bfloat16 at any size, crafting wants TF32
+    ],
+)
+def test_auto_is_the_fastest_precision_that_was_measured(
+    device, capability, values, pays, wanted, monkeypatch
+):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    chosen = policy.resolve("auto", torch.device(device), values=values, bfloat16=pays)
+    assert chosen == wanted
+    assert policy.resolve("float32", torch.device(device), values=values, bfloat16=pays) == "float32"
+    with pytest.raises(ValueError, match="precision = 'half' is none of auto, float32, tf32, bfloat16"):
+        policy.resolve("half", torch.device(device))
+
+
+def test_of_the_six_alexnet_alone_is_not_trained_in_bfloat16():
+    pays = {name: getattr(models.module(name), "BFLOAT16_PAYS", True) for name in models.known()}
+    assert [name for name, value in pays.items() if not value] == ["alexnet"]
 
 
 def test_in_bfloat16_weights_and_losses_stay_float32():
     victim = models.create("resnet56", 3, (16, 16)).train()
-    with training._mixed(torch.device("cpu"), "bfloat16"):
+    with policy.autocast("bfloat16", torch.device("cpu")):
         logits = victim(torch.rand(4, 1, 16, 16))
         loss = training._loss(logits, torch.tensor([0, 1, 2, 0]), 0.0)
     assert logits.dtype == torch.bfloat16
     assert loss.dtype == torch.float32
     loss.backward()
     assert {weight.grad.dtype for weight in victim.parameters()} == {torch.float32}
+
+
+def test_cells_that_share_a_gpu_share_the_memory_for_batches(monkeypatch):
+    card = type("Card", (), {"total_memory": 80 * 2**30})
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    cuda = torch.device("cuda:0")
+    assert policy.memory(cuda) == pytest.approx(72)
+    monkeypatch.setenv(policy.CELLS, "4")
+    assert policy.memory(cuda) == pytest.approx(18)
+    assert policy.memory(torch.device("cpu")) == policy.CPU_MEMORY
 
 
 def test_batches_are_read_ahead_into_pinned_memory_in_order(monkeypatch):

@@ -145,7 +145,7 @@ def test_only_the_last_layer_learns_when_asked(images, split):
 
 def test_images_are_moved_along_time_and_nothing_is_lost():
     x = torch.arange(2 * 3 * 8.0).reshape(2, 1, 3, 8)
-    moved = training._shifted(x, np.array([2, -1]))
+    moved = training._shifted(x, torch.tensor([2, -1]))
     assert torch.equal(moved[0], x[0].roll(2, -1))
     assert torch.equal(moved[1], x[1].roll(-1, -1))
 
@@ -304,7 +304,7 @@ def test_the_parts_of_a_step_add_up_to_the_step(images, split):
 
     def gradients(parts):
         model, recipe = tiny().eval(), Recipe(weight_decay=0.0)
-        state = training._State(model, recipe, cpu, images, split)
+        state = training._State(model, recipe, images, split)
         state.parts = parts
         learner = training._Learner(model, recipe, images, split, cpu, print)
         total = learner.step(state, images[:8], labels, 0.0)
@@ -313,6 +313,46 @@ def test_the_parts_of_a_step_add_up_to_the_step(images, split):
     (one, whole), (two, halves) = gradients(1), gradients(4)
     torch.testing.assert_close(one, two)
     torch.testing.assert_close(whole, halves, rtol=1e-4, atol=1e-6)
+
+
+def test_a_step_that_is_recorded_is_the_step(images, split, monkeypatch):
+    """By the code that a GPU runs; elsewhere than there, what is recorded is done again."""
+    settings = Recipe(training="adversarial", epochs=5, **QUICK)
+    plain, recorded = tiny(), tiny()
+    one = training.fit(plain, images, split, settings)
+    init = training._Learner.__init__
+
+    def graphed(self, *given):
+        init(self, *given)
+        self.graphed = True
+
+    monkeypatch.setattr(training._Learner, "__init__", graphed)
+    made = []
+    step = training._RecordedStep
+    monkeypatch.setattr(training, "_RecordedStep", lambda *given: made.append(len(given[1])) or step(*given))
+    two = training.fit(recorded, images, split, settings)
+    pd.testing.assert_frame_equal(one, two)
+    assert same(plain.state_dict(), recorded.state_dict())
+    assert sorted(made) == [7, 8], "one for each batch size"
+
+
+def test_a_step_that_cannot_be_recorded_is_taken_plainly_and_said(images, split, monkeypatch):
+    init, lines = training._Learner.__init__, []
+
+    def graphed(self, *given):
+        init(self, *given)
+        self.graphed = True
+
+    def fail(*given, **more):
+        raise RuntimeError("no capture")
+
+    monkeypatch.setattr(training._Learner, "__init__", graphed)
+    monkeypatch.setattr(training.graphs, "record", fail)
+    history = training.fit(tiny(), images, split, Recipe(epochs=5, **QUICK), say=lines.append)
+    assert np.isfinite(history["train_loss"]).all()
+    assert [line for line in lines if "recorded" in line] == [
+        f"steps of {size} images are not recorded as a CUDA graph: no capture" for size in (7, 8)
+    ]
 
 
 def test_memory_that_never_suffices_is_an_error(images, split, monkeypatch):

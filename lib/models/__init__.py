@@ -7,6 +7,7 @@ to logits, and may have
 - ``INPUT``: mean and standard deviation that its input is normalised with (default: grey ImageNet images);
 - ``WEIGHTS``: its published weights (`lib.models.weights`; default: none);
 - ``PACE``: the share of the learning rate that it tolerates (default 1; less without batch norm);
+- ``BFLOAT16_PAYS``: whether training on large images is faster in bfloat16 (default True);
 - ``initialise(network)``: draws its weights, called once its first convolution has one channel.
 
 Every model takes images (n, 1, rows, frames) in [0, 1] and gives logits: it normalises its input itself.
@@ -27,6 +28,7 @@ import torch
 from torch import nn
 
 from lib import files, reporting, study
+from lib.device import judging
 from lib.models import weights
 
 GREY = (0.449, 0.226)
@@ -45,9 +47,11 @@ class Classifier(nn.Module):
         *,
         normalisation: tuple[float, float] = GREY,
         pace: float = 1.0,
+        bfloat16_pays: bool = True,
     ) -> None:
         super().__init__()
-        self.name, self.classes, self.size, self.pace = name, classes, size, pace
+        self.name, self.classes, self.size = name, classes, size
+        self.pace, self.bfloat16_pays = pace, bfloat16_pays
         self.drawn = False  # whether the weights come from a seed, and are not published ones
         self.register_buffer("mean", torch.tensor(normalisation[0]))
         self.register_buffer("deviation", torch.tensor(normalisation[1]))
@@ -130,8 +134,15 @@ def create(
         missing = network.load_state_dict(kept, strict=False)
         if missing.unexpected_keys or set(missing.missing_keys) != {last + ".weight", last + ".bias"}:
             raise ValueError(f"{source.WEIGHTS.file} does not hold the layers of {name}: {missing}")
-    normalisation, pace = getattr(source, "INPUT", GREY), getattr(source, "PACE", 1.0)
-    model = Classifier(network, name, classes, size, normalisation=normalisation, pace=pace)
+    model = Classifier(
+        network,
+        name,
+        classes,
+        size,
+        normalisation=getattr(source, "INPUT", GREY),
+        pace=getattr(source, "PACE", 1.0),
+        bfloat16_pays=getattr(source, "BFLOAT16_PAYS", True),
+    )
     model.drawn = pretrained == "none"
     return model
 
@@ -234,7 +245,8 @@ def predict(
         while start < len(rows):
             try:
                 x = images[rows[start : start + batch]].to(device)
-                found.append(model(x).float().cpu())
+                with judging(device):
+                    found.append(model(x).float().cpu())
             except torch.OutOfMemoryError:
                 if batch == 1:
                     raise

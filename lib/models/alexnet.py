@@ -8,6 +8,7 @@ from lib.models.weights import imagenet
 
 SMALLEST = 63
 PACE = 0.3
+BFLOAT16_PAYS = False  # measured: 557 against 842 images/s at 768 × 1568
 WEIGHTS = imagenet("alexnet-owt-7be5be79.pth")
 initialise = he_normal
 
