@@ -32,7 +32,9 @@ TRAININGS = {
 }
 USUAL_TRAININGS = ("standard", "adversarial")  # the paper's two, where TRAININGS names no other
 FOLDS = {"urbansound8k": 10}  # official folds of a data set; five where nothing is said
-SMALL = {"demo": {"models": ["alexnet", "resnet18"], "folds": ["1"]}}  # what `make` runs of it unless it is told
+SMALL = {
+    "demo": {"models": ["alexnet", "resnet18"], "folds": ["1"]}
+}  # what `make` runs of it unless it is told
 ATTACKS = {name: name for name in ("BIM-a", "BIM-b", "JSMA", "DeepFool", "CWA", "PIA")}
 REFERENCE = {"DDN": "DDN (reference)"}  # a strong attack that takes part in the worst case
 CONTROLS = {name: name for name in ("FGSM", "noise")}  # what the attacks are compared with

@@ -13,68 +13,7 @@ import psutil
 import pytest
 from conftest import await_that
 
-from lib.grid import execute, guard, settings
-
-KNOWN = {
-    "build": "build",
-    "fold": "1",
-    "epochs": 30,
-    "rate": 0.1,
-    "caps": [100, 200],
-    "copies": True,
-    "grid": [0.1],
-}
-
-
-@pytest.mark.parametrize(
-    ("text", "pairs", "values"),
-    [
-        ("epochs: 3", [], {"epochs": 3}),
-        ("rate: 1", [], {"rate": 1.0}),
-        ("caps: [1, 2, 3]\ncopies: false", [], {"caps": [1, 2, 3], "copies": False}),
-        ("", [("fold", "1.10"), ("epochs", "7")], {"fold": "1.10", "epochs": 7}),
-        ("epochs: 3", [("epochs", "4")], {"epochs": 4}),
-        ("grid: [1, 0.5]", [], {"grid": [1.0, 0.5]}),
-    ],
-)
-def test_parameters_are_read_as_their_defaults_are(tmp_path, text, pairs, values):
-    (tmp_path / "s.yaml").write_text(text)
-    found = settings.resolve(KNOWN, [str(tmp_path / "s.yaml")], pairs)
-    assert found == values
-    assert [type(value) for value in found.values()] == [type(value) for value in values.values()]
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("epoch: 3", r"s\.yaml: unknown parameter epoch = 3"),
-        ("epochs: 3.5", r"s\.yaml: epochs = 3\.5 is of type float, not int"),
-        ("epochs: true", "epochs = True is of type bool, not int"),
-        ("epochs: '3'", "epochs = '3' is of type str, not int"),
-        (
-            "rate: 1e-3",
-            r"rate = '1e-3' is of type str, not float; YAML reads 1e-3 as text, write it as 0\.001",
-        ),
-        ("fold: 1", "fold = 1 is of type int, not str"),
-        ("caps: 100", "caps = 100 is of type int, not list"),
-        ("caps: [100, many]", r"caps\[1\] = 'many' is of type str, not int"),
-        ("epochs: 1\nepochs: 2", r"s\.yaml: epochs is given twice"),
-        ("- epochs", "lines of 'name: value' are expected, not a list"),
-        ("epochs: [", r"s\.yaml: it is not YAML"),
-        (b"fold: \xff", r"s\.yaml: it is not text in UTF-8"),
-        ("epochs: !!python/object/apply:os.system [id]", r"s\.yaml: it is not YAML"),
-    ],
-)
-def test_a_bad_parameter_is_refused_by_name(tmp_path, text, said):
-    (tmp_path / "s.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(settings.Refused, match=said):
-        settings.resolve(KNOWN, [str(tmp_path / "s.yaml")], [])
-
-
-def test_a_missing_settings_file_is_named():
-    with pytest.raises(settings.Refused, match=r"nowhere\.yaml"):
-        settings.resolve(KNOWN, ["nowhere.yaml"], [])
-
+from lib.grid import execute, guard
 
 NOTEBOOK = """\
 # %%

@@ -6,16 +6,23 @@ Papermill warns of an unknown parameter and takes any type. Here both are errors
 from __future__ import annotations
 
 import ast
+import collections
+import math
+import os
 import re
+import reprlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
 
+LARGEST = 20_000  # bytes of a settings file
+MOST = 2**63  # of a whole number
+DEPTH = 3  # of a settings file: its lines, a list, an item
+
 
 class Refused(ValueError):
-    """A parameter or settings file that the notebook does not take."""
+    """A notebook, parameter or settings file that is not as it has to be."""
 
 
 def defaults(cells: list[dict]) -> dict[str, Any]:
@@ -23,20 +30,24 @@ def defaults(cells: list[dict]) -> dict[str, Any]:
 
     Raises
     ------
-    Refused : if a line of that cell is anything but ``name = literal``.
+    Refused : if there are two such cells, a line is anything but ``name = literal``, or a name comes twice.
     """
+    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    if len(tagged) > 1:
+        raise Refused(f"the notebook has {len(tagged)} parameters cells; one is allowed")
     found: dict[str, Any] = {}
-    for cell in cells:
-        if "parameters" not in cell["metadata"].get("tags", []):
-            continue
-        for line in ast.parse(cell["source"]).body:
-            try:
-                (name,) = line.targets
-                found[name.id] = ast.literal_eval(line.value)
-            except (AttributeError, ValueError) as error:
-                raise Refused(
-                    f"the parameters cell has {ast.unparse(line)!r}; only lines 'name = literal' are allowed"
-                ) from error
+    for line in ast.parse(tagged[0]["source"]).body if tagged else []:
+        try:
+            (name,) = line.targets
+            value = ast.literal_eval(line.value)
+            twice = name.id in found
+        except (AttributeError, ValueError) as error:
+            raise Refused(
+                f"the parameters cell has {ast.unparse(line)!r}; only lines 'name = literal' are allowed"
+            ) from error
+        if twice:
+            raise Refused(f"the parameters cell has {name.id} twice")
+        found[name.id] = value
     return found
 
 
@@ -45,30 +56,85 @@ def of_type(name: str, value: Any, default: Any) -> Any:
 
     Raises
     ------
-    Refused : naming parameter, value and the wanted type.
+    Refused : naming parameter, value and the wanted type; also for numbers that are not finite, or too large
+        for 64 bits, and for text that UTF-8 cannot write.
     """
     wanted = type(default)
-    if wanted is float and type(value) is int:
+    found = reprlib.repr(value)
+    if wanted is float and type(value) is int and abs(value) < MOST:
         return float(value)
     if type(value) is not wanted:
-        hint = ""
-        if wanted in (int, float) and isinstance(value, str) and re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", value):
-            hint = f"; YAML reads {value} as text, write it as {float(value):g} or with a point, 1.0e-3"
-        raise Refused(f"{name} = {value!r} is of type {type(value).__name__}, not {wanted.__name__}{hint}")
+        types = f"of type {type(value).__name__}, not {wanted.__name__}"
+        raise Refused(f"{name} = {found} is {types}{_hint(value, wanted)}")
+    if wanted is float and not math.isfinite(value):
+        raise Refused(f"{name} = {found} must be a finite number")
+    if wanted is int and abs(value) >= MOST:
+        raise Refused(f"{name} = {found} must be a whole number of at most 64 bits")
+    if wanted is str and not _writable(value):
+        raise Refused(f"{name} = {found} has letters that UTF-8 cannot write")
     if wanted is list and default:
         return [of_type(f"{name}[{i}]", item, default[0]) for i, item in enumerate(value)]
     return value
 
 
+def _hint(value: Any, wanted: type) -> str:
+    if wanted not in (int, float) or not isinstance(value, str):
+        return ""
+    if re.fullmatch(r"[-+]?\d+[eE][-+]?\d{1,3}", value):
+        return f"; YAML reads {value} as text, write it as {float(value):g} or with a point, 1.0e-3"
+    return "; write a decimal number" if value[:1].isdigit() else ""
+
+
+def _writable(text: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 class _Strict(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice."""
+    """Safe YAML for flat lines: no aliases, no nesting, no name twice, numbers in decimal digits only.
+
+    YAML 1.1 would read ``010`` as 8, ``1:30`` as 90 and ``0x10`` as 16; here they are text.
+    """
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+        if self.check_event(yaml.AliasEvent):
+            raise Refused(f"the alias *{self.peek_event().anchor} is not allowed; write the value itself")
+        self.depth += 1
+        if self.depth > DEPTH:
+            raise Refused("lists within lists are not allowed")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [self.construct_object(key, deep) for key, _ in node.value]
-        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        names = collections.Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        twice = [name for name, count in names.items() if count > 1]
         if twice:
-            raise Refused(f"{', '.join(twice)} is given twice")
+            raise Refused(f"{', '.join(twice[:9])} is given twice")
         return super().construct_mapping(node, deep)
+
+
+_NUMBERS = ("int", "float", "merge")
+_Strict.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in pairs if tag.rpartition(":")[2] not in _NUMBERS]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Strict.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9]\d*)$"), [*"-+0123456789"])
+_Strict.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.\d*|\.\d+)([eE][-+]\d+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"),
+    [*"-+.0123456789"],
+)
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return yaml.load(text, _Strict)
+    except Refused:
+        raise
+    except (yaml.YAMLError, ValueError) as error:  # the latter for 5000 digits
+        raise Refused(f"it is not YAML: {' '.join(str(error).split())[:300]}") from error
 
 
 def read(path: str) -> dict[str, Any]:
@@ -76,16 +142,21 @@ def read(path: str) -> dict[str, Any]:
 
     Raises
     ------
-    Refused : if the file is missing, not YAML, or not a flat mapping.
+    Refused : if there is no such file, or it is not an ordinary one, too large, not YAML, or not flat lines.
     """
+    if not os.path.isfile(path):
+        there = "it is not an ordinary file" if os.path.exists(path) else "it is a link to nothing"
+        raise Refused(there if os.path.lexists(path) else "there is no such settings file")
     try:
-        found = yaml.load(Path(path).read_text(encoding="utf-8"), _Strict)
-    except FileNotFoundError as error:
-        raise Refused("there is no such settings file") from error
+        with open(path, "rb") as file:
+            text = file.read(LARGEST + 1)
+        if len(text) > LARGEST:
+            raise Refused(f"it has more than {LARGEST} bytes")
+        found = _parsed(text.decode("utf-8"))
+    except OSError as error:
+        raise Refused(f"it cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise Refused(f"it is not text in UTF-8: {error}") from error
-    except yaml.YAMLError as error:
-        raise Refused(f"it is not YAML: {' '.join(str(error).split())}") from error
     if found is None:
         return {}
     if not isinstance(found, dict):
@@ -109,7 +180,8 @@ def resolve(
 
     def take(name: str, value: Any) -> None:
         if name not in known:
-            raise Refused(f"unknown parameter {name} = {value!r}; the notebook has {', '.join(known)}")
+            found = f"{name[:60]} = {reprlib.repr(value)}"
+            raise Refused(f"unknown parameter {found}; the notebook has {', '.join(known)}")
         values[name] = of_type(name, value, known[name])
 
     for path, name_of_file in zip(files, called or files, strict=True):
@@ -119,5 +191,8 @@ def resolve(
         except Refused as error:
             raise Refused(f"{name_of_file}: {error}") from error
     for name, text in pairs:
-        take(name, text if isinstance(known.get(name, ""), str) else yaml.safe_load(text))
+        try:
+            take(name, text if isinstance(known.get(name, ""), str) else _parsed(text))
+        except Refused as error:
+            raise Refused(f"-p {name[:60]} {reprlib.repr(text)}: {error}") from error
     return values
