@@ -36,6 +36,8 @@ match ends:
         os._exit(9)
     case "memory":
         raise MemoryError
+    case "early":
+        raise SystemExit
     case "hang":
         time.sleep(600)
     case "overtaken":
@@ -110,13 +112,17 @@ def test_a_cell_leaves_its_notebook_and_its_receipt_and_nothing_else(door):
 @pytest.mark.parametrize(
     "failures",
     [
-        [("error", [], "ValueError: the cell that fails"), ("dead", [], "the kernel died")],
+        [
+            ("error", [], "ValueError: the cell that fails"),
+            ("dead", [], "the kernel died"),
+            ("early", [], "EndedEarly: code cell 4 of 4 left the notebook before its end"),
+        ],
         pytest.param(
             [("memory", [], "MemoryError"), ("hang", ["--timeout", "1"], "past its time limit")],
             marks=pytest.mark.slow,
         ),
     ],
-    ids=["error, dead", "memory, hang"],
+    ids=["error, dead, early", "memory, hang"],
 )
 def test_a_failure_keeps_what_was_there_and_says_where_to_look(door, failures):
     assert door.run()[0] == 0
@@ -142,6 +148,45 @@ def test_an_unknown_parameter_starts_no_kernel(door):
     assert status == execute.MISUSED
     assert "no_such" in said
     assert not (door.folder / "pids").exists()
+    assert not door.target.parent.exists()
+
+
+PERSONAL = """\
+# %% tags=["parameters"]
+folder = "."
+
+# %%
+import os
+found = [os.environ.get("PYTHONSTARTUP"), globals().get("personal"), os.path.exists(folder + "/ran")]
+assert found == [None, None, False], found
+"""
+
+
+def test_a_kernel_starts_without_the_user_s_own_files(door, monkeypatch):
+    (door.folder / "note.py").write_text(PERSONAL)
+    mine = f"personal = 1\nopen({str(door.folder / 'ran')!r}, 'w')\n"
+    (door.folder / "start.py").write_text(mine)
+    profile = door.folder / "home/.ipython/profile_default"
+    (profile / "startup").mkdir(parents=True)
+    (profile / "startup/00.py").write_text(mine)
+    (profile / "ipython_config.py").write_text(f"{mine}c.InteractiveShellApp.exec_lines = ['personal = 1']")
+    (profile / "ipython_kernel_config.py").write_text(mine)
+    monkeypatch.setenv("PYTHONSTARTUP", str(door.folder / "start.py"))
+    monkeypatch.setenv("HOME", str(door.folder / "home"))
+    monkeypatch.setenv("IPYTHONDIR", str(profile.parent))
+    status, said = door.run()
+    assert status == 0, said
+
+
+@pytest.mark.parametrize("source", ["two", "header"])
+def test_a_notebook_with_two_parameters_cells_starts_no_kernel(door, source):
+    cell = '# %% tags=["parameters"]\nfolder = "."\n\n'
+    (door.folder / "note.py").write_text(
+        cell * 2 + NOTEBOOK if source == "header" else NOTEBOOK + "\n" + cell
+    )
+    status, said = door.run()
+    assert status == execute.MISUSED
+    assert "parameters cells; one is allowed" in said
     assert not door.target.parent.exists()
 
 

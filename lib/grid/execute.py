@@ -45,6 +45,10 @@ FAILED, MISUSED, INTERRUPTED = 1, 2, 130  # exit codes
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # signals that stop a runner
 
 
+class EndedEarly(Exception):
+    """A cell left the notebook, by ``sys.exit()``, before its end."""
+
+
 class Overtaken(Exception):
     """Another runner has put the target in place meanwhile: this one was frozen, and lost its lock."""
 
@@ -229,7 +233,10 @@ def _kernel_manager(started: Callable[[int], None]) -> type:
 
 
 def _papermill(source: Any, values: dict[str, Any], timeout: int, attempt: _Attempt) -> None:
-    """Execute ``source``, the notebook as read, into the attempt's half-written file."""
+    """Execute ``source``, the notebook as read, into the attempt's half-written file.
+
+    The kernel starts without the user's own files: no PYTHONSTARTUP, no profile of IPython.
+    """
     import papermill
     from traitlets.config import Config
 
@@ -237,13 +244,15 @@ def _papermill(source: Any, values: dict[str, Any], timeout: int, attempt: _Atte
     os.environ[reporting.PROGRESS], os.environ[reporting.NOTES] = (
         str(private / name) for name in ("progress", "notes.jsonl")
     )
-    os.environ["JUPYTER_RUNTIME_DIR"] = os.environ["TMPDIR"] = str(private)
+    for name in ("JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "TMPDIR"):
+        os.environ[name] = str(private)
+    os.environ.pop("PYTHONSTARTUP", None)
     sockets = {
         "transport": "ipc",
         "ip": str(private / "kernel"),
         "connection_file": str(private / "kernel.json"),
     }
-    papermill.execute_notebook(
+    executed = papermill.execute_notebook(
         source,
         str(attempt.part),
         parameters=values,
@@ -255,6 +264,10 @@ def _papermill(source: Any, values: dict[str, Any], timeout: int, attempt: _Atte
         kernel_manager_class=_kernel_manager(attempt.kernel_started),
         config=Config(KernelManager=sockets),
     )
+    cells = [cell for cell in executed.cells if cell.cell_type == "code" and cell.source.strip()]
+    for number, cell in enumerate(cells, 1):
+        if cell.metadata["papermill"]["status"] != "completed":  # papermill lets SystemExit pass
+            raise EndedEarly(f"code cell {number} of {len(cells)} left the notebook before its end")
 
 
 def _receipt(notebook: Path, values: dict[str, Any], begin: float) -> dict[str, Any]:
