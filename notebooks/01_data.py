@@ -48,8 +48,7 @@ cell = study.Cell(build, dataset)
 about = readers.known(dataset)
 if about and about.origin and not readers.there(dataset, data_folder):
     download.fetch(about.origin, data_folder, mirror=mirror)
-listed = listening.manifest(dataset, data_folder, shortest=shortest, unusable=unusable, workers=workers)
-cell.save("clips.parquet", listed)
+listed = listening.listen(cell, data_folder, shortest=shortest, unusable=unusable, workers=workers)
 clips = manifest.usable(cell)
 print(f"{dataset}: {len(listed)} clips, {len(listed) - len(clips)} left out")
 

@@ -3,6 +3,9 @@
 import hashlib
 import os
 import re
+import subprocess
+import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,7 @@ import soundfile
 from conftest import recordings
 
 from lib import reporting, study
-from lib.data import audio, duplicates, listening, manifest, readers, splits
+from lib.data import audio, changes, duplicates, listening, manifest, readers, splits
 
 RATE = 22050
 
@@ -92,10 +95,10 @@ def test_any_container_is_read(tmp_path, kind, form):
 
 
 def test_channels_are_averaged(tmp_path):
-    both = np.stack([np.full(1000, 0.5), np.full(1000, -0.1)], axis=1)
+    both = np.array([0.5, -0.1]) * np.resize([1, -1], 1000)[:, None]
     soundfile.write(tmp_path / "a.wav", both, RATE, subtype="FLOAT")
     found = audio.waveform({"clip": "a", "path": str(tmp_path / "a.wav")}, RATE, 0.02)
-    assert found == pytest.approx(0.2)
+    assert found == pytest.approx(np.resize([0.2, -0.2], found.size))
 
 
 def test_a_short_clip_is_followed_by_silence_and_a_long_one_cut(tmp_path):
@@ -414,7 +417,7 @@ def test_forms_of_a_table_do_not_matter(tmp_path, edit):
         (lambda text: b"", "no column 'path'; it has none"),
         (lambda text: b"path,label\n", "names no clip"),
         (lambda text: text.replace(b"0/0-1", b"0/0-0"), r"the clip '0/0-0\.wav' stands in its CSV twice"),
-        (lambda text: text.replace(b"0/0-1", b"./0/0-0"), r"0/0-0\.wav stands in its CSV twice"),
+        (lambda text: text.replace(b"0/0-1", b"./0/0-0"), r"0/0-0\.wav'? stands in its CSV twice"),
         (
             lambda text: text.replace(b"0/0-1", b"../x/0-1"),
             r"names '\.\./x/0-1\.wav', which is no path below",
@@ -573,6 +576,408 @@ def test_a_clip_that_was_planted_in_another_fold_is_found(tmp_path):
     soundfile.write(root / rows[2][0], 0.5 * samples, rate)
     frame = listening.manifest("mine", str(tmp_path))
     found = duplicates.near_duplicates(frame)
-    assert (found["clip"][0], found["other"][0]) == (rows[0][0], rows[2][0])
+    assert (found["clip"][0], found["other_clip"][0]) == (rows[0][0], rows[2][0])
     assert found["distance"][0] < 0.1
     assert not found["same_file"][0]
+
+
+def test_near_duplicates_are_grouped_by_recording(tmp_path):
+    """A loop that was cut into six clips of two uploads is one row of nine pairs."""
+    rows = [(*row, n // 2 % 3 + 1) for n, row in enumerate(plain(sources=9))]
+    rows += [(f"loop/{u}-{n}.wav", "class 0", f"loop {u}", u + 1) for u in (0, 1) for n in range(3)]
+    root = own(tmp_path, rows)
+    samples, rate = soundfile.read(root / rows[-1][0])
+    for path, *_ in rows[-6:]:
+        soundfile.write(root / path, samples, rate)
+    pairs = duplicates.near_duplicates(listening.manifest("mine", str(tmp_path)))
+    grouped = duplicates.by_recording(pairs)
+    assert len(pairs[pairs["same_file"]]) == 9
+    found = grouped[grouped["recordings"] == "loop 0 and loop 1"]
+    assert len(found) == 1
+    first = found.iloc[0]
+    assert (first["clips"], first["pairs"], first["same_file"], first["folds"]) == (6, 9, 9, "1, 2")
+    assert grouped["pairs"].sum() == len(pairs)
+    assert duplicates.by_recording(pairs.iloc[:0]).empty
+
+
+def test_recordings_that_cross_given_folds_are_named(tmp_path):
+    rows = [(*row, n // 2 % 3 + 1) for n, row in enumerate(plain())]
+    rows[1] = (*rows[1][:3], 2)
+    own(tmp_path, rows)
+    found = splits.crossing(readers.read("mine", str(tmp_path)))
+    assert found.to_dict("records") == [
+        {"recording": "0-0", "folds": "1, 2", "classes": "class 0", "clips": 2}
+    ]
+
+
+def test_the_recordings_of_esc50_that_cross_its_official_folds_are_four():
+    folder = recordings("ESC-50")
+    if not (folder / "audio").is_dir():
+        table = pd.read_csv(folder / "meta/esc50.csv", dtype=str)
+        frame = table.rename(columns={"src_file": "source", "category": "name"})
+    else:
+        frame = readers.read("esc50", str(folder.parent))
+    assert splits.crossing(frame)["recording"].to_list() == ["131943", "134049", "209698", "234879"]
+
+
+# ----------------------------------------------------------------- what a file states of itself, and has
+
+RATES = [0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320]  # kbit/s of MPEG-1 layer III
+
+
+def mp3_frames(content, at=0):
+    """Where the frames of an MP3 at 44.1 kHz begin."""
+    found = []
+    while at + 4 <= len(content) and content[at] == 0xFF and content[at + 1] & 0xE0 == 0xE0:
+        found.append(at)
+        at += 144 * RATES[content[at + 2] >> 4] * 1000 // 44100 + (content[at + 2] >> 1 & 1)
+    return found
+
+
+def mp3(path, sound, *, mode="VARIABLE", xing=True, tag=0):
+    """An MP3 of ``sound``, without the frame that states its length, or behind a tag of so many bytes."""
+    soundfile.write(path, sound, 44100, format="MP3", bitrate_mode=mode, compression_level=0.5)
+    content = path.read_bytes()
+    content = content if xing else content[mp3_frames(content)[1] :]
+    size = bytes(tag >> shift & 127 for shift in (21, 14, 7, 0))
+    path.write_bytes((b"ID3\3\0\0" + size + bytes(tag) if tag else b"") + content)
+    return path
+
+
+def bursts(begins_loud):
+    t = np.arange(2 * 44100) / 44100
+    loud = 0.3 * np.random.default_rng(0).standard_normal(t.size).clip(-3, 3)
+    return np.where((t < 0.4) == begins_loud, loud, 1e-4 * np.sin(2 * np.pi * 300 * t))
+
+
+@pytest.mark.parametrize("tag", [0, 200000])
+@pytest.mark.parametrize("xing", [True, False])
+@pytest.mark.parametrize("begins_loud", [True, False])
+@pytest.mark.parametrize("mode", ["VARIABLE", "CONSTANT"])
+def test_an_mp3_is_decoded_to_its_end_whatever_it_states(tmp_path, capfd, mode, begins_loud, xing, tag):
+    path = mp3(tmp_path / "a.mp3", bursts(begins_loud), mode=mode, xing=xing, tag=tag)
+    sound, rate = audio.decode(path)
+    assert rate == 44100
+    assert abs(len(sound) - 2 * 44100) <= 2 * 1152
+    wanted = soundfile.read(mp3(tmp_path / "b.mp3", bursts(begins_loud), mode=mode))[0]
+    shift = len(sound) - len(wanted) if xing else 1105 if len(sound) > len(wanted) else 0
+    both = sound[shift:, 0][:80000], wanted[:80000].clip(-1, 1)
+    assert len(both[0]) == 80000
+    assert np.corrcoef(*both)[0, 1] > 0.99
+    assert capfd.readouterr().err == ""
+
+
+def test_an_mp3_that_lacks_what_its_first_frame_states_is_truncated(tmp_path):
+    path = mp3(tmp_path / "a.mp3", bursts(True))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match=r"truncated: \d+ of \d+ samples"):
+        audio.decode(path)
+
+
+def piped_flac(path, samples=32000):
+    soundfile.write(path, 0.5 * np.sin(np.arange(samples) * 0.1), 16000, format="FLAC")
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0
+    content[22:26] = bytes(4)  # STREAMINFO: 0 samples, that is unknown
+    path.write_bytes(content)
+
+
+def test_flac_from_a_pipe_is_read_to_its_end(tmp_path):
+    piped_flac(tmp_path / "a.flac")
+    sound, rate = audio.decode(tmp_path / "a.flac")
+    assert (len(sound), rate) == (32000, 16000)
+    assert np.abs(sound[:, 0] - 0.5 * np.sin(np.arange(32000) * 0.1)).max() < 1e-4
+
+
+def chain(path, *links):
+    for n, (sound, rate, form) in enumerate(links):
+        soundfile.write(f"{path}{n}", sound, rate, format="OGG", subtype=form)
+    path.write_bytes(b"".join(Path(f"{path}{n}").read_bytes() for n in range(len(links))))
+
+
+@pytest.mark.parametrize("form", ["VORBIS", "OPUS"])
+@pytest.mark.parametrize("links", [1, 2, 3])
+def test_every_link_of_a_chained_ogg_is_read(tmp_path, form, links):
+    tone = 0.5 * np.sin(np.arange(48000) * 0.1)
+    chain(tmp_path / "a.ogg", *[(tone / (n + 1), 48000, form) for n in range(links)])
+    sound, rate = audio.decode(tmp_path / "a.ogg")
+    assert (len(sound), rate) == (links * 48000, 48000)
+    for n in range(links):
+        assert np.abs(sound[n * 48000 :][:48000]).max() == pytest.approx(0.5 / (n + 1), rel=0.2)
+
+
+def test_a_chain_of_different_streams_is_said(tmp_path):
+    chain(tmp_path / "a.ogg", (noise(1.0, 8000), 8000, "VORBIS"), (noise(1.0, 8000, 2), 8000, "VORBIS"))
+    with pytest.raises(ValueError, match="a chain of 2 streams that differ in rate or channels"):
+        audio.decode(tmp_path / "a.ogg")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (
+            lambda raw: b"ID3\3\0\0\0\0\7\x68" + bytes(1000),
+            "ends with its tag of 1010 bytes: there is no sound",
+        ),
+        (lambda raw: bytes(len(raw)), "can be decoded"),
+        (
+            lambda raw: raw[:40] + bytes(4) + raw[44:],
+            "no samples, though it has 22094 bytes: .* not finished",
+        ),
+    ],
+    ids=["an MP3 of a tag alone", "blocks that were never written", "a header that was never finished"],
+)
+def test_what_is_said_of_a_file_is_true(tmp_path, spoil, said):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, noise(), RATE)
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(ValueError, match=said) as caught:
+        audio.decode(path)
+    assert "not exist" not in str(caught.value)
+
+
+def test_a_file_too_large_for_a_clip_is_refused_unread(tmp_path, monkeypatch):
+    rows = plain(sources=40)
+    root = own(tmp_path, rows)
+    with open(root / rows[0][0], "r+b") as file:
+        file.truncate(10 << 30)  # sparse: nothing is written
+    hashed = []
+    digest = listening.files.digest
+    monkeypatch.setattr(listening.files, "digest", lambda path: hashed.append(path) or digest(path))
+    frame = listening.manifest("mine", str(tmp_path))
+    assert frame["problem"][0] == "10.7 GB are too many for a clip: cut it"
+    assert not [path for path in hashed if path == frame["path"][0]]
+    assert (frame["problem"][1:] == "").all()
+
+
+@pytest.mark.parametrize("error", [KeyError("rate"), TypeError("a\nb"), IndexError(), ArithmeticError("x")])
+def test_an_unforeseen_exception_is_that_file_s_problem(tmp_path, monkeypatch, error):
+    own(tmp_path, plain(sources=40))
+    decode = listening.decode
+
+    def raises(path):
+        if path.endswith("0/0-0.wav"):
+            raise error
+        return decode(path)
+
+    monkeypatch.setattr(listening, "decode", raises)
+    frame = listening.manifest("mine", str(tmp_path))
+    assert (frame["problem"] != "").sum() == 1
+    assert frame["problem"][0].startswith(f"{type(error).__name__}: ")
+    assert "\n" not in frame["problem"][0]
+
+
+def test_a_file_whose_ending_says_raw_is_named(tmp_path):
+    rows = plain(sources=40)
+    root = own(tmp_path, [*rows, ("logger.raw.wav", "class 0", "logger")])
+    (root / "logger.raw.wav").rename(root / "logger.raw")
+    table = root / "clips.csv"
+    table.write_text(table.read_text().replace("logger.raw.wav", "logger.raw"))
+    frame = listening.manifest("mine", str(tmp_path))
+    assert "samplerate must be specified" in frame["problem"].iloc[-1]
+
+
+def test_bad_clips_are_named_and_where_more_may_be_allowed(tmp_path):
+    rows = plain()
+    root = own(tmp_path, rows)
+    for path, *_ in rows[:8]:
+        (root / path).write_bytes(b"no sound")
+    with pytest.raises(ValueError, match="8 of 36 clips cannot be used") as caught:
+        listening.manifest("mine", str(tmp_path))
+    said = str(caught.value)
+    assert all(path in said for path, *_ in rows[:5])
+    assert rows[5][0] not in said
+    assert said.endswith("; and 3 more")
+    assert "params/mine/01_data.yaml" in said
+
+
+def test_clips_that_are_left_out_take_no_part_in_dealing_folds(tmp_path):
+    rows = plain(sources=9)
+    root = own(tmp_path, rows)
+    spoilt = [n for n, row in enumerate(rows) if row[2] in ("0-0", "0-3", "1-1")]
+    for n in spoilt:
+        (root / rows[n][0]).write_bytes(b"no sound")
+    frame = listening.manifest("mine", str(tmp_path), unusable=0.5)
+    left = frame.drop(index=spoilt).reset_index(drop=True)
+    own(tmp_path, [row for n, row in enumerate(rows) if n not in spoilt], "whole")
+    whole = listening.manifest("whole", str(tmp_path))
+    assert left["fold"].to_list() == whole["fold"].to_list()
+    assert (frame.loc[spoilt, "fold"] == 0).all()
+    assert pd.crosstab(left["name"], left["fold"]).to_numpy().max() <= 4
+
+
+@pytest.mark.parametrize("form", ["PCM_16", "FLOAT"])
+@pytest.mark.parametrize("offset", [0.3, -0.05])
+def test_a_constant_offset_is_taken_away(tmp_path, form, offset):
+    """Else the clip's peak, to which its image is relative, is the offset's."""
+    sound = 0.02 * noise(1.0)[:, 0]
+    sound[: RATE // 4] = 0  # digital silence stays silent
+    shifted = np.where(sound != 0, sound + offset, 0)
+    for name, content in (("plain", sound), ("shifted", shifted)):
+        soundfile.write(tmp_path / f"{name}.wav", content, RATE, subtype=form)
+    plain, shifted = (
+        audio.waveform({"clip": "a", "path": str(tmp_path / f"{name}.wav")}, RATE, 1.0)
+        for name in ("plain", "shifted")
+    )
+    assert np.abs(plain - shifted).max() < 2e-4
+    assert not shifted[: RATE // 4].any()
+
+
+def test_an_offset_is_reported_and_a_small_one_left(tmp_path):
+    rows = plain()
+    root = own(tmp_path, rows)
+    for path, offset in ((rows[0][0], 0.6), (rows[1][0], 0.01)):
+        samples, rate = soundfile.read(root / path)
+        soundfile.write(root / path, samples * 0.5 + offset, rate)
+    frame = listening.manifest("mine", str(tmp_path))
+    assert frame["offset"][0] == pytest.approx(4, rel=0.05)
+    assert np.abs(frame["offset"][1:]).max() < audio.OFFSET
+    assert frame["peak"][0] < 0.6
+
+
+def test_an_offset_with_a_little_noise_is_silent(tmp_path):
+    rows = plain(sources=40)
+    root = own(tmp_path, rows)
+    soundfile.write(root / rows[0][0], 0.25 + np.resize([0, 1], RATE) / 32768, RATE)
+    assert "silent: no sample is further than" in listening.manifest("mine", str(tmp_path))["problem"][0]
+
+
+@pytest.mark.parametrize("balance", [1.0, 0.95])
+def test_channels_that_cancel_are_not_silent(tmp_path, balance):
+    sound = noise()[:, 0]
+    rows = plain()
+    root = own(tmp_path, rows)
+    soundfile.write(root / rows[0][0], np.stack([sound, -balance * sound], axis=1), RATE)
+    frame = listening.manifest("mine", str(tmp_path))
+    assert frame["problem"][0] == ""
+    assert frame["rms"][0] == pytest.approx(sound.std(), rel=0.01)
+    found = audio.waveform({"clip": "a", "path": str(root / rows[0][0])}, RATE, 0.5)
+    assert np.abs(found - sound).max() < 1e-3
+
+
+def test_composed_and_decomposed_names_are_one(tmp_path):
+
+    names = ["Zaunkönig", "Amsel"]
+    rows = [(f"{names[c]}/é {s}.wav", names[c], f"{c}-{s}") for c in range(2) for s in range(6)]
+    rows = [
+        tuple(unicodedata.normalize(("NFC", "NFD")[n % 2], word) for word in row)
+        for n, row in enumerate(rows)
+    ]
+    own(tmp_path, rows)
+    frame = listening.manifest("mine", str(tmp_path))
+    assert frame["name"].nunique() == 2
+    assert (frame["problem"] == "").all()
+    table = tmp_path / "mine/clips.csv"
+    table.write_text(unicodedata.normalize("NFD", table.read_text()))
+    pd.testing.assert_frame_equal(frame, listening.manifest("mine", str(tmp_path)))
+
+
+def test_an_absolute_path_inside_the_folder_is_inside_it(tmp_path):
+    root = own(tmp_path, plain())
+    before = readers.read("mine", str(tmp_path))
+    table = pd.read_csv(root / "clips.csv")
+    table.assign(path=str(root) + "/" + table["path"]).to_csv(root / "clips.csv", index=False)
+    pd.testing.assert_frame_equal(before, readers.read("mine", str(tmp_path)))
+
+
+def test_two_spellings_of_one_number_are_said(tmp_path):
+    own(tmp_path, [(path, ["1", "01", "2"][int(path[0])], source) for path, _, source in plain()])
+    with pytest.raises(ValueError, match=r"the labels '1' and '01' are both the number 1$"):
+        readers.read("mine", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("yes", "no"), [("True", "False"), ("TRUE", "FALSE"), ("1", "0"), ("yes", "No"), ("t", "f")]
+)
+def test_yes_and_no_are_read_in_their_usual_spellings(tmp_path, yes, no):
+    root = esc50(tmp_path)
+    table = pd.read_csv(root / "meta/esc50.csv")
+    table.assign(esc10=[yes if each else no for each in table["esc10"]]).to_csv(
+        root / "meta/esc50.csv", index=False
+    )
+    assert len(readers.read("esc10", str(tmp_path))) == 10
+
+
+@pytest.mark.parametrize("value", ["maybe", "1.0", "on"])
+def test_what_is_neither_yes_nor_no_is_said(tmp_path, value):
+    root = esc50(tmp_path)
+    table = pd.read_csv(root / "meta/esc50.csv").astype(object)
+    table.assign(esc10=[value, *table["esc10"][1:]]).to_csv(root / "meta/esc50.csv", index=False)
+    with pytest.raises(ValueError, match=rf"esc50\.csv: esc10 = '{value}' in line 2 is none of true, yes"):
+        readers.read("esc10", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("link", "error", "said"),
+    [
+        (lambda path: path.symlink_to("/etc/hostname"), ValueError, "is a link out of .*, to /etc/hostname"),
+        (lambda path: path.symlink_to(path.name), FileNotFoundError, "leads nowhere"),
+        (lambda path: path.symlink_to("/dev/zero"), FileNotFoundError, "is no ordinary file"),
+    ],
+    ids=["outside", "loop", "device"],
+)
+def test_links_are_refused_before_they_are_read(tmp_path, link, error, said):
+    root = own(tmp_path, plain())
+    path = root / "0/0-0.wav"
+    path.unlink()
+    link(path)
+    with pytest.raises(error, match=said) as caught:
+        readers.read("mine", str(tmp_path))
+    assert "0/0-0.wav" in str(caught.value)
+
+
+def test_a_data_set_that_is_a_link_itself_is_read(tmp_path):
+    own(tmp_path / "elsewhere", plain())
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/mine").symlink_to(tmp_path / "elsewhere/mine")
+    assert len(listening.manifest("mine", str(tmp_path / "data"))) == 36
+
+
+def test_settings_out_of_range_are_named_together(tmp_path):
+    with pytest.raises(ValueError, match=r"shortest = -1 .*; unusable = 2 .*; workers = -3 "):
+        listening.manifest("mine", str(tmp_path), shortest=-1, unusable=2, workers=-3)
+
+
+# --------------------------------------------------------------------------------- recordings that change
+
+
+def heard(tmp_path):
+    rows = plain()
+    root = own(tmp_path, rows)
+    cell = study.Cell(str(tmp_path / "build"), "mine")
+    listening.listen(cell, str(tmp_path))
+    return cell, [root / path for path, *_ in rows]
+
+
+def test_what_is_the_same_has_not_changed(tmp_path):
+    cell, paths = heard(tmp_path)
+    assert changes.changed(cell.folder) == []
+    for path in paths[:3]:
+        os.utime(path)  # copied or touched, but the same bytes
+    assert changes.changed(cell.folder) == []
+    assert changes.changed(tmp_path / "build/other") == []
+
+
+@pytest.mark.parametrize("same_size", [True, False])
+def test_a_recording_that_was_replaced_is_noticed(tmp_path, same_size):
+    cell, paths = heard(tmp_path)
+    soundfile.write(paths[4], noise(0.5 if same_size else 0.6, seed=99), RATE)
+    paths[7].unlink()
+    assert changes.changed(cell.folder) == [str(paths[4]), str(paths[7])]
+    clip = manifest.usable(cell).iloc[4]
+    with pytest.raises(ValueError, match=r"0/2-0\.wav is not the file that chapter 1 listened to"):
+        audio.waveform(clip, RATE, 0.5)
+
+
+def test_a_grid_without_its_recordings_has_not_changed(tmp_path):
+    cell, paths = heard(tmp_path)
+    for path in paths:
+        path.unlink()
+    assert changes.changed(cell.folder) == []
+
+
+def test_asking_what_changed_needs_the_standard_library_only():
+    heavy = {"numpy", "pandas", "torch"}
+    code = f"import sys; from lib.data import changes; print(sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

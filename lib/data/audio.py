@@ -2,76 +2,86 @@
 
 from __future__ import annotations
 
-import os
-import re
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import soundfile
 
-from lib import samples
+from lib import files, samples
 from lib.data import demo, pitch
+from lib.data.decoding import decode
 
-_WHOLE = 0.99  # the share of the promised samples below which a file counts as truncated
-_RATES = (1000, 1_000_000)  # Hz; a header that says another rate is not believed
-_MOST = 1 << 28  # samples of all channels, a GiB once decoded: more is a recording, not a clip
-_UNSAID = 0x7FFF0000  # bytes; a header that promises more was written before the length was known
-_CUT = re.compile(r"(?:data|SSND|Data Size|riff) *: (\d+) \(should be (\d+)\)")  # libsndfile's log
+OFFSET = 0.1  # of the effective value of the sound about it, from which a constant offset is taken away
+_CANCELS = 0.01  # of the channels' power: a mean of channels with less is not the sound
 
 
-def decode(path: str | os.PathLike) -> tuple[np.ndarray, int]:
-    """Decode an audio file as it is.
+def mono(sound: np.ndarray) -> np.ndarray:
+    """The mean of the channels, (samples, channels) to (samples,); one of the loudest where they cancel."""
+    mixed = sound.mean(axis=1)
+    power = np.square(sound, dtype=np.float64).mean(axis=0)
+    if np.square(mixed, dtype=np.float64).mean() < _CANCELS * power.mean():
+        return sound[:, np.argmax(power > 0.99 * power.max())]
+    return mixed
 
-    Returns
-    -------
-    float32 (frames, channels), full scale 1, and the rate in Hz.
 
-    Raises
-    ------
-    ValueError : if the file is none that libsndfile reads, is empty, ends before its header says, or
-        says a rate or a length that no clip has.
+def offset(sound: np.ndarray) -> tuple[float, float]:
+    """A recorder's constant offset, and as a multiple of the effective value of the sound about it.
+
+    Both are taken over (samples,) that are not digital silence.
     """
-    if os.path.getsize(path) == 0:
-        raise ValueError("the file has no bytes")
-    try:
-        with soundfile.SoundFile(path) as file:
-            promised, rate, log = file.frames, file.samplerate, file.extra_info
-            if not _RATES[0] <= rate <= _RATES[1]:
-                raise ValueError(f"a rate of {rate} Hz, not one within {_RATES[0]} and {_RATES[1]} Hz")
-            if promised * file.channels > _MOST:
-                raise ValueError(f"{promised / rate:.0f} s are promised, too long for a clip: cut it")
-            sound = file.read(promised, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise ValueError(f"no audio that can be decoded: {str(error).rpartition(': ')[2]}") from error
-    if len(sound) == 0:
-        raise ValueError("the file has no samples")
-    if len(sound) < _WHOLE * promised:
-        raise ValueError(f"truncated: {len(sound)} of {promised} samples are there")
-    for said, there in _CUT.findall(log):  # libsndfile believes the file's length, not the header's
-        if int(there) < _WHOLE * int(said) and int(said) < _UNSAID:
-            raise ValueError(f"truncated: {there} of {said} bytes are there")
-    return sound, rate
+    heard = sound[sound != 0]
+    constant = float(heard.mean(dtype=np.float64)) if heard.size else 0.0
+    about = float(heard.std(dtype=np.float64)) if heard.size else 0.0
+    return constant, constant / about if about else math.copysign(math.inf, constant) if constant else 0.0
+
+
+def centred(sound: np.ndarray) -> np.ndarray:
+    """``sound`` without its constant offset, where that is more than a tenth of its effective value.
+
+    The peak of a clip, to which its images are relative, would otherwise be the offset's. Digital silence
+    stays silent, and a smaller offset, which hardly shows, stays.
+    """
+    constant, share = offset(sound)
+    if abs(share) <= OFFSET:
+        return sound
+    return np.where(sound != 0, sound - np.float32(constant), np.float32(0))
 
 
 def waveform(clip: Mapping[str, Any] | pd.Series, rate: int, duration: float) -> np.ndarray:
-    """Decode or synthesise a clip, mixed to mono, at a rate and length.
+    """Decode or synthesise a clip, mixed to mono without offset, at a rate and length.
 
     Parameters
     ----------
-    clip : a row of :func:`clips`; ``path`` and, for toy sounds, ``clip`` are read.
+    clip : a row of the manifest; ``path`` and, for toy sounds, ``clip`` are read, and where it has
+        ``sha256`` the file must be the one that chapter 1 listened to.
     rate : Hz, reached by soxr's high quality.
     duration : s; a longer clip is cut, a shorter one followed by zeros.
 
     Returns
     -------
     float32 (round(duration · rate),).
+
+    Raises
+    ------
+    ValueError : naming the file, if it cannot be decoded or is another one than chapter 1 listened to.
     """
     length = round(duration * rate)
     if rate <= 0 or length <= 0:
         raise ValueError(f"rate = {rate} Hz and duration = {duration} s leave no sample")
-    sound, native = _mono(clip)
+    if not clip["path"]:
+        sound, native = demo.sound(clip["clip"]), demo.RATE
+    else:
+        if clip.get("sha256") and files.digest(clip["path"]) != clip["sha256"]:
+            raise ValueError(
+                f"{clip['path']} is not the file that chapter 1 listened to: run chapter 1 again"
+            )
+        try:
+            decoded, native = decode(clip["path"])
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{clip['path']}: {error}") from error
+        sound = centred(mono(decoded))
     return samples.resample(sound[: int(np.ceil((duration + 0.1) * native))], native, rate, length)
 
 
@@ -99,13 +109,3 @@ def augment(waveform: np.ndarray, rate: int, factor: float, how: str = "pitch") 
     if how == "speed":
         return samples.resample(waveform, factor, 1.0, waveform.size)
     return pitch.shift(waveform, factor)
-
-
-def _mono(clip: Mapping[str, Any] | pd.Series) -> tuple[np.ndarray, int]:
-    if not clip["path"]:
-        return demo.sound(clip["clip"]), demo.RATE
-    try:
-        sound, rate = decode(clip["path"])
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{clip['path']}: {error}") from error
-    return sound.mean(axis=1), rate

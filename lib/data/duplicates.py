@@ -46,8 +46,8 @@ def near_duplicates(clips: pd.DataFrame, within: float = 0.5) -> pd.DataFrame:
 
     Returns
     -------
-    A row a pair, the closest first: clip, fold, name, other, other_fold, other_name, distance in dB,
-    same_source, same_file.
+    One row per pair, the closest first: clip, fold, name, source, the same of the other clip (other_clip,
+    other_fold …), distance in dB, and same_file.
     """
     marks = np.stack(clips["fingerprint"].to_list()).astype(np.float64) if len(clips) else np.zeros((0, 1))
     fold, number, pairs = clips["fold"].to_numpy(), np.arange(len(clips)), []
@@ -58,11 +58,36 @@ def near_duplicates(clips: pd.DataFrame, within: float = 0.5) -> pd.DataFrame:
         i, j = np.nonzero(asked & (distance <= within))
         pairs += zip(begin + i, j, distance[i, j], strict=True)
     one, other = (clips.iloc[[pair[side] for pair in pairs]].reset_index(drop=True) for side in (0, 1))
-    found = pd.DataFrame({
-        "clip": one["clip"], "fold": one["fold"], "name": one["name"],
-        "other": other["clip"], "other_fold": other["fold"], "other_name": other["name"],
-        "distance": [pair[2] for pair in pairs],
-        "same_source": one["source"] == other["source"],
-        "same_file": one["sha256"] == other["sha256"],
-    })  # fmt: skip
+    columns = ("clip", "fold", "name", "source")
+    found = pd.DataFrame({name: one[name] for name in columns})
+    found = found.assign(**{f"other_{name}": other[name] for name in columns})
+    found["distance"] = [pair[2] for pair in pairs]
+    found["same_file"] = one["sha256"] == other["sha256"]
     return found.sort_values("distance", ignore_index=True)
+
+
+def by_recording(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Near-duplicates as pairs of recordings: two long recordings of one thing are one row, not a hundred.
+
+    Returns
+    -------
+    One row per pair of recordings, the closest first: recordings, classes and folds (texts that name both
+    sides), clips that are involved, pairs of clips, distance in dB of the closest pair, same_file (how
+    many pairs are one file twice).
+    """
+    sides = ("", "other_")
+    rows = []
+    key = (
+        pairs[["source", "other_source"]].apply(lambda row: tuple(sorted(row)), axis=1) if len(pairs) else []
+    )
+    for recordings, group in pairs.groupby(key, sort=False) if len(pairs) else ():
+        values = {
+            what: sorted({str(each) for side in sides for each in group[side + what]})
+            for what in ("name", "fold")
+        }
+        row = {"recordings": " and ".join(dict.fromkeys(recordings)), "classes": ", ".join(values["name"])}
+        row |= {"folds": ", ".join(values["fold"]), "pairs": len(group)}
+        row |= {"clips": len({*group["clip"], *group["other_clip"]})}
+        rows.append(row | {"distance": group["distance"].min(), "same_file": int(group["same_file"].sum())})
+    columns = ["recordings", "classes", "folds", "clips", "pairs", "distance", "same_file"]
+    return pd.DataFrame(rows, columns=columns)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from lib.data.download import Source
-from lib.data.readers import DataSet, below, integers, table_of
+from lib.data.readers import DataSet, below, integers, table_of, yes_or_no
 
 ORIGIN = Source(
     url="https://github.com/karolpiczak/ESC-50/archive/33c8ce9eb2cf0b1c2f8bcf322eb349b6be34dbb6.zip",
@@ -25,7 +25,7 @@ def read(folder: Path, *, ten: bool = False) -> pd.DataFrame:
     file = folder / "meta" / "esc50.csv"
     table = table_of(file, "filename fold target category esc10 src_file take")
     if ten:
-        table = table[table["esc10"].str.lower() == "true"]
+        table = table[yes_or_no(table, "esc10", file)]
     return pd.DataFrame(
         {
             "clip": [Path(name).stem for name in table["filename"]],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,23 +17,37 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lib import files, reporting
-from lib.data import demo
-from lib.data.audio import decode
+from lib import files, reporting, study
+from lib.data import changes, demo
+from lib.data.audio import centred, mono, offset
+from lib.data.decoding import BYTES, decode
 from lib.data.duplicates import fingerprint
 from lib.data.manifest import COLUMNS
-from lib.data.readers import read
+from lib.data.readers import folder, read
+from lib.data.splits import grouped_folds
 
 _QUIET = 1e-3  # of a clip's peak: −60 dB
 _BLOCK = 0.01  # s that are quiet or not
 _RAIL = 0.999  # of full scale: samples at or above it count as clipped
+_STEP = 1 / 32768  # of full scale: one step of 16 bits; what stays within it is silence
+_FEW = 5  # clips that a message names
 _MARKED = 60.0  # s from a clip's beginning that its fingerprint is taken of
+
+
+def listen(cell: study.Cell, data: str, **settings: float) -> pd.DataFrame:
+    """Make and write the manifest of a point's data set, and which files it rests on (`lib.data.changes`)."""
+    began = time.time_ns()
+    frame = manifest(cell.dataset, data, **settings)
+    cell.save("clips.parquet", frame)
+    heard = frame[frame["path"] != ""]
+    changes.record(cell.folder, dict(zip(heard["path"], heard["sha256"], strict=True)), began)
+    return frame
 
 
 def manifest(
     dataset: str, data: str, *, shortest: float = 0.02, unusable: float = 0.01, workers: int = 0
 ) -> pd.DataFrame:
-    """Read a data set's CSV and listen to every clip of it.
+    """Read a data set's table and listen to every clip of it.
 
     Parameters
     ----------
@@ -40,37 +55,62 @@ def manifest(
     data : the folder that holds data sets; ``demo`` needs none.
     shortest : s, below which a clip is left out.
     unusable : the share of clips that may have a problem; above it the data set is refused.
-    workers : threads; 0 is one a core that this process may use.
+    workers : threads; 0 is one for each core that this process may use.
 
     Returns
     -------
-    A row a clip in the CSV's order: clip (text id), path (absolute; empty for toy sounds), label
-    0 … classes − 1, name, fold, source (recording), take, rate in Hz, channels, frames, peak and rms of
-    the mono mix in full scale, quiet (share of its time 60 dB below its peak, as zeros appended are),
-    clipped (share of samples at the rails), its fingerprint, sha256 of the file, and problem, empty where
-    the clip can be used.
+    One row per clip in the table's order: clip (text id), path (absolute; empty for toy sounds), label
+    0 … classes − 1, name, fold, source (recording), take, rate in Hz, channels, frames; of the mono mix in
+    full scale, without its constant offset, peak and rms; offset (see `lib.data.audio.offset`); quiet (share
+    of its time 60 dB below its peak, as zeros appended are), clipped (share of samples at the rails), its
+    fingerprint, sha256 of the file, and problem, empty where the clip can be used. Where the table gives
+    no folds they are dealt among the clips that can be used; the others have fold 0.
 
     Raises
     ------
-    FileNotFoundError : if the folder, its CSV or an audio file that the CSV names is missing.
-    ValueError : if the data set is unknown, its CSV is wrong, or too many clips cannot be used.
+    FileNotFoundError : if the folder, its table or an audio file that the table names is missing.
+    ValueError : if a setting is out of range, the data set is unknown, its table is wrong, or too many clips
+        cannot be used.
     """
+    _check(shortest=(shortest, 0, 3600), unusable=(unusable, 0, 1), workers=(workers, 0, 4096))
     frame = read(dataset, data)
-    listen = _Listener(shortest)
+    listener = _Listener(shortest)
     rows = [frame.iloc[i].to_dict() for i in range(len(frame))]
-    heard = list(reporting.track(_ahead(listen, rows, workers), "listening", len(rows)))
-    frame = pd.concat([frame, pd.DataFrame(heard, index=frame.index)], axis=1)[list(COLUMNS)]
-    bad = frame[frame["problem"] != ""]
-    if len(bad) > unusable * len(frame):
-        first = bad.iloc[0]
+    heard = list(reporting.track(_ahead(listener, rows, workers), "listening", len(rows)))
+    frame = pd.concat([frame, pd.DataFrame(heard, index=frame.index)], axis=1)
+    bad = frame["problem"] != ""
+    if bad.sum() > unusable * len(frame):
         raise ValueError(
-            f"{dataset}: {len(bad)} of {len(frame)} clips cannot be used, more than the share unusable = "
-            f"{unusable:g} allows; the first is {first['path'] or first['clip']}: {first['problem']}"
+            f"{dataset}: {bad.sum()} of {len(frame)} clips cannot be used, more than the share unusable = "
+            f"{unusable:g} allows (params/{dataset}/01_data.yaml can raise it): {_named(frame[bad])}"
         )
-    lost = sorted(set(frame["name"]) - set(frame.loc[frame["problem"] == "", "name"]))
+    lost = sorted(set(frame["name"]) - set(frame.loc[~bad, "name"]))
     if lost:
-        raise ValueError(f"{dataset}: no clip of class {lost[0]!r} can be used")
-    return frame
+        raise ValueError(f"{dataset}: no clip of class {lost[0]!r} can be used: {_named(frame[bad])}")
+    if "fold" not in frame:
+        try:
+            dealt = grouped_folds(frame[~bad])
+        except ValueError as error:
+            raise ValueError(f"{folder(dataset, data) / 'clips.csv'}: {error}") from error
+        frame["fold"] = dealt.reindex(frame.index, fill_value=0)
+    return frame[list(COLUMNS)]
+
+
+def _check(**given: tuple[float, float, float]) -> None:
+    """Refuse settings out of their range, all at once: name to value, least and most."""
+    wrong = [
+        f"{name} = {value!r} is not within {least:g} and {most:g}"
+        for name, (value, least, most) in given.items()
+        if not least <= value <= most
+    ]
+    if wrong:
+        raise ValueError("; ".join(wrong))
+
+
+def _named(bad: pd.DataFrame) -> str:
+    """A few clips with their problems, and how many more there are."""
+    few = [f"{row.path or row.clip}: {row.problem}" for row in bad.head(_FEW).itertuples()]
+    return "; ".join(few) + (f"; and {len(bad) - _FEW} more" if len(bad) > _FEW else "")
 
 
 class _Listener:
@@ -80,33 +120,42 @@ class _Listener:
         self.shortest = shortest
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        facts = {"rate": 0, "channels": 0, "frames": 0, "peak": 0.0, "rms": 0.0, "quiet": 0.0}
+        facts = {"rate": 0, "channels": 0, "frames": 0, "peak": 0.0, "rms": 0.0, "offset": 0.0, "quiet": 0.0}
         facts |= {"clipped": 0.0, "fingerprint": [], "sha256": "", "problem": ""}
         try:
             if row["path"]:
-                facts["sha256"] = files.digest(row["path"])
-                samples, facts["rate"] = decode(row["path"])
+                if os.path.getsize(row["path"]) <= BYTES:  # a larger file is refused unread
+                    facts["sha256"] = files.digest(row["path"])
+                sound, facts["rate"] = decode(row["path"])
             else:
-                samples, facts["rate"] = demo.sound(row["clip"])[:, None], demo.RATE
-                facts["sha256"] = hashlib.sha256(samples.tobytes()).hexdigest()
+                sound, facts["rate"] = demo.sound(row["clip"])[:, None], demo.RATE
+                facts["sha256"] = hashlib.sha256(sound.tobytes()).hexdigest()
+            return facts | self._measured(sound, facts["rate"])
         except (ValueError, OSError) as error:
-            return facts | {"problem": str(error)}
-        facts["frames"], facts["channels"] = samples.shape
-        if not np.isfinite(samples).all():
-            return facts | {
-                "problem": f"not finite: {(~np.isfinite(samples)).sum()} of {samples.size} samples"
-            }
-        mono = samples.mean(axis=1)
-        facts["peak"] = float(np.abs(mono).max())
-        facts["rms"] = float(np.sqrt(np.mean(mono.astype(np.float64) ** 2)))
-        blocks = np.maximum.reduceat(np.abs(mono), np.arange(0, len(mono), round(_BLOCK * facts["rate"])))
+            return facts | {"problem": " ".join(str(error).split())}
+        except Exception as error:  # whatever it is, it is this file's: named and counted
+            return facts | {"problem": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+
+    def _measured(self, sound: np.ndarray, rate: int) -> dict[str, Any]:
+        facts: dict[str, Any] = {"frames": len(sound), "channels": sound.shape[1]}
+        if not np.isfinite(sound).all():
+            bad = (~np.isfinite(sound)).sum()
+            return facts | {"problem": f"not finite: {bad} of {sound.size} samples"}
+        mixed = mono(sound)
+        heard = centred(mixed)
+        facts["peak"] = float(np.abs(heard).max())
+        facts["rms"] = float(np.sqrt(np.mean(heard.astype(np.float64) ** 2)))
+        constant, facts["offset"] = offset(mixed)
+        blocks = np.maximum.reduceat(np.abs(heard), np.arange(0, len(heard), round(_BLOCK * rate)))
         facts["quiet"] = float(np.mean(blocks <= _QUIET * facts["peak"]))
-        facts["clipped"] = float(np.mean(np.abs(samples) >= _RAIL))
-        facts["fingerprint"] = fingerprint(mono[: round(_MARKED * facts["rate"])], facts["rate"]).tolist()
-        if np.ptp(mono) == 0:
-            facts["problem"] = f"silent: every sample is {mono[0]:g}"
-        elif len(mono) < self.shortest * facts["rate"]:
-            facts["problem"] = f"{len(mono) / facts['rate']:.3g} s, shorter than {self.shortest:g} s"
+        facts["clipped"] = float(np.mean(np.abs(sound) >= _RAIL))
+        facts["fingerprint"] = fingerprint(heard[: round(_MARKED * rate)], rate).tolist()
+        if np.ptp(mixed) == 0:
+            facts["problem"] = f"silent: every sample is {mixed[0]:g}"
+        elif facts["peak"] <= _STEP:
+            facts["problem"] = f"silent: no sample is further than {facts['peak']:.1e} from {constant:g}"
+        elif len(mixed) < self.shortest * rate:
+            facts["problem"] = f"{len(mixed) / rate:.3g} s, shorter than {self.shortest:g} s"
         return facts
 
 

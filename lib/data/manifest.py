@@ -4,10 +4,9 @@ import pandas as pd
 
 from lib import files, reporting, study
 
-COLUMNS = (
-    *("clip", "path", "label", "name", "fold", "source", "take"),
-    *("rate", "channels", "frames", "peak", "rms", "quiet", "clipped", "fingerprint", "sha256", "problem"),
-)
+_SAYS = ("clip", "path", "label", "name", "fold", "source", "take")  # of the data set's table
+_HEARD = ("rate", "channels", "frames", "peak", "rms", "offset", "quiet", "clipped", "fingerprint", "sha256")
+COLUMNS = (*_SAYS, *_HEARD, "problem")
 
 
 def usable(cell: study.Cell) -> pd.DataFrame:

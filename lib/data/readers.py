@@ -12,13 +12,14 @@ import importlib
 import io
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from lib.data.splits import PARTS, grouped_folds
+from lib.data.splits import PARTS
 
 if TYPE_CHECKING:
     from lib.data.download import Source
@@ -72,19 +73,32 @@ def read(dataset: str, data: str) -> pd.DataFrame:
     again = frame["path"].duplicated() & (frame["path"] != "")
     if again.any():
         raise ValueError(f"{dataset}: {frame.loc[again, 'path'].iloc[0]} stands in its CSV twice")
-    absent = [path for path in frame["path"] if path and not os.path.isfile(path)]
-    if absent:
-        what = "is no ordinary file" if os.path.exists(absent[0]) else "is not there"
-        what = "is a folder, not a file" if os.path.isdir(absent[0]) else what
-        raise FileNotFoundError(
-            f"{dataset}: {absent[0]}, named by the CSV, {what} ({len(absent)} of {len(frame)} files missing)"
-        )
+    _check_files(dataset, [path for path in frame["path"] if path], Path(data))
     for target, found in frame.groupby("target")["name"].unique().items():
         if len(found) > 1:
             raise ValueError(f"{dataset}: the label {target!r} has two names, {found[0]!r} and {found[1]!r}")
     order = {target: label for label, target in enumerate(sorted(frame["target"].unique()))}
     frame = frame.assign(label=frame["target"].map(order).astype(int))
     return frame.drop(columns="target").reset_index(drop=True)
+
+
+def _check_files(dataset: str, paths: list[str], data: Path) -> None:
+    """Refuse what is no ordinary file, or a link to somewhere else, by name and before it is read."""
+    absent = [path for path in paths if not os.path.isfile(path)]
+    if absent:
+        what = "is no ordinary file" if os.path.exists(absent[0]) else "is not there"
+        what = "is a folder, not a file" if os.path.isdir(absent[0]) else what
+        link = "; it is a link that leads nowhere" if os.path.islink(absent[0]) else ""
+        raise FileNotFoundError(
+            f"{dataset}: {absent[0]}, named by the CSV, {what} ({len(absent)} of {len(paths)} files "
+            f"missing{link})"
+        )
+    homes = [os.path.realpath(home) + os.sep for home in (data, folder(dataset, str(data)))]
+    for path in paths:
+        if not os.path.realpath(path).startswith(tuple(homes)):
+            raise ValueError(
+                f"{dataset}: {path} is a link out of {data}, to {os.path.realpath(path)}: copy it"
+            )
 
 
 def folder(dataset: str, data: str) -> Path:
@@ -119,29 +133,29 @@ def there(dataset: str, data: str) -> bool:
 
 
 def _own(folder: Path) -> pd.DataFrame:
-    """A folder of one's own: clips.csv with path, label and, if known, source and fold."""
+    """A folder of one's own: clips.csv with path, label and, if known, source and fold.
+
+    Without folds the column is missing; chapter 1 deals them once it knows which clips can be used.
+    """
     file = folder / "clips.csv"
     table = table_of(file, "path label", "source fold")
-    source = table["source"] if "source" in table else table["path"]
-    source = source.where(source != "", table["path"])
+    path = below(folder, table["path"], file)
+    clip = [str(PurePosixPath(each).relative_to(folder.absolute())) for each in path]
+    source = table["source"].where(table["source"] != "", clip) if "source" in table else pd.Series(clip)
+    source = source.set_axis(table.index)
     numeric = table["label"].str.fullmatch(r"-?[0-9]{1,18}").all()
-    frame = pd.DataFrame(
-        {
-            "clip": table["path"],
-            "path": below(folder, table["path"], file),
-            "target": table["label"].astype(int) if numeric else table["label"],
-            "name": table["label"],
-            "source": source,
-            "take": table.groupby(source).cumcount().astype(str),
-        }
-    )
-    if frame["target"].nunique() < 2:
-        raise ValueError(f"{file}: every clip has the label {frame['name'].iloc[0]!r}; two are wanted")
+    target = table["label"].astype(int) if numeric else table["label"]
+    for number, labels in table["label"].groupby(target).unique().items():
+        if len(labels) > 1:
+            raise ValueError(
+                f"{file}: the labels {labels[0]!r} and {labels[1]!r} are both the number {number}"
+            )
+    if target.nunique() < 2:
+        raise ValueError(f"{file}: every clip has the label {target.iloc[0]!r}; two are wanted")
+    columns = {"clip": clip, "path": path, "target": target, "name": table["label"], "source": source}
+    frame = pd.DataFrame(columns).assign(take=table.groupby(source).cumcount().astype(str))
     if "fold" not in table:
-        try:
-            return frame.assign(fold=grouped_folds(frame))
-        except ValueError as error:
-            raise ValueError(f"{file}: {error}") from error
+        return frame
     fold = integers(table, "fold", file, least=1)
     if fold.nunique() < len(PARTS):
         raise ValueError(f"{file}: {fold.nunique()} folds are too few to train, validate and test")
@@ -154,7 +168,8 @@ def _own(folder: Path) -> pd.DataFrame:
 def table_of(file: Path, columns: str, known: str = "") -> pd.DataFrame:
     """Read a CSV as text, with or without a byte-order mark, and insist on its columns.
 
-    Values lose the spaces around them; the index is the line of the file.
+    Values lose the spaces around them and are in Unicode's composed form, so that a name is one name
+    however it was typed; the index is the line of the file.
 
     Parameters
     ----------
@@ -172,7 +187,7 @@ def table_of(file: Path, columns: str, known: str = "") -> pd.DataFrame:
         rows = {}
         for row in lines:
             if row:
-                rows[lines.line_num] = [value.strip() for value in row]
+                rows[lines.line_num] = [unicodedata.normalize("NFC", value.strip()) for value in row]
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is no text in UTF-8: {error}") from error
     except csv.Error as error:
@@ -207,10 +222,30 @@ def integers(table: pd.DataFrame, column: str, file: Path, *, least: int = 0) ->
     return table[column].astype(int)
 
 
+YES, NO = ("true", "yes", "y", "t", "1"), ("false", "no", "n", "f", "0")
+
+
+def yes_or_no(table: pd.DataFrame, column: str, file: Path) -> pd.Series:
+    """A column of yes and no in any of their usual spellings; another value is refused with its line."""
+    for line, value in table[column].items():
+        if value.lower() not in YES + NO:
+            raise ValueError(
+                f"{file}: {column} = {value!r} in line {line} is none of {', '.join(YES)} and {', '.join(NO)}"
+            )
+    return table[column].str.lower().isin(YES)
+
+
 def below(folder: Path, names: Iterable[str], file: Path) -> list[str]:
-    """The absolute paths of the files that a table names, none of which may lie outside its folder."""
+    """The absolute paths of the files that a table names, none of which may lie outside its folder.
+
+    A file whose name was composed otherwise on disk (as by macOS) is found too.
+    """
+    found, home = [], folder.absolute()
     for name in names:
         path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or "\0" in name:
+        inside = not path.is_absolute() or path.is_relative_to(home)
+        if not inside or ".." in path.parts or "\0" in name:
             raise ValueError(f"{file} names {name!r}, which is no path below {folder}")
-    return [str((folder / name).resolve()) for name in names]
+        forms = [str(home / unicodedata.normalize(form, name)) for form in ("NFC", "NFD")]
+        found.append(next((form for form in forms if os.path.lexists(form)), forms[0]))
+    return found

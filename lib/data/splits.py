@@ -137,6 +137,22 @@ def leaks(split: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["what", "which", "parts", "rows"])
 
 
+def crossing(clips: pd.DataFrame) -> pd.DataFrame:
+    """Recordings whose clips are in more than one of the folds that the data set gives.
+
+    Returns
+    -------
+    One row per recording: recording, folds, classes (texts) and clips.
+    """
+    rows = []
+    for source, group in clips.groupby("source"):
+        folds = sorted(group["fold"].unique())
+        if len(folds) > 1:
+            classes = ", ".join(sorted(group["name"].unique()))
+            rows.append((source, ", ".join(map(str, folds)), classes, len(group)))
+    return pd.DataFrame(rows, columns=["recording", "folds", "classes", "clips"])
+
+
 def choose(frame: pd.DataFrame, n: int, seed: int = 0) -> pd.DataFrame:
     """A seeded subset with the classes as even as can be, and as many recordings as can be.
 
