@@ -69,9 +69,9 @@ endef
 .SECONDEXPANSION:
 .PRECIOUS: $(foreach c,$(basename $(notdir $(wildcard notebooks/0*.py))),$(BUILD)/%/$c.ipynb)
 
-$(BUILD)/%/01_data.ipynb: $$(sources) $$(wildcard $(inputs)/$$*/clips.csv) | $(ready)
+$(BUILD)/%/01_data.ipynb: $$(sources) $$(wildcard $(inputs)/$$*/clips.csv $(inputs)/$$*/recordings) | $(ready)
 	$(call run,-p data_folder $(call quoted,DATA))
-$(BUILD)/%/02_features.ipynb: $$(sources) $$(data) | $(ready); $(run)
+$(BUILD)/%/02_features.ipynb: $$(sources) $$(data) | $(ready); $(call run,-p together '$(together)')
 $(BUILD)/%/03_training.ipynb: $$(sources) $$(features) | $(ready); $(run)
 $(BUILD)/%/05_adversarial_training.ipynb: $$(sources) $$(features) $$(control) | $(ready); $(run)
 $(BUILD)/%/04_attacks.ipynb: $$(sources) $$(victim) | $(ready); $(run)

@@ -99,7 +99,7 @@ class Tiny:
         (folder / "params" / "tiny").mkdir(parents=True)
         for name, depth in CHAPTERS.items():
             axes = "".join(f'{axis} = "1"\n' for axis in AXES[1:depth])
-            data = 'data_folder = "data"\n' if name == "01_data" else ""
+            data = {"01_data": 'data_folder = "data"\n', "02_features": 'together = ""\n'}.get(name, "")
             point = ", ".join(["build", *AXES[:depth]])
             text = OPENING.format(axes=axes + data) + BODY.format(point=point, name=name)
             (folder / "notebooks" / f"{name}.py").write_text(text)

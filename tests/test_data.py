@@ -703,7 +703,7 @@ def test_every_link_of_a_chained_ogg_is_read(tmp_path, form, links):
     sound, rate = audio.decode(tmp_path / "a.ogg")
     assert (len(sound), rate) == (links * 48000, 48000)
     for n in range(links):
-        assert np.abs(sound[n * 48000 :][:48000]).max() == pytest.approx(0.5 / (n + 1), rel=0.2)
+        assert np.abs(sound[n * 48000 + 9600 :][:28800]).max() == pytest.approx(0.5 / (n + 1), rel=0.1)
 
 
 def test_a_chain_of_different_streams_is_said(tmp_path):
@@ -933,11 +933,6 @@ def test_a_data_set_that_is_a_link_itself_is_read(tmp_path):
     assert len(listening.manifest("mine", str(tmp_path / "data"))) == 36
 
 
-def test_settings_out_of_range_are_named_together(tmp_path):
-    with pytest.raises(ValueError, match=r"shortest = -1 .*; unusable = 2 .*; workers = -3 "):
-        listening.manifest("mine", str(tmp_path), shortest=-1, unusable=2, workers=-3)
-
-
 # --------------------------------------------------------------------------------- recordings that change
 
 
@@ -963,7 +958,9 @@ def test_a_recording_that_was_replaced_is_noticed(tmp_path, same_size):
     cell, paths = heard(tmp_path)
     soundfile.write(paths[4], noise(0.5 if same_size else 0.6, seed=99), RATE)
     paths[7].unlink()
-    assert changes.changed(cell.folder) == [str(paths[4]), str(paths[7])]
+    said = changes.changed(cell.folder)
+    assert [line.rpartition(": ")[0] for line in said] == [str(paths[4]), str(paths[7])]
+    assert said[1].endswith(": gone")
     clip = manifest.usable(cell).iloc[4]
     with pytest.raises(ValueError, match=r"0/2-0\.wav is not the file that chapter 1 listened to"):
         audio.waveform(clip, RATE, 0.5)

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from lib import files
+from lib.data import changes
+
 TOLD = ["tiny 06_analysis", "tiny 07_beyond"]
 ALL = [
     "tiny 01_data",
@@ -31,6 +34,22 @@ def test_make_alone_prints_help(tiny):
     assert done.returncode == 0
     for verb in ("all", "data", "test", "test-all", "status", "lab", "figures", "publish", "shelve", "book"):
         assert re.search(rf"^  {verb} ", done.stdout, re.MULTILINE), verb
+
+
+def test_a_recording_that_was_replaced_runs_chapter_1_again(tiny):
+    sound = tiny.folder / "dog.wav"
+    sound.write_bytes(b"a bark")
+    assert tiny.make("data").returncode == 0
+    changes.record(tiny.folder / "build/tiny", {str(sound): files.digest(sound)}, time.time_ns() + 1)
+    os.utime(sound, (1, 1))
+    assert tiny.make("data").returncode == 0
+    assert tiny.runs() == ["tiny 01_data"]
+    sound.write_bytes(b"a meow")
+    assert "changed recordings: build/tiny/01_data.ipynb" in tiny.make("status").stdout
+    assert tiny.make("data").returncode == 0
+    assert tiny.runs() == ["tiny 01_data"] * 2
+    assert tiny.make("data").returncode == 0
+    assert tiny.runs() == ["tiny 01_data"] * 2
 
 
 def test_a_grid_runs_once_and_only_what_changed_again(tiny):

@@ -28,9 +28,10 @@ def record(folder: str | os.PathLike, digests: dict[str, str], began: int) -> No
 
 
 def changed(folder: str | os.PathLike) -> list[str]:
-    """The recorded files that are gone or hold something else now; none where nothing was recorded.
+    """The recorded files that are gone or hold something else now, with what was found: a line for each.
 
-    Files of another size or time are hashed; where the hash is the old one, their time is recorded anew.
+    Nothing is reported where nothing was recorded. Files of another size or time are hashed; where the hash
+    is the old one, their time is recorded anew.
     Where not one of the files is there, the grid was brought here without its recordings: nothing changed.
     """
     record = Path(folder) / NAME
@@ -43,12 +44,12 @@ def changed(folder: str | os.PathLike) -> list[str]:
         try:
             found = os.stat(path)
         except OSError:
-            wrong.append(path)
+            wrong.append(f"{path}: gone")
             continue
         there += 1
         if (str(found.st_size), str(found.st_mtime_ns)) != (size, modified):
             if str(found.st_size) != size or _hash(path) != digest:
-                wrong.append(path)
+                wrong.append(f"{path}: {found.st_size} bytes of {found.st_mtime_ns}")
             else:
                 kept.append((path, size, found.st_mtime_ns, digest))
     if kept:

@@ -69,10 +69,8 @@ def manifest(
     Raises
     ------
     FileNotFoundError : if the folder, its table or an audio file that the table names is missing.
-    ValueError : if a setting is out of range, the data set is unknown, its table is wrong, or too many clips
-        cannot be used.
+    ValueError : if the data set is unknown, its table is wrong, or too many clips cannot be used.
     """
-    _check(shortest=(shortest, 0, 3600), unusable=(unusable, 0, 1), workers=(workers, 0, 4096))
     frame = read(dataset, data)
     listener = _Listener(shortest)
     rows = [frame.iloc[i].to_dict() for i in range(len(frame))]
@@ -94,17 +92,6 @@ def manifest(
             raise ValueError(f"{folder(dataset, data) / 'clips.csv'}: {error}") from error
         frame["fold"] = dealt.reindex(frame.index, fill_value=0)
     return frame[list(COLUMNS)]
-
-
-def _check(**given: tuple[float, float, float]) -> None:
-    """Refuse settings out of their range, all at once: name to value, least and most."""
-    wrong = [
-        f"{name} = {value!r} is not within {least:g} and {most:g}"
-        for name, (value, least, most) in given.items()
-        if not least <= value <= most
-    ]
-    if wrong:
-        raise ValueError("; ".join(wrong))
 
 
 def _named(bad: pd.DataFrame) -> str:

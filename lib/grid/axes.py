@@ -17,11 +17,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lib import names
+from lib.data import changes
 
 AXES = ("DATASETS", "REPRESENTATIONS", "MODELS", "FOLDS", "TRAININGS")
 PATHS = ("BUILD", "DATA", "PARAMS")
 INPUTS = ".inputs"
 """The folder below BUILD that holds a copy of each chapter's source and settings, by which make decides."""
+
+RECORDINGS = "recordings"
+"""The file there that names recordings which are not what chapter 1 listened to; chapter 1 rests on it."""
 
 GRIDLESS = re.compile(r"help|setup|lint|test|test-\w+|lab|clean|bench-.*")
 """Goals that look at no data set."""
@@ -277,12 +281,19 @@ def copy_inputs(found: Grid) -> None:
     try:
         for source, copy in pairs:
             _keep(source, copy)
+        for dataset in found.datasets:
+            changed = changes.changed(Path(found.build, dataset))
+            if changed:
+                _keep_text("\n".join(changed).encode(errors="surrogateescape"), inputs / dataset / RECORDINGS)
     except OSError as error:
         raise Refused(f"BUILD={found.build!r}: nothing can be written there: {error}") from error
 
 
 def _keep(source: Path, copy: Path) -> None:
-    text = source.read_bytes() if source.is_file() else b""
+    _keep_text(source.read_bytes() if source.is_file() else b"", copy)
+
+
+def _keep_text(text: bytes, copy: Path) -> None:
     if copy.is_file() and copy.read_bytes() == text:
         return
     copy.parent.mkdir(parents=True, exist_ok=True)
@@ -320,6 +331,7 @@ def rows(found: Grid) -> list[str]:
 def assignments(found: Grid, goals: Sequence[str]) -> Iterable[str]:
     """What make is told of the grid."""
     yield f"cells := {' '.join(found.cells())}"
+    yield f"together := {' '.join(found.representations)}"
     for dataset in found.datasets:
         yield f"attacked_{dataset} := {' '.join(found.attacked(dataset))}"
     copied = {path.stem for path in Path("notebooks").glob("0*.ipynb")}

@@ -33,6 +33,7 @@ def reason(target: Path, build: Path, waiting: set[Path]) -> str:
         (inputs / dataset / f"{target.stem}.yaml", "changed settings"),
         (inputs / f"{target.stem}.py", "changed chapter"),
         (inputs / dataset / "clips.csv", "changed table"),
+        (inputs / dataset / axes.RECORDINGS, "changed recordings"),
     ):
         if path.is_file() and path.stat().st_mtime_ns > moment:
             return what
