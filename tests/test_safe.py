@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import subprocess
 import time
@@ -83,6 +84,24 @@ def test_a_setting_is_never_read_by_a_shell(tiny):
 
 
 @pytest.mark.parametrize("name", ["MODELS", "DATA"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: path.mkdir(),
+        lambda path: os.mkfifo(path),
+        lambda path: path.symlink_to("/dev/zero"),
+        lambda path: path.symlink_to("gone"),
+    ],
+    ids=["folder", "FIFO", "device", "dangling link"],
+)
+def test_settings_that_are_no_file_are_refused_and_not_the_defaults(tiny, make):
+    make(tiny.folder / "params/tiny/01_data.yaml")
+    done = tiny.make("data")
+    assert done.returncode != 0
+    assert "params/tiny/01_data.yaml: settings must be in an ordinary file" in done.stderr
+    assert not (tiny.folder / "build/tiny").exists()
+
+
 @pytest.mark.parametrize("word", ["a;touch hacked", "$(shell touch hacked)", "a\ntouch hacked", "a'b"])
 def test_a_word_on_the_command_line_that_a_shell_would_read_is_refused(tiny, name, word):
     """All words and all variables are test_axes.py's; here make itself is asked."""

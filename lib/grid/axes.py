@@ -270,10 +270,14 @@ def copy_inputs(found: Grid) -> None:
     pairs = [(Path("notebooks", f"{name}.py"), inputs / f"{name}.py") for name in chapters()]
     for dataset in found.datasets:
         settings = Path(found.params, dataset)
+        if os.path.lexists(settings) and not settings.is_dir():
+            raise Refused(f"{settings}: settings must be in a folder, which this is not")
         for path in sorted(settings.glob("*.y*ml")):
             if path.suffix != ".yaml" or path.stem not in chapters():
                 known = ", ".join(f"{name}.yaml" for name in chapters())
                 raise Refused(f"{path}: no chapter reads it; settings are in {known}")
+            if not path.is_file():
+                raise Refused(f"{path}: settings must be in an ordinary file, which this is not")
         pairs += [(settings / f"{name}.yaml", inputs / dataset / f"{name}.yaml") for name in chapters()]
         table = Path(found.data, dataset, "clips.csv")
         if table.is_file():
