@@ -83,7 +83,6 @@ def test_a_setting_is_never_read_by_a_shell(tiny):
     assert receipt["parameters"]["ends"] == word
 
 
-@pytest.mark.parametrize("name", ["MODELS", "DATA"])
 @pytest.mark.parametrize(
     "make",
     [
@@ -102,6 +101,7 @@ def test_settings_that_are_no_file_are_refused_and_not_the_defaults(tiny, make):
     assert not (tiny.folder / "build/tiny").exists()
 
 
+@pytest.mark.parametrize("name", ["MODELS", "DATA"])
 @pytest.mark.parametrize("word", ["a;touch hacked", "$(shell touch hacked)", "a\ntouch hacked", "a'b"])
 def test_a_word_on_the_command_line_that_a_shell_would_read_is_refused(tiny, name, word):
     """All words and all variables are test_axes.py's; here make itself is asked."""
