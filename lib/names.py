@@ -8,7 +8,12 @@ own six attacks, six models and four representations are `lib.analysis.published
 
 from collections.abc import Iterable
 
-DATASETS = {"demo": "toy sounds", "esc10": "ESC-10", "esc50": "ESC-50", "urbansound8k": "UrbanSound8K"}
+DATASETS = {
+    "demo": "toy sounds",
+    "esc10": "ESC-10",
+    "esc50": "ESC-50",
+    "urbansound8k": "UrbanSound8K",
+}
 REPRESENTATIONS = {
     "stft": "STFT",
     "dwt": "DWT",
@@ -32,10 +37,16 @@ TRAININGS = {
 }
 USUAL_TRAININGS = ("standard", "adversarial")  # the paper's two, where TRAININGS names no other
 FOLDS = {"urbansound8k": 10}  # official folds of a data set; five where nothing is said
-SMALL = {
-    "demo": {"models": ["alexnet", "resnet18"], "folds": ["1"]}
-}  # what `make` runs of it unless it is told
-ATTACKS = {name: name for name in ("BIM-a", "BIM-b", "JSMA", "DeepFool", "CWA", "PIA")}
+# What `make` runs of a data set where the command line does not say.
+SMALL = {"demo": {"models": ["alexnet", "resnet18"], "folds": ["1"]}}
+ATTACKS = {
+    "BIM-a": "BIM-a",
+    "BIM-b": "BIM-b",
+    "JSMA": "JSMA",
+    "DeepFool": "DeepFool",
+    "CWA": "CWA",
+    "PIA": "PIA",
+}
 REFERENCE = {"DDN": "DDN (reference)"}  # a strong attack that takes part in the worst case
 CONTROLS = {name: name for name in ("FGSM", "noise")}  # what the attacks are compared with
 WORST = "worst case"  # the least norm of any attack

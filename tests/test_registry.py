@@ -1,4 +1,4 @@
-"""One data set, representation, model, training and attack more: a file and an entry each, and nothing else."""
+"""One data set, representation, model, training and attack more: one file and one entry each, no more."""
 
 import shutil
 import subprocess
@@ -100,7 +100,7 @@ import foolbox
 from lib.attacks.ladder import Ladder, Rung
 
 
-def ladders(size: tuple[int, int]) -> dict[str, Ladder]:
+def ladders(size: tuple[int, int], *, seed: int) -> dict[str, Ladder]:
     """Steps of rising length, each with budget ‖δ‖₂."""
     attack = foolbox.attacks.L2FastGradientAttack()
     return {"Jump": Ladder([Rung(attack, length, length) for length in (0.1, 1.0, 10.0)], goal="wrong")}
@@ -120,7 +120,8 @@ SETTINGS = {
     "05_adversarial_training": "pretrained: none\nepochs: 4\nbatch: 8\nlearning_rate: 0.01\npatience: 0\n"
     "pgd_clips: 4\npgd_steps: 2\ntried_clips: 4\n",
     "06_analysis": "shown: tiny/1/standard\n",
-    "07_beyond": "heard: tiny\nclips: 4\nbim_steps: 4\nround_trip_steps: 4\nlevels: [50.0, 20.0]\nwave_steps: 3\n",
+    "07_beyond": "heard: tiny\nclips: 4\nbim_steps: 4\nround_trip_steps: 4\n"
+    "levels: [50.0, 20.0]\nwave_steps: 3\n",
 }
 
 
@@ -136,10 +137,9 @@ def copied(tmp_path_factory) -> Path:
         (folder / name).write_text(text.lstrip(), encoding="utf-8")
     registry = folder / "lib/names.py"
     lines = registry.read_text(encoding="utf-8").splitlines()
-    last = {family: lines.index(f"{family} = {{") for family in ENTRIES}
-    for family, line in last.items():
-        closing = next(i for i in range(line, len(lines)) if lines[i] == "}")
-        lines[closing] = f"    {ENTRIES[family]},\n}}"
+    for family in ENTRIES:
+        closing = lines.index("}", lines.index(f"{family} = {{"))
+        lines[closing : closing + 1] = [f"    {ENTRIES[family]},", "}"]
     registry.write_text("\n".join(lines) + "\n", encoding="utf-8")
     settings = folder / "params/tones"
     settings.mkdir(parents=True)
