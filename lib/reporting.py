@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tqdm import tqdm
@@ -31,7 +31,7 @@ def notes(path: Path) -> dict[str, str]:
     return found
 
 
-def track(iterable: Iterable, what: str, total: int | None = None) -> Iterable:
+def track(iterable: Iterable, what: str, total: int | None = None) -> Iterator:
     """Go through ``iterable`` and report to the runner how far it is; the notebook keeps nothing of it.
 
     Under ``lib.grid.execute`` the terminal of make shows the cell, what it does, done/total, rate and the
@@ -43,7 +43,7 @@ def track(iterable: Iterable, what: str, total: int | None = None) -> Iterable:
     if total is None and hasattr(iterable, "__len__"):
         total = len(iterable)
     left = "/{total_fmt}, {rate_noinv_fmt}, {remaining} left" if total else ", {rate_noinv_fmt}"
-    return _Bar(
+    bar = _Bar(
         iterable,
         desc=what,
         total=total,
@@ -53,6 +53,7 @@ def track(iterable: Iterable, what: str, total: int | None = None) -> Iterable:
         miniters=1,
         bar_format="{desc} {n_fmt}" + left,
     )
+    return iter(bar)
 
 
 class _Bar(tqdm):
