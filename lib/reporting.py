@@ -63,7 +63,7 @@ class _Bar(tqdm):
 
 
 class _Lines:
-    """The runner's file: each state of a bar is a line. The runner may be gone; that stops no computation."""
+    """The runner's file, one line per state of a bar. The runner may be gone, which stops no computation."""
 
     def __init__(self, path: str) -> None:
         self.path = path
