@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _JOINERS = "\u200c\u200d"  # of scripts and emoji; other invisible letters hide what a name is
-_MARKED = re.compile(r"[\\`*_\[\]~]|^[-+=#]|(?<=^\d)[.)]|(?<=^\d\d)[.)]|(?<=^\d{3})[.)]")
+_MARKED = re.compile(
+    r"[\\`*~]"
+    r"|(?<![^\W_])_|_(?![^\W_])"  # an underscore between letters marks nothing
+    r"|^[=#\[]|^[-+](?=[\s+-]|$)|(?:(?<=^\d)|(?<=^\d\d)|(?<=^\d{3}))[.)](?=\s|$)"  # what begins a block
+    r"|\](?=[(\[:])|\[(?=\^)"  # a link or a note; other brackets are brackets
+)
 _ENTITY = re.compile(r"[<>&$|]|:(?=[\w+-]+:)")  # what some page reads before it reads backslashes
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 

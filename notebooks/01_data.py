@@ -18,7 +18,7 @@
 import numpy as np
 from IPython.display import Audio, Markdown, display
 
-from lib import figures, ranges, study
+from lib import figures, markup, ranges, study
 from lib.data import audio, download, duplicates, listening, manifest, readers, splits
 
 figures.use_style()
@@ -69,12 +69,12 @@ Markdown(f"*{about.title}*, {about.licence}. {about.citation}." if about else f"
 # %%
 balance = clips.pivot_table(index="name", columns="fold", values="clip", aggfunc="count", fill_value=0)
 recordings = clips.groupby("name")["source"].nunique().rename("recordings")
-Markdown(balance.add_prefix("fold ").join(recordings).to_markdown())
+Markdown(markup.table(balance.add_prefix("fold ").join(recordings)))
 
 # %%
 shared = clips.groupby(["fold", "source"]).size().groupby("fold").agg(["size", "max"])
 shared.columns = ["recordings", "most clips of one"]
-Markdown(shared.T.add_prefix("fold ").to_markdown())
+Markdown(markup.table(shared.T.add_prefix("fold ")))
 
 # %% [markdown]
 # ## What a clip is
@@ -99,12 +99,12 @@ figures.distributions(facts, units)
 
 # %%
 described = facts.drop(columns="name").describe().loc[["min", "25%", "50%", "75%", "max"]]
-Markdown(described.rename(columns=units | {"peak": "peak [dB of full scale]"}).to_markdown(floatfmt=".3g"))
+Markdown(markup.table(described.rename(columns=units | {"peak": "peak [dB of full scale]"}), floats=".3g"))
 
 # %%
 forms = clips.groupby(["rate", "channels"]).size().rename("clips").reset_index()
 forms = forms.rename(columns={"rate": "rate [Hz]"})
-Markdown(forms.to_markdown(index=False))
+Markdown(markup.table(forms, index=False))
 
 # %% [markdown]
 # ## What was left out
@@ -114,7 +114,7 @@ Markdown(forms.to_markdown(index=False))
 
 # %%
 out = listed.loc[listed["problem"] != "", ["clip", "name", "fold", "problem"]]
-Markdown(out.to_markdown(index=False) if len(out) else "Nothing was left out.")
+Markdown(markup.table(out, index=False) if len(out) else "Nothing was left out.")
 
 # %% [markdown]
 # ## No recording on two sides
@@ -137,7 +137,7 @@ print(f"on two sides: {sum(leaks.values())} recordings or clips by folds, {at_ra
 
 # %%
 near = duplicates.near_duplicates(clips)
-Markdown(near.head(12).to_markdown(index=False, floatfmt=".2f") if len(near) else "No pair comes close.")
+Markdown(markup.table(near.head(12), index=False, floats=".2f") if len(near) else "No pair comes close.")
 
 # %% [markdown]
 # ## Listening

@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 from IPython.display import Markdown
 
-from lib import attacks, figures, files, metrics, models, names, ranges, reporting, store, study
+from lib import attacks, figures, files, markup, metrics, models, names, ranges, reporting, store, study
 from lib.analysis import published
 from lib.attacks import checks
 from lib.data import manifest, splits
@@ -322,7 +322,7 @@ summary["median ‖δ‖₂"] = norms.replace(float("inf"), float("nan")).median
 summary[["forwards", "backwards", "queries"]] = rows.groupby("attack", sort=False)[
     ["forwards", "backwards", "queries"]
 ].mean()
-Markdown(summary.rename_axis("attack").to_markdown(floatfmt=".3g"))
+Markdown(markup.table(summary.rename_axis("attack"), floats=".3g"))
 
 # %% [markdown]
 # ## One clip under six attacks

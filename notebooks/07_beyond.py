@@ -23,7 +23,20 @@ import pandas as pd
 import torch
 from IPython.display import Audio, Image, Markdown, display
 
-from lib import attacks, chapter, figures, metrics, models, names, ranges, reporting, samples, store, study
+from lib import (
+    attacks,
+    chapter,
+    figures,
+    markup,
+    metrics,
+    models,
+    names,
+    ranges,
+    reporting,
+    samples,
+    store,
+    study,
+)
 from lib.data import audio, manifest, splits
 from lib.device import choose_device
 from lib.sound import attack, resynthesis
@@ -186,7 +199,7 @@ shown = summary.rename(index=names.label).rename(
         "distance": f"‖change missing after {round_trip_steps} steps‖₂",
     }
 )
-display(Markdown(shown.reset_index().to_markdown(index=False, floatfmt=".2f", missingval="–")))
+display(Markdown(markup.table(shown.reset_index(), index=False, floats=".2f")))
 print("SNRs and norms are medians over fooled clips; each segment's SNR is kept within −10 and 35 dB")
 
 # %% [markdown]

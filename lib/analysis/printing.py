@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from lib import markup
 from lib.analysis import claims
 
 NARROW = 80  # characters of a row of a LaTeX table that fits a page as it is; wider columns are wrapped
@@ -52,11 +53,7 @@ def table(
 
 def markdown(frame: pd.DataFrame) -> str:
     """A frame of texts as a Markdown table, its index first; line breaks stay within a cell."""
-    return _texts(frame, _markdown_text).to_markdown(index=False, disable_numparse=True) + "\n"
-
-
-def _markdown_text(text: str) -> str:
-    return text.replace("|", "\\|")
+    return _texts(frame, markup.text).to_markdown(index=False, disable_numparse=True) + "\n"
 
 
 def _texts(frame: pd.DataFrame, escape) -> pd.DataFrame:
@@ -103,6 +100,6 @@ def _columns(frame: pd.DataFrame) -> str:
 
 
 def _latex_text(text: str) -> str:
-    kept = text.replace("ε_r", "\0")
+    kept = markup.plain(text).replace("ε_r", "\0")
     whole = "".join(_LATEX.get(letter, letter) for letter in kept).replace("\0", r"$\varepsilon_r$")
     return whole.replace("$$", "")  # two formulas that touch are one
