@@ -8,7 +8,7 @@ from pathlib import Path
 import jupytext
 import pytest
 
-from lib import ranges
+from lib import attacks, names, ranges
 from lib.grid import settings
 
 CHAPTERS = sorted(Path("notebooks").glob("0*.py"))
@@ -102,6 +102,12 @@ LATE = {
 def test_chapter_4_refuses_what_it_used_to_take_or_to_refuse_late(name):
     with pytest.raises(ValueError, match=name):
         Chapter(Path("notebooks/04_attacks.py")).check(**{name: LATE[name]})
+
+
+@pytest.mark.parametrize("name", [name for name in LATE if name.partition("_")[2]])
+def test_the_attacks_name_the_setting_that_they_refuse(name):
+    with pytest.raises(ValueError, match=name):
+        attacks.ladders((8, 8), only=list(names.ATTACKS), **{name: LATE[name]})
 
 
 @pytest.mark.parametrize(

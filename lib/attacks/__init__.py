@@ -66,7 +66,7 @@ def ladders(
 
     Raises
     ------
-    ValueError : if an attack or a setting is unknown.
+    ValueError : if an attack or a setting is unknown, or a setting is out of its range; it is named.
     """
     makers = _makers()
     words = {f"{word}_{name}": name for word, make in makers.values() for name in _settings(make)}
@@ -77,10 +77,12 @@ def ladders(
     for module in dict.fromkeys(key.lower().partition("-")[0] for key in only):
         if module in makers:
             word, make = makers[module]
-            own = {
-                name: settings[f"{word}_{name}"] for name in _settings(make) if f"{word}_{name}" in settings
-            }
-            made |= make(size, seed=seed, **own)
+            own = {f"{word}_{name}": name for name in _settings(make) if f"{word}_{name}" in settings}
+            try:
+                made |= make(size, seed=seed, **{name: settings[setting] for setting, name in own.items()})
+            except ValueError as error:
+                given = ", ".join(f"{setting} = {settings[setting]!r}" for setting in own)
+                raise ValueError(f"{given}: {error}" if own else f"{module}: {error}") from error
     for key in only:
         if key not in made:
             raise ValueError(f"attack {key!r} is in none of the modules {', '.join(makers)}")

@@ -19,7 +19,7 @@ from lib.attacks.accounting import COSTS, counting
 from lib.attacks.call import check, check_classes
 from lib.attacks.judge import MEASURED, Tensors, answers, check_mode, check_still, measure
 from lib.attacks.ladder import Ladder, Rung
-from lib.attacks.ranges import share, whole
+from lib.attacks.ranges import not_negative, share, whole
 
 
 def climb(
@@ -80,6 +80,7 @@ def climb(
     label, target = torch.as_tensor(label), torch.as_tensor(target)
     _check(victim, x, label, target, clips, ladders, starts)
     share(until=until)
+    not_negative(memory=memory)
     whole(batch=batch)
     check_mode(victim, x[:1].to(device))
     if memory:
