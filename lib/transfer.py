@@ -2,38 +2,45 @@
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import pandas as pd
 import torch
 
 
+@torch.no_grad()
 def transfer(
-    victims: Mapping[str, Callable[[torch.Tensor], torch.Tensor]],
+    models: Mapping[str, Callable[[torch.Tensor], torch.Tensor]],
     originals: torch.Tensor,
     examples: Mapping[str, torch.Tensor],
     label: torch.Tensor,
+    *,
+    device: str | torch.device = "cpu",
 ) -> pd.DataFrame:
-    """How often examples made against one victim fool another: made against × shown to, in [0, 1].
+    """How many examples made against one model fool another.
 
-    Counted over clips that the victim shown to names rightly, and on which the example fooled the victim
-    that it was made against; NaN where there is none.
+    Counted over clips that the model shown to classifies correctly, and on which the example fooled the model
+    that it was made against.
 
     Parameters
     ----------
-    victims : name to model, images (n, 1, rows, frames) to logits.
+    models : name to model, images (n, 1, rows, frames) on ``device`` to logits.
     originals : (n, 1, rows, frames).
-    examples : the name of a victim to the examples made against it, as originals.
+    examples : the name of a model to the examples made against it, as originals.
+
+    Returns
+    -------
+    One row per pair: made against, shown to, fooled, over; ``fooled`` of ``over`` clips.
     """
-    with torch.no_grad():
-        right = {name: victim(originals).argmax(1) == label for name, victim in victims.items()}
-        rates = {}
-        for source, images in examples.items():
-            wrong = {name: victim(images).argmax(1) != label for name, victim in victims.items()}
-            fooled = wrong[source] & right[source]
-            rates[source] = {
-                name: float(wrong[name][fooled & right[name]].double().mean())
-                if (fooled & right[name]).any()
-                else np.nan
-                for name in victims
-            }
-    return pd.DataFrame.from_dict(rates, orient="index", columns=list(victims)).rename_axis("made against")
+    label = label.cpu()
+
+    def wrong(images: torch.Tensor) -> dict[str, torch.Tensor]:
+        images = images.to(device)
+        return {name: model(images).argmax(1).cpu() != label for name, model in models.items()}
+
+    plain = wrong(originals)
+    rows = []
+    for source, images in examples.items():
+        changed = wrong(images)
+        for name in models:
+            over = changed[source] & ~plain[source] & ~plain[name]
+            rows.append((source, name, int((changed[name] & over).sum()), int(over.sum())))
+    return pd.DataFrame(rows, columns=["made against", "shown to", "fooled", "over"])

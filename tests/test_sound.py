@@ -1,12 +1,19 @@
 """Sounds and their changes, on signals whose answer is known."""
 
+import io
+
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from lib.features.stft import STFTImage
-from lib.sound import attack, resynthesis
+from lib.sound.attack import attack
+from lib.sound.noise import noisy
+from lib.sound.player import player
+from lib.sound.resynthesis import gained, resynthesise
 from lib.sound.snr import segmental_snr, snr
+from lib.sound.strength import strength
 from lib.transfer import transfer
 
 
@@ -33,17 +40,48 @@ def test_segmental_snr_hears_a_change_in_a_quiet_part_that_snr_does_not():
 
 def test_the_image_of_a_sound_is_resynthesised_as_that_sound():
     wave = tone()
-    back, distance = resynthesis.resynthesise(image(), wave, image()(wave), steps=0)
-    assert distance.item() == pytest.approx(0, abs=1e-6)
-    torch.testing.assert_close(back, wave)
+    found = resynthesise(image(), wave, image()(wave), steps=20)
+    assert found.distance.item() == pytest.approx(0, abs=1e-5)
+    assert found.converged.item()
+    torch.testing.assert_close(found.sound, wave)
 
 
-def test_resynthesis_comes_nearer_to_an_image_that_belongs_to_another_sound():
+def test_resynthesis_reaches_an_image_that_belongs_to_another_sound_and_converges():
     view, wave = image(), 0.3 * torch.randn(1, 4000, generator=torch.Generator().manual_seed(0))
     wanted = view(wave * torch.linspace(1, 0.2, 4000)).detach()
     before = (view(wave) - wanted).norm().item()
-    _, after = resynthesis.resynthesise(view, wave, wanted, steps=60)
-    assert after.item() < 0.5 * before
+    found = resynthesise(view, wave, wanted, steps=400)
+    assert found.converged.item()
+    assert found.distance.item() < 0.05 * before
+    assert found.distance.item() == pytest.approx((view(found.sound) - wanted).norm().item(), rel=1e-3)
+
+
+def test_a_search_that_is_given_up_says_so():
+    view, wave = image(), 0.3 * torch.randn(2, 4000, generator=torch.Generator().manual_seed(0))
+    wanted = view(wave.flip(0)).detach()
+    found = resynthesise(view, wave, wanted, steps=20)
+    assert found.converged.tolist() == [False, False]
+    assert (found.distance < (view(wave) - wanted).flatten(1).norm(dim=1)).all()
+
+
+def test_an_image_of_no_sound_leaves_a_distance_at_which_the_search_converges():
+    """Stripes one pixel wide, of which neighbouring windows of the transform share most samples."""
+    view, wave = image(), 0.3 * torch.randn(1, 4000, generator=torch.Generator().manual_seed(0))
+    stripes = 0.1 * (torch.arange(32) % 2 * 2.0 - 1)[:, None] * (torch.arange(32) % 2 * 2.0 - 1)
+    found = resynthesise(view, wave, (view(wave) + stripes).clamp(0, 1), steps=2000)
+    assert found.converged.item()
+    assert found.distance.item() > 0.1
+
+
+def test_a_sound_is_filtered_by_what_its_image_wants_changed():
+    """The upper half of the frequencies 20 dB down: so are the sound's."""
+    view, wave = image(), torch.randn(1, 4000, generator=torch.Generator().manual_seed(0))
+    wanted = view(wave).detach()
+    wanted[:, 16:] -= 0.2  # of 100 dB
+    before, after = (torch.fft.rfft(sound).abs().square()[0] for sound in (wave, gained(view, wave, wanted)))
+    low, high = slice(100, 900), slice(1100, 1900)  # of 2000 Hz
+    assert 10 * torch.log10(after[low].sum() / before[low].sum()).item() == pytest.approx(0, abs=0.5)
+    assert 10 * torch.log10(after[high].sum() / before[high].sum()).item() == pytest.approx(-20, abs=0.5)
 
 
 class Loud(torch.nn.Module):
@@ -59,15 +97,57 @@ def test_an_attack_on_the_sound_stays_within_its_level_and_fools_at_a_loud_one()
     view, victim = image(), Loud()
     label = victim(view(wave)[:, None]).argmax(1)
     for level, fooled in ((80.0, False), (0.0, True)):
-        changed = attack.attack(victim, view, wave, label, level=level)
+        changed = attack(victim, view, wave, label, level=level)
         assert snr(wave, changed).item() >= level - 1e-3
         assert (victim(view(changed)[:, None]).argmax(1) != label).item() is fooled
 
 
-def test_transfer_counts_only_examples_that_fooled_their_own_victim():
+def test_noise_has_its_level_and_depends_on_the_seed():
+    wave = torch.cat([tone(), 0.01 * tone(700)])
+    for level in (60.0, 10.0):
+        assert snr(wave, noisy(wave, level, 0)).tolist() == pytest.approx([level] * 2, abs=1e-2)
+    assert torch.equal(noisy(wave, 20.0, 3), noisy(wave, 20.0, 3))
+    assert not torch.equal(noisy(wave, 20.0, 3), noisy(wave, 20.0, 4))
+
+
+class Silent(torch.nn.Module):
+    """A model that only looks for silence: class 1 where the mean of the image is above one tenth."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        light = x.flatten(1).mean(1)
+        return torch.stack([0.1 - light, light - 0.1], 1) * 50
+
+
+def test_controls_tell_an_attack_from_noise_and_from_the_floor():
+    """A click in digital silence: any faint change lightens the image, and a raised floor hides it."""
+    wave = torch.zeros(1, 4000)
+    wave[0, 2000] = 1
+    label = torch.tensor([0])
+    found = strength(Silent(), image(), wave, label, [40.0], steps=5, floor=-20.0).set_index("change")
+    assert found["over"].tolist() == [1, 1, 0], "under the raised floor this model is never right"
+    assert found.loc["noise", "fooled"] == 1, "noise does what the attack does"
+    view, victim = image(), Loud()
+    loud = tone() + 0.01 * torch.randn(1, 4000, generator=torch.Generator().manual_seed(0))
+    label = victim(view(loud)[:, None]).argmax(1)
+    found = strength(victim, view, loud, label, [80.0, 0.0], steps=40, floor=-60.0)
+    assert found["change"].tolist() == ["attack", "noise", "attack, raised floor"] * 2
+    assert found["over"].tolist() == [1] * 6
+    assert found.query("change == 'attack'")["fooled"].tolist() == [0, 1]
+
+
+def test_what_is_played_is_an_mp3_of_the_sound():
+    shown = player(1.5 * tone(samples=16000, rate=16000)[0].numpy(), 16000)
+    back, rate = soundfile.read(io.BytesIO(shown.data))
+    assert (shown.mimetype, rate) == ("audio/mpeg", 16000)
+    assert len(shown.data) < 16000
+    assert np.abs(np.fft.rfft(back[:16000])).argmax() * rate / 16000 == pytest.approx(440, abs=2)
+
+
+def test_transfer_counts_only_examples_that_fooled_their_own_model():
     flip = {"a": lambda x: torch.stack([x[:, 0, 0, 0], 1 - x[:, 0, 0, 0]], 1), "b": lambda x: x[:, 0, 0, :]}
     originals = torch.tensor([[1.0, 0.0], [1.0, 0.0]])[:, None, None]
     examples = {"a": torch.tensor([[0.0, 1.0], [1.0, 0.0]])[:, None, None], "b": originals}
     found = transfer(flip, originals, examples, torch.tensor([0, 0]))
-    assert found.loc["a"].tolist() == [1, 1]
-    assert found.loc["b"].isna().all()
+    counts = found.set_index(["made against", "shown to"])
+    assert counts.loc["a"].to_numpy().tolist() == [[1, 1], [1, 1]]
+    assert counts.loc["b", "over"].tolist() == [0, 0]
