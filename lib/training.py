@@ -37,9 +37,14 @@ HISTORY = (
     "validation_accuracy",
     "pgd_accuracy",
     "best",
+    "unfinished",
 )
 """Columns of what :func:`fit` returns, one row per epoch."""
 
+LEARNT = 0.8  # training accuracy below which a training is unfinished
+LEARNT_ALL = 0.99  # training accuracy from which it is finished, however its loss falls
+STILL_FALLING = 0.05  # of the loss per epoch; a training whose loss falls faster is unfinished
+OVER = 3  # epochs over which the fall of the loss is averaged
 CHECKPOINT_SHARE = 0.02  # of the time that may go into writing checkpoints
 DISK_RATE = 200e6  # bytes per second assumed for the first checkpoint
 CHECK_EVERY = 32  # on a GPU, steps between two checks of the loss, each of which waits for the device
@@ -143,8 +148,9 @@ def fit(
     The history, one row per epoch with the columns ``HISTORY``. Losses and accuracies of training are those
     of the examples that were trained on. The best state has the highest score on the validation part: clean
     accuracy for standard training, the mean of clean and PGD accuracy for a defence, the lower clean loss
-    where scores are equal. ``history.attrs`` holds what differs from one execution to the next: seconds per
-    epoch, images per second, and in how many parts a step was taken.
+    where scores are equal. ``unfinished`` says of each epoch whether a training that ended there would be;
+    the last row is the training's own (:func:`unfinished`). ``history.attrs`` holds what differs from one
+    execution to the next: seconds per epoch, images per second, and in how many parts a step was taken.
 
     Raises
     ------
@@ -259,6 +265,7 @@ class _State:
         self.model.eval()
         history = pd.DataFrame(self.history, columns=list(HISTORY))
         history["best"] = history["epoch"] == self.best_epoch()
+        history["unfinished"] = unfinished(history)
         history.attrs = {"seconds": self.seconds, "images_per_second": self.rates, "parts": self.parts}
         return history
 
@@ -600,6 +607,19 @@ def examine(
             "confidence": probability.numpy(),
         }
     )
+
+
+def unfinished(history: pd.DataFrame) -> pd.Series:
+    """Whether a training that ended after each epoch is too short to be judged: it is marked in every table.
+
+    It is unfinished if its training accuracy in that epoch is below 80 %, or if the training loss still falls
+    by more than 5 % per epoch, as the geometric mean of the last three falls, unless that accuracy is 99 %.
+    """
+    accuracy, loss = history["train_accuracy"], history["train_loss"]
+    earlier = loss.shift(OVER).fillna(loss.iloc[0]) if len(loss) else loss
+    epochs = np.minimum(np.arange(len(loss)), OVER)
+    fall = 1 - (loss / earlier) ** (1 / np.maximum(epochs, 1))
+    return (accuracy < LEARNT) | ((accuracy < LEARNT_ALL) & ((fall > STILL_FALLING) | (epochs == 0)))
 
 
 def equally_many(splits: Mapping[str, pd.DataFrame], seed: int = 0) -> dict[str, pd.DataFrame]:

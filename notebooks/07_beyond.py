@@ -29,7 +29,20 @@ import pandas as pd
 import torch
 from IPython.display import Markdown, display
 
-from lib import attacks, chapter, figures, markup, metrics, models, names, ranges, reporting, samples, store, study
+from lib import (
+    attacks,
+    chapter,
+    figures,
+    markup,
+    metrics,
+    models,
+    names,
+    ranges,
+    reporting,
+    samples,
+    store,
+    study,
+)
 from lib.data import audio, manifest, readers, splits
 from lib.device import choose_device
 from lib.sound.attack import attack
@@ -330,13 +343,21 @@ for row in best.head(played if free else 0).itertuples():
         ),
         f"noise at {loudness:g} dB": noisy(wave[spot], loudness, seed),
     }
-    display(Markdown(f"**{markup.text(row.clip)}**, {markup.text(about.loc[row.clip, 'name'])}; {names.point(row.point)}"))
+    display(
+        Markdown(
+            f"**{markup.text(row.clip)}**, {markup.text(about.loc[row.clip, 'name'])}; "
+            f"{names.point(row.point)}"
+        )
+    )
     for what, sound in heard_sounds.items():
         display(Markdown(what), player(sound[0].cpu().numpy(), image.rate))
 
 # %%
 credit = f"*{origin.title}*, {origin.licence}. {origin.citation}." if free else ""
-sources = ", ".join(f"{markup.text(name)} (recording {markup.text(about.loc[name, 'source'])})" for name in best["clip"].head(played))
+sources = ", ".join(
+    f"{markup.text(name)} (recording {markup.text(about.loc[name, 'source'])})"
+    for name in best["clip"].head(played)
+)
 Markdown(
     f"The sounds: {sources}. {credit} Changed as said above each." if free else "No sound is played here."
 )

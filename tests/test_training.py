@@ -143,6 +143,36 @@ def test_only_the_last_layer_learns_when_asked(images, split):
     assert moved == {"network.fc.weight", "network.fc.bias"}
 
 
+@pytest.mark.parametrize(
+    ("accuracy", "loss", "wanted"),
+    [
+        ([0.3, 0.6, 0.79], [2.0, 1.0, 0.9], True),  # too little of what it learns from
+        ([0.3, 0.6, 0.81], [2.0, 1.0, 0.7], True),  # the loss falls by 41 % an epoch
+        (
+            [0.8, 0.8, 0.81, 0.82, 0.82],
+            [1.0, 0.5, 0.48, 0.46, 0.44],
+            False,
+        ),  # by 4 % an epoch over the last three
+        ([0.8, 0.8, 0.81, 0.82, 0.82], [1.0, 0.5, 0.47, 0.44, 0.41], True),  # by 6 % an epoch
+        ([0.8, 0.9, 0.9, 0.95, 0.99], [1.0, 0.5, 0.25, 0.12, 0.06], False),  # all is learnt
+        ([0.9], [0.5], True),  # one epoch says nothing of the fall
+        ([0.9, 0.9, 0.9, 0.9], [0.5, 0.5, 0.5, 0.6], False),  # early stopping ended it
+    ],
+)
+def test_a_training_that_ended_too_early_is_marked(accuracy, loss, wanted):
+    history = pd.DataFrame({"train_accuracy": accuracy, "train_loss": loss})
+    assert training.unfinished(history).iloc[-1] == wanted
+    for epoch in range(1, len(loss)):  # what was said of an epoch stays
+        assert (training.unfinished(history[:epoch]) == training.unfinished(history)[:epoch]).all()
+
+
+def test_a_history_says_whether_its_training_is_finished(images, split):
+    """On easy images the tiny model is finished after some epochs, and not after one."""
+    for epochs, wanted in ((1, True), (14, False)):
+        history = training.fit(tiny(), images, split, Recipe(epochs=epochs, **QUICK))
+        assert history["unfinished"].iloc[-1] == wanted, history
+
+
 def test_images_are_moved_along_time_and_nothing_is_lost():
     x = torch.arange(2 * 3 * 8.0).reshape(2, 1, 3, 8)
     moved = training._shifted(x, torch.tensor([2, -1]))
