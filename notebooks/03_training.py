@@ -3,22 +3,24 @@
 #
 # **How well does a network made for photographs tell sounds apart by their pictures?**
 #
-# The paper takes six image classifiers (Section V), retrains them on spectrograms and reports how many
-# sounds they name rightly (Table I). This chapter trains one of them at this point of the grid. You will
-# see what the network is, which clips it learns from and which it is tested on, how it learns, and what
-# it confuses. What it leaves is the *original* model of the paper: chapter 4 attacks it, chapter 5 trains
-# it again with a defence.
+# The paper takes six image classifiers (Section V), trains them on spectrograms and reports how many sounds
+# they classify correctly (Table I). This chapter trains one of them at this point of the grid. You will see
+# what the network is, which clips it is trained and tested on, how it learns, and which classes it
+# confuses. The result is the *original* model of the paper: chapter 4 attacks it, and chapter 5 trains it
+# again with a defence. How accurate it is and how well it resists attacks are two different questions.
 #
-# It rests on chapter 1 (clips and folds) and chapter 2 (images in $[0, 1]$).
+# Previous: [chapter 2, features](02_features.ipynb). Next: [chapter 4, attacks](04_attacks.ipynb). Terms
+# are explained in the [glossary](README.md).
 #
-# Reads `clips.parquet` and the store of images; leaves `model.safetensors`, `clean.parquet` (a row a
-# tested clip: what it is, what it was named), `history.csv` (a row an epoch) and `cost.csv` (seconds).
+# <small>Reads `clips.parquet` and the store of images. Writes `model.safetensors`, `clean.parquet` (one row
+# per tested clip: its class and the predicted one), `history.csv` (one row per epoch) and `cost.csv`
+# (seconds).</small>
 
 # %%
 import pandas as pd
 from IPython.display import Markdown, display
 
-from lib import chapter, figures, metrics, models, names, ranges, store, study
+from lib import chapter, figures, markup, metrics, models, names, ranges, store, study
 from lib.analysis import published
 from lib.data import manifest, splits
 from lib.device import choose_device
@@ -78,15 +80,17 @@ print(f"{cell}: {len(images)} images of {images.size[0]} × {images.size[1]}, {l
 # %% [markdown]
 # ## Six networks
 #
-# Five are torchvision's. ResNet-56 is the network that He et al. made for the small images of CIFAR-10
-# (their section 4.2): a 3 × 3 convolution, three stages of nine blocks with 16, 32 and 64 channels, a mean
-# over the image, one linear layer: $6n + 2 = 56$ layers for $n = 9$. All six take images of any size above
-# a smallest one, and all six are changed in the same way: one input channel instead of three, as many
-# outputs as there are classes. Normalisation is part of the model, so that attacks and budgets live in
-# $[0, 1]$.
+# Five of the six come from [torchvision](https://pytorch.org/vision/stable/models.html). ResNet-56 is the
+# network that [He et al.](https://arxiv.org/abs/1512.03385) made for the small images of CIFAR-10 (their
+# section 4.2): a 3 × 3 convolution, three stages of nine blocks with 16, 32 and 64 channels, the mean over
+# the image, and one linear layer. That makes $6n + 2 = 56$ layers for $n = 9$. All six accept images of any
+# size above a smallest one, and all six are changed in the same way: they get one input channel instead of
+# three, and as many outputs as there are classes. Normalisation is part of the model, so that attacks and
+# their budgets are measured in $[0, 1]$.
 #
-# Counting weights is a way to check what the paper's networks were. *As published* is with ImageNet's 1000
-# classes and three channels for all six, so that the column compares (He et al. gave ResNet-56 ten classes).
+# The number of weights shows which networks the paper may have used. The column *as published* is for the
+# 1000 classes and three channels of ImageNet in all six, so that the rows can be compared (He et al. gave
+# ResNet-56 ten classes).
 
 # %%
 counts = {
@@ -100,8 +104,8 @@ sizes.rename(index=names.label).map("{:,}".format)
 # > **Paper.** ResNet-56 has more parameters than VGG-16 and ResNet-34, by percentages that section VIII
 # > gives.
 #
-# Each claim tells how many parameters ResNet-56 would have. If both hold, both tell the same number, and it
-# is the one in the table above.
+# Each of the two percentages implies a number of parameters for ResNet-56. If both are right, they imply
+# the same number, and it is the one in the table above.
 
 # %%
 claims = pd.DataFrame({"more than it [%]": published.PARAMETERS_ABOVE})
@@ -110,26 +114,31 @@ claims["so ResNet-56 has"] = (claims["its parameters"] * (1 + claims["more than 
 display(claims.rename(index=names.label).map("{:,}".format))
 wide, narrow = claims["so ResNet-56 has"].max(), claims["so ResNet-56 has"].min()
 times = narrow / sizes.loc["resnet56", "here"]
-print(f"the claims differ by a factor of {wide / narrow:.1f}; the lesser is {times:.0f} times ours")
+seen = f"they differ by a factor of {wide / narrow:.1f}, and the smaller one is {times:.0f} times ours"
+print(
+    chapter.expectation(
+        "both imply one number, that of the table", seen, bool(wide / narrow < 1.1 and times < 1.1)
+    )
+)
 
 # %% [markdown]
-# > **Here.** VGG-16 has several times the parameters of ResNet-34, so no network is a few percent larger than
-# > both. ResNet-56 is He et al.'s, the only network of that name they publish: small in weights, large in
-# > work, since its first stage keeps the image's full size.
+# > **Here.** VGG-16 has several times the parameters of ResNet-34, so no network is a few percent larger
+# > than both. Our ResNet-56 is that of He et al., the only published network of that name. It has few
+# > weights and much work, because its first stage keeps the full size of the image.
 
 # %% [markdown]
-# ## What is learnt from, what is tested
+# ## Which clips train, and which test
 #
-# > **Paper.** 70 % of all samples for training and development, in five-fold cross-validation with early
-# > stopping; accuracy is reported for the remaining 30 %.
+# > **Paper.** 70 % of all samples are for training and development, in five-fold cross-validation with
+# > early stopping. Accuracy is reported for the remaining 30 %.
 #
-# > **Here.** By default the data set's own folds decide (`protocol = "official"`): the fold of this point
-# > is tested, the next one chooses the state that is kept (and when to stop, if `patience` is set), the rest
-# > is learnt from, `share` of it in an epoch. Clips cut from one recording are in
-# > one fold, and copies made by pitch shift are only ever learnt from. The paper's random split lets both
-# > cross (`protocol = "paper"`).
+# > **Here.** By default the folds of the data set decide (`protocol = "official"`). The fold of this point
+# > is tested. The next fold validates: it chooses the epoch whose weights are kept, and when to stop, if
+# > `patience` is set. The others train, a share of them (`share`) in each epoch. Copies made by pitch shift
+# > are used for training only. The paper's random split (`protocol = "paper"`) lets clips of one recording,
+# > and copies of one clip, into both parts.
 #
-# No recording and no copy should stand on two sides.
+# We expect that no recording and no copy is in two parts.
 
 # %%
 copies = images.copies
@@ -139,17 +148,21 @@ parts = split.groupby("part").agg(
     images=("row", "size"), clips=("position", "nunique"), recordings=("source", "nunique")
 )
 display(parts.loc[list(splits.PARTS)])
-print(f"{len(splits.leaks(split))} recordings or clips stand on two sides")
+crossing = len(splits.leaks(split))
+seen = f"{crossing} recordings or clips are in two parts"
+print(chapter.expectation("none is in two parts", seen, crossing == 0))
 
 # %% [markdown]
 # ## Learning
 #
-# One fit loop serves this chapter and chapter 5; there the loss differs. Here it is the cross-entropy
-# $J(\mathbf{x}, l, \mathbf{w})$ of an image, its label and the weights, descended by AdamW. The state that
-# does best on the validation part is kept. The tested part is not looked at before the end.
+# One loop trains in this chapter and in chapter 5; only the loss differs. Here the loss is the
+# cross-entropy $J(\mathbf{x}, l, \mathbf{w})$ of an image, its label and the weights, minimised by
+# [AdamW](https://arxiv.org/abs/1711.05101). The weights of the epoch that does best on the validation part
+# are kept. The tested part is not used before the end.
 #
-# AlexNet and VGG-16 have no batch norm. Drawn from a seed, they get the mean and deviation of each frequency
-# over the training images as their normalisation, and learn at a share of the others' rate.
+# AlexNet and VGG-16 have no batch norm, and are harder to train from random weights. They get the mean and
+# deviation of each frequency over the training images as their normalisation, a smaller learning rate, and
+# DROPOUT_TEXT
 
 # %%
 start = {"pretrained": pretrained, "weights_folder": weights, "seed": seed}
@@ -174,26 +187,52 @@ checkpoint = cell.path("checkpoint.safetensors")
 history = fit(victim, images, split, recipe, device=where, checkpoint=checkpoint, say=print)
 
 # %% [markdown]
-# The two losses are not the same measure: training's is of shifted images and their copies, of labels
-# smoothed by `smoothing`, and is taken while the weights move; validation's is of plain images and labels.
-# So the second may lie below the first. These are few sounds for so many weights: where the validation loss
-# turns up while the training loss goes on falling, the network begins to learn its clips by heart.
+# The two losses in the next figure measure different things. The training loss is that of shifted images,
+# of copies and of labels smoothed by `smoothing`, while the weights change. The validation loss is that of
+# plain images and labels, so it may be lower. There are few sounds for so many weights: where the
+# validation loss rises while the training loss still falls, the network begins to memorise its clips.
 
 # %%
 figures.history(history.drop(columns="pgd_accuracy"), title=names.point(str(cell)))
 
+# %%
+last = history.iloc[-1]
+least = history.loc[history["validation_loss"].idxmin()]
+print(
+    f"The training accuracy ends at {last['train_accuracy']:.1%}, the validation accuracy at "
+    f"{last['validation_accuracy']:.1%}. The validation loss is least in epoch {least['epoch']:.0f} of "
+    f"{len(history)}, and {last['validation_loss'] / least['validation_loss']:.2f} times that in the last."
+)
+seen = f"training accuracy {last['train_accuracy']:.1%}, {'un' if last['unfinished'] else ''}finished"
+print(chapter.expectation("a finished training, 80 % or more", seen, not last["unfinished"]))
+
 # %% [markdown]
 # ## The test
 #
-# Now, once, the held-out clips.
+# The tested clips are used here for the first time. The interval is over clips, for this one trained model.
 
 # %%
 clean = examine(victim, images, split, clips)
 right = metrics.over_clips(clean["predicted"] == clean["label"])
-print(f"{right.value:.1%} of {right.over} named rightly (95 % interval {right.low:.1%} to {right.high:.1%})")
+print(
+    f"{right.value:.1%} of {right.over} are classified correctly (95 % interval {right.low:.1%} to "
+    f"{right.high:.1%})"
+)
 
 # %%
 figures.confusion(clean["label"], clean["predicted"], classes, title="tested clips")
+
+# %%
+named = clean.assign(correct=clean["predicted"] == clean["label"], name=[classes[n] for n in clean["label"]])
+by_class = named.groupby("name")["correct"].agg(["mean", "sum", "size"]).sort_values("mean", kind="stable")
+easy, hard = by_class.iloc[-1], by_class.iloc[0]
+print(
+    f"Easiest: {easy.name}, {easy['sum']:.0f} of {easy['size']:.0f}; hardest: {hard.name}, "
+    f"{hard['sum']:.0f} of {hard['size']:.0f}. Most frequent confusions:"
+)
+wrong = named[~named["correct"]].assign(taken=[classes[n] for n in named.loc[~named["correct"], "predicted"]])
+top = wrong.groupby(["name", "taken"]).size().sort_values(ascending=False, kind="stable").head(3)
+print("; ".join(f"{name} as {taken}, {count} times" for (name, taken), count in top.items()) or "none")
 
 # %%
 models.save(victim, cell.path("model.safetensors"))
@@ -203,23 +242,25 @@ cell.save("cost.csv", cost(history))
 checkpoint.unlink(missing_ok=True)
 
 # %% [markdown]
-# ## What a random split would have told
+# ## What a random split would have reported
 #
-# Two leaks lie in the paper's split. *Recordings* leak where clips cut from one recording are both learnt
-# from and tested. *Copies* leak where pitch-shifted copies of a tested clip are learnt from; such a copy
-# takes its recording with it, so both are counted there. The table has recordings alone (`random`), copies
-# (`copies`), all that the paper's split lets through (`paper`) and nothing (`official`), from the same
-# start and with equally many training images and steps: as many as the smallest split has, so that
-# `official` may differ from the test above, by chance alone. Images that cross into validation are counted
-# too; the paper's split tests copies as well, and its interval, over images, is too narrow.
+# The paper's random split has two leaks. *Recordings* leak where clips cut from one recording are both in
+# the training and in the tested part. *Copies* leak where pitch-shifted copies of a tested clip are in the
+# training part; such a copy brings its recording with it, so both are counted there. The table has
+# recordings alone (`random`), copies (`copies`), everything that the paper's split lets through (`paper`)
+# and nothing (`official`). All four start from the same weights and have equally many training images and
+# steps, as many as the smallest split has. So `official` may differ from the test above. Images that cross
+# into the validation part are counted too. The paper's split also tests copies, so its interval, over
+# images, is too narrow.
 #
-# Expect `official` to be the lowest, but each row is one training, tested on other clips. It costs four more
-# trainings, so it is done at one point of a data set (`leaks_at`); elsewhere the table is empty.
+# We expect `official` to be the lowest. Each row is one training, tested on other clips, and a difference
+# within the intervals is no finding. This costs four more trainings, so it is done at one point of a data
+# set (`leaks_at`); elsewhere the table is empty.
 
 # %%
 wanted = ("official", "random", "copies", "paper") if leaks_at == f"{representation}/{model}/{fold}" else ()
 ways = {name: splits.split(clips, number, name, seed=seed, copies=copies) for name in wanted}
-told = []
+measured = []
 for name, other in equally_many(ways, seed).items():
     learner = models.create(model, len(classes), images.size, **start)
     models.whiten(learner, images, other.loc[other["part"] == "train", "row"])
@@ -227,18 +268,21 @@ for name, other in equally_many(ways, seed).items():
     rows = examine(learner, images, other, clips)
     accuracy = metrics.over_clips(rows["predicted"] == rows["label"])
     crossing = splits.leaks(other)["what"].value_counts()
-    told.append([name, crossing.get("recording", 0), crossing.get("clip", 0), *accuracy])
+    measured.append([name, crossing.get("recording", 0), crossing.get("clip", 0), *accuracy])
 
 # %%
 columns = ["protocol", "recordings crossing", "clips crossing", "accuracy", "low", "high", "over"]
-leaks = pd.DataFrame(told, columns=columns)
+leaks = pd.DataFrame(measured, columns=columns)
 for name in wanted:
     cell.save("leaks.csv", leaks)
     cell.path(f"{name}.safetensors").unlink(missing_ok=True)
 leaks
 
-# %% [markdown]
-# The intervals are over tested clips, one training each; so a difference within them is no finding.
+# %%
+rest = leaks.set_index("protocol")["accuracy"]
+seen = ", ".join(f"{name} {value:.1%}" for name, value in rest.items()) or "not measured at this point"
+lowest = bool(rest["official"] <= rest.drop("official").min()) if len(rest) else None
+print(chapter.expectation("official is the lowest", seen, lowest))
 
 # %%
 best = history.loc[history["best"]].iloc[0]
@@ -247,13 +291,17 @@ answer = (
     f"correctly (95 % interval {right.low:.1%} to {right.high:.1%}); guessing gives {1 / len(classes):.0%}."
 )
 found = [
-    f"its best state is of epoch {best['epoch']:.0f} of {len(history)}, with "
+    f"the weights kept are those of epoch {best['epoch']:.0f} of {len(history)}, with "
     f"{best['validation_accuracy']:.1%} on the validation part",
-    f"its training accuracy in its last epoch is {history['train_accuracy'].iloc[-1]:.1%}",
+    f"the training accuracy in the last epoch is {last['train_accuracy']:.1%}",
+    f"hardest is {markup.text(hard.name)} ({hard['sum']:.0f} of {hard['size']:.0f}), easiest "
+    f"{markup.text(easy.name)} ({easy['sum']:.0f} of {easy['size']:.0f})",
+    "read on in [chapter 4](04_attacks.ipynb), which attacks this model",
 ]
 checks = {
     "it does better than guessing": right.low > 1 / len(classes),
-    "no recording or clip stands on two sides": len(splits.leaks(split)) == 0,
+    "no recording or clip is in two parts": crossing == 0,
+    "the training is finished: 80 % training accuracy, a loss that no longer falls": not last["unfinished"],
     "validation and test agree within the interval": right.low <= best["validation_accuracy"] <= right.high,
 }
 Markdown(chapter.summary(answer, found, checks))

@@ -158,9 +158,9 @@ for representation in names.in_order(stores):
         Markdown(f"**{names.label(representation)}**\n\n" + markup.table(table.loc[list(mine), list(mine)]))
     )
 shares = pd.concat(pairs, ignore_index=True)
-cell.save("transfer.csv", shares)
 
 # %%
+cell.save("transfer.csv", shares)
 others = shares[shares["made against"] != shares["shown to"]]
 moved, tried = int(others["fooled"].sum()), int(others["over"].sum())
 few = moved < tried / 2 if tried else None
@@ -218,9 +218,9 @@ trip = pd.concat(trips, ignore_index=True)
 trip["correct"] = trip["before"] == trip["label"]
 trip["fooled"] = trip["correct"] & (trip["image"] != trip["label"])
 trip["kept"] = trip["fooled"] & (trip["sound"] != trip["label"])
-cell.save("sound.parquet", trip)
 
 # %%
+cell.save("sound.parquet", trip)
 summary = pd.DataFrame(
     {
         names.point(point): {
@@ -281,9 +281,9 @@ for point in spoken:
     )
     curves.append(counted.assign(representation=point.representation, training=point.training))
 waveform = pd.concat(curves, ignore_index=True)
-cell.save("waveform.csv", waveform)
 
 # %%
+cell.save("waveform.csv", waveform)
 entries = waveform["fooled"].astype(str) + "/" + waveform["over"].astype(str)
 order = ["representation", "training", "change"]
 table = waveform.assign(entry=entries).pivot(index=order, columns="snr", values="entry")
@@ -328,6 +328,8 @@ origin = readers.known(dataset)
 free = origin is not None and (dataset == "demo" or origin.licence.startswith("CC BY "))
 best = trip.sort_values(["kept", "fooled"], ascending=False, kind="stable").drop_duplicates("clip")
 about = catalogue.set_index("clip")
+
+# %%
 for row in best.head(played if free else 0).itertuples():
     point = next(point for point in spoken if str(point) == row.point)
     image, wave = waves[point.representation]
