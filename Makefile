@@ -14,17 +14,13 @@ ready  := $(if $(PYTHON)$(conda),,.venv/environment.yml)
 plain  := $(if $(ready),python3,$(python))
 
 # The words reach the shell quoted, and are never expanded; axes.py refuses, or answers with assignments.
-define newline
-
-
-endef
 quoted = '$(subst ','\'',$(value $1))'
 names := BUILD DATA PARAMS DATASETS REPRESENTATIONS MODELS FOLDS TRAININGS THREADS TIMEOUT
 $(foreach v,$(names),$(if $(findstring $$,$(value $v)),$(error $v='$(value $v)': a '$$' is not allowed)))
 words := $(foreach v,$(names),$(if $(filter undefined,$(origin $v)),,$v=$(call quoted,$v)))
 answer := $(shell $(plain) -S -m lib.grid.axes $(or $(call quoted,MAKECMDGOALS),help) $(words))
 $(if $(filter-out 0,$(.SHELLSTATUS)),$(error $(or $(answer),$(plain): Python 3 is needed)))
-$(eval $(subst |,$(newline),$(answer)))
+$(foreach line,$(answer),$(eval $(subst &, ,$(line))))
 
 # A chapter rests on copies of its source, its settings and its table (clips.csv): a touch is no change.
 inputs   := $(BUILD)/.inputs
@@ -79,9 +75,10 @@ $(BUILD)/%/06_analysis.ipynb: $$(sources) $$(attacked_$$*) | $(ready); $(run)
 $(BUILD)/%/07_beyond.ipynb: $$(sources) $$(attacked_$$*) | $(ready); $(run)
 
 .PHONY: help setup all data figures publish shelve book status refresh plan verify pack unpack lab clean \
-  lint test test-all test-gpu
+  lint test test-all test-gpu FORCE
 help: ## print this
 	@$(plain) -S -m lib.grid.axes --usage $(firstword $(MAKEFILE_LIST))
+$(foreach cell,$(again),$(eval $(cell): FORCE))
 .venv/environment.yml: environment.yml
 	@$$(command -v python3.11 || command -v python3) -m lib.grid.environment $< $@
 setup: $(ready) ## install the packages of environment.yml, once
@@ -98,6 +95,7 @@ book: $(uncopied) | $(ready) ## set chapters and figures as one site, for a brow
 	@$(python) -m lib.grid.book $(BUILD) $^
 status: $(ready) ## list the cells that are to do, changed, failed, or older than their code
 	@$(MAKE) -n --no-print-directory all | $(python) -m lib.grid.status $(words)
+refresh: $(cells) ## run those older than their code again, and what rests on them
 plan: $(ready) ## estimate hours, disk and memory of a grid, from finished cells
 	@$(MAKE) -n --no-print-directory all | $(python) -m lib.grid.plan $(words)
 verify: $(ready) ## run a random tenth of the finished cells again and compare

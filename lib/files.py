@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+LISTED = "STUDY_WRITTEN"  # environment variable: the file that lists what a cell writes
+
 
 def digest(path: str | os.PathLike) -> str:
     """The SHA-256 of a file, in hexadecimal digits."""
@@ -64,10 +66,16 @@ def locked(path: str | os.PathLike, say: Callable[[str], None] = lambda text: No
 
 
 def put(part: Path, path: Path) -> None:
-    """Give a written file its name: its bytes reach the disk first, then its name does."""
+    """Give a written file its name: its bytes reach the disk first, then its name does.
+
+    Below a runner the file is listed, so that the cell's receipt names what the cell wrote.
+    """
     _to_disk(part)
     os.replace(part, path)
     _to_disk(path.parent)
+    if LISTED in os.environ:
+        with open(os.environ[LISTED], "a", encoding="utf-8") as file:
+            file.write(f"{path.resolve()}\n")
 
 
 def _to_disk(path: Path) -> None:

@@ -155,18 +155,12 @@ def test_cells_at_once_share_a_gpu_unless_a_launcher_places_them(tiny):
     assert "STUDY_CELLS=1 " in tiny.make("-n", "data", "-j3", "LAUNCH=srun").stdout
 
 
-def test_status_names_what_is_to_do_and_what_is_older_than_its_code(tiny):
+def test_status_names_what_is_to_do(tiny):
     assert tiny.make("data").returncode == 0
     done = tiny.make("status")
     assert "1 of 8 cells of this grid are finished" in done.stdout
     assert "to do: build/tiny/06_analysis.ipynb" in done.stdout
-    assert "older than its code" not in done.stdout
-    notebook = tiny.folder / "notebooks/01_data.py"
-    text = notebook.read_text()
-    notebook.write_text(text + "\n# %% [markdown]\n# A paragraph makes no cell old.\n")
-    assert "older than its code" not in tiny.make("status").stdout
-    notebook.write_text(text + "\n# %%\n1 + 1\n")
-    assert "older than its code: tiny/01_data (notebooks/01_data.py)" in tiny.make("status").stdout
+    assert "older code" not in done.stdout
 
 
 def test_a_folder_of_settings_that_is_not_there_is_named_before_anything_runs(tiny):

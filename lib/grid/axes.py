@@ -2,8 +2,8 @@
 
 The Makefile calls this module once, before anything else: ``python3 -S -m lib.grid.axes GOALS NAME=VALUE …``.
 It refuses what cannot be part of a path or a recipe, copies what the chapters rest on to ``BUILD/.inputs``,
-and prints assignments for make, separated by ``|``. It needs the standard library and the registry of names
-alone, so that any Python 3 can run it before the packages are installed.
+looks whether the files of finished cells are there, and prints assignments for make (with ``&`` for a space).
+It needs the standard library and the registry of names alone, so that any Python 3 can run it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from lib import names
-from lib.data import changes
+from lib import files, names
+from lib.data import changes as recordings
 
 AXES = ("DATASETS", "REPRESENTATIONS", "MODELS", "FOLDS", "TRAININGS")
 PATHS = ("BUILD", "DATA", "PARAMS")
@@ -286,7 +286,7 @@ def copy_inputs(found: Grid) -> None:
         for source, copy in pairs:
             _keep(source, copy)
         for dataset in found.datasets:
-            changed = changes.changed(Path(found.build, dataset))
+            changed = recordings.changed(Path(found.build, dataset))
             if changed:
                 _keep_text("\n".join(changed).encode(errors="surrogateescape"), inputs / dataset / RECORDINGS)
     except OSError as error:
@@ -307,6 +307,28 @@ def _keep_text(text: bytes, copy: Path) -> None:
 
 
 # --------------------------------------------------------------------------------------------------- for make
+
+
+def again(found: Grid, *, older: bool = False) -> list[str]:
+    """Finished cells that are to be made again: files that they wrote are missing or have another size.
+
+    Parameters
+    ----------
+    older : those older than their code and those whose files are damaged as well, as ``make refresh`` asks.
+    """
+    from lib.grid import outputs, receipts  # of a make that asks for a grid alone
+
+    controls = [
+        re.sub("[^/]*/05_adversarial_training", "standard/03_training", cell) for cell in found.cells()
+    ]
+    changes, chosen = receipts.Changes() if older else None, []
+    for cell in dict.fromkeys([*found.cells(), *controls]):
+        path = Path(cell)
+        if path.exists():
+            broken = outputs.problem(path, Path(found.build), thorough=older)
+            if broken or (changes and changes(files.load(path.with_suffix(outputs.ENDING)), path.stem)):
+                chosen.append(cell)
+    return chosen
 
 
 def rows(found: Grid) -> list[str]:
@@ -336,6 +358,7 @@ def assignments(found: Grid, goals: Sequence[str]) -> Iterable[str]:
     """What make is told of the grid."""
     yield f"cells := {' '.join(found.cells())}"
     yield f"together := {' '.join(found.representations)}"
+    yield f"again := {' '.join(again(found, older='refresh' in goals))}"
     for dataset in found.datasets:
         yield f"attacked_{dataset} := {' '.join(found.attacked(dataset))}"
     copied = {path.stem for path in Path("notebooks").glob("0*.ipynb")}
@@ -380,7 +403,7 @@ def main(argv: Sequence[str]) -> int:
     except Refused as error:
         print(error)
         return 2
-    print("|".join(said))
+    print(" ".join(line.replace(" ", "&") for line in said))
     return 0
 
 

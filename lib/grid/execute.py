@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from lib import files, reporting, study
-from lib.grid import guard, receipts, settings, sources
+from lib.grid import guard, outputs, receipts, settings, sources
 
 # jsonschema, which nbformat imports, would build an IRI grammar that no notebook needs: more than half of
 # what starting a runner costs (tests/bench/grid.py).
@@ -306,19 +306,24 @@ def run(
     ------
     Overtaken : if another runner has put the target in place meanwhile.
     """
+    listing = target.with_name(f".{target.stem}.written").resolve()  # of earlier attempts too
     with _Attempt(target, _root(target, values)) as attempt:
         watch.path, watch.overtaken = attempt.private / "progress", attempt.overtaken
+        os.environ[files.LISTED] = str(listing)
         try:
             begin = time.monotonic()
             _papermill(source, values, timeout, attempt)
             receipt = _receipt(notebook, values, begin)
+            receipt["files"] = outputs.written(listing, Path(values.get("build", target.parent)))
         finally:
+            del os.environ[files.LISTED]
             watch.stop()
         if attempt.overtaken():
             raise Overtaken
         notes = reporting.notes(attempt.private / "notes.jsonl")
         files.save(target.with_suffix(receipts.ENDING), receipt | notes)
         files.put(attempt.part, target)
+        listing.unlink(missing_ok=True)
         attempt.partial.unlink(missing_ok=True)
 
 

@@ -7,20 +7,19 @@ versions, device, data, seconds and memory, and a fingerprint of every source th
 
 from __future__ import annotations
 
-import functools
 import subprocess
 import sys
-from importlib import metadata
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lib import files, study
-from lib.grid import sources
+from lib.grid import outputs, sources
+from lib.grid.outputs import ENDING
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ENDING = ".receipt.json"
 ROOT = sources.ROOT
 PACKAGES = ("torch", "torchvision", "numpy", "librosa", "PyWavelets", "foolbox", "papermill")
 
@@ -37,36 +36,54 @@ def commit() -> tuple[str, bool]:
 
 def versions() -> dict[str, str]:
     """Python's version and those of the packages that numbers depend on."""
+    from importlib import metadata
+
     found = {"python": ".".join(map(str, sys.version_info[:3]))}
     return found | {name: metadata.version(name) for name in PACKAGES}
 
 
-def collect(build: str, dataset: str = "*") -> pd.DataFrame:
-    """All receipts below ``build``, one row per finished cell, each with the sources that have changed since.
+class Changes:
+    """What has changed of the sources of cells, worked out once for all that name the same modules."""
 
-    Columns: chapter, the axes of the point, commit, dirty, device, data, seconds, cpu_seconds,
-    peak_memory_mib and ``changed``, the names of changed sources (empty where the cell is up to date).
+    def __init__(self) -> None:
+        self.modules = sources.modules()
+        self.known: dict[tuple[str, frozenset[str]], dict[str, str]] = {}
+
+    def __call__(self, receipt: Mapping[str, Any], chapter: str) -> list[str]:
+        """The names of the sources that differ from those of a receipt."""
+        key = chapter, sources.words(receipt["parameters"]) & self.modules
+        if key not in self.known:
+            notebook = Path("notebooks") / f"{chapter}.py"
+            self.known[key] = sources.fingerprints(notebook, key[1]) if notebook.exists() else {}
+        then, now = receipt["sources"], self.known[key]
+        return sorted(name for name in then | now if then.get(name) != now.get(name))
+
+
+COLUMNS = ("commit", "dirty", "device", "data", "seconds", "cpu_seconds", "peak_memory_mib")
+
+
+def records(build: str, dataset: str = "*") -> Iterator[dict[str, Any]]:
+    """One record per finished cell below ``build``, from its receipt, with what has changed since.
+
+    Keys: chapter, the axes of the point, `COLUMNS`, ``changed``, the names of changed sources (empty where
+    the cell is up to date), and ``problem``, which file of the cell is missing or damaged (empty where none).
     """
-    import pandas as pd
-
-    modules = sources.modules()
-
-    @functools.cache
-    def now(chapter: str, words: frozenset[str]) -> dict[str, str]:
-        notebook = Path("notebooks") / f"{chapter}.py"
-        return sources.fingerprints(notebook, words) if notebook.exists() else {}
-
-    kept = ("commit", "dirty", "device", "data", "seconds", "cpu_seconds", "peak_memory_mib")
-    rows = []
+    changes = Changes()
     for path in sorted(Path(build).glob(f"{dataset}/**/*{ENDING}")):
         chapter = path.name.removesuffix(ENDING)
-        if not path.with_name(f"{chapter}.ipynb").exists():
-            continue
-        receipt = files.load(path)
-        then = receipt["sources"]
-        today = now(chapter, sources.words(receipt["parameters"]) & modules)
-        changed = sorted(name for name in then | today if then.get(name) != today.get(name))
-        point = path.parent.relative_to(build).parts
-        row = {"chapter": chapter} | dict(zip(study.AXES, [*point, "", "", "", "", ""], strict=False))
-        rows.append(row | {name: receipt[name] for name in kept} | {"changed": ", ".join(changed)})
-    return pd.DataFrame(rows, columns=["chapter", *study.AXES, *kept, "changed"])
+        notebook = path.with_name(f"{chapter}.ipynb")
+        if notebook.exists():
+            receipt = files.load(path)
+            point = path.parent.relative_to(build).parts
+            row = {"chapter": chapter} | dict(zip(study.AXES, [*point, "", "", "", "", ""], strict=False))
+            row |= {name: receipt[name] for name in COLUMNS}
+            row["changed"] = ", ".join(changes(receipt, chapter))
+            yield row | {"problem": outputs.problem(notebook, Path(build), thorough=True)}
+
+
+def collect(build: str, dataset: str = "*") -> pd.DataFrame:
+    """All :func:`records` below ``build`` as a frame, one row per finished cell."""
+    import pandas as pd
+
+    columns = ["chapter", *study.AXES, *COLUMNS, "changed", "problem"]
+    return pd.DataFrame(list(records(build, dataset)), columns=columns)

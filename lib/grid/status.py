@@ -1,20 +1,33 @@
-"""What is finished, what is to do, what has failed, and what is older than its code (``make status``).
+"""What is finished, and what is not and why (``make status``).
 
 Which cells run is make's to say: it is asked what it would do (``make -n all``), and its answer is read here.
-So status and make cannot disagree.
+So status and make cannot disagree. Every cell is in one state:
+
+- *finished*; *to do*; *failed*, with the notebook as far as it was executed;
+- *changed settings*, *changed chapter*, *changed table*, *changed recordings*: make runs it again;
+- *waits*: a cell that it rests on runs again;
+- *damaged*: files that it wrote are missing or are not what was written;
+- *older code*: what it rests on in ``lib`` has changed. Make leaves it, since a refactoring must not cost a
+  week; ``make refresh`` runs it again.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lib import study
-from lib.grid import axes, receipts
+from lib.grid import axes, outputs, receipts
 
 _RUNS = re.compile(r"-m lib\.grid\.execute \S+ (\S+\.ipynb)")
+_USUAL = {"BUILD": "build", "DATA": "data", "PARAMS": "params", "DATASETS": "demo"}
+REFRESHED = ("older code", "damaged")
+"""States that ``make refresh`` mends; ``make all`` sees of these only files that are missing or cut short."""
 
 
 def pending(lines: Iterable[str]) -> list[Path]:
@@ -23,10 +36,31 @@ def pending(lines: Iterable[str]) -> list[Path]:
     return [Path(word) for word in _RUNS.findall(re.sub(r" +", " ", text))]
 
 
-def reason(target: Path, build: Path, waiting: set[Path]) -> str:
-    """Why make would run a cell: it is to do, its inputs have changed, or another cell runs before it."""
+def state(
+    target: Path, build: Path, waiting: set[Path], known: dict[Path, tuple[str, str]]
+) -> tuple[str, str]:
+    """The state of a cell and what there is to say of it.
+
+    Parameters
+    ----------
+    waiting : the notebooks that make would write.
+    known : of each finished notebook the changed sources, and the problem with its files.
+    """
+    partial = target.with_name(f"{target.stem}.partial.ipynb")
+    if partial.exists():
+        return "failed", f"executed so far: {partial}"
     if not target.exists():
-        return "to do"
+        return "to do", ""
+    changed, problem = known.get(target) or ("", outputs.problem(target, build))
+    if problem:
+        return "damaged", problem
+    if target in waiting:
+        return _why(target, build), ""
+    return ("older code", changed) if changed else ("finished", "")
+
+
+def _why(target: Path, build: Path) -> str:
+    """Why make would run a finished cell: its inputs have changed, or a cell that it rests on runs again."""
     inputs, dataset = build / axes.INPUTS, target.relative_to(build).parts[0]
     moment = target.stat().st_mtime_ns
     for path, what in (
@@ -34,34 +68,40 @@ def reason(target: Path, build: Path, waiting: set[Path]) -> str:
         (inputs / f"{target.stem}.py", "changed chapter"),
         (inputs / dataset / "clips.csv", "changed table"),
         (inputs / dataset / axes.RECORDINGS, "changed recordings"),
+        (inputs / dataset / axes.RECORDINGS, "changed recordings"),
     ):
         if path.is_file() and path.stat().st_mtime_ns > moment:
             return what
-    return "rests on another" if waiting else "changed"
+    return "waits"
+
+
+def _path(record: Mapping[str, Any], build: Path) -> Path:
+    axes_given = [record[axis] for axis in study.AXES if record[axis]]
+    return build.joinpath(*axes_given, f"{record['chapter']}.ipynb")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the state of every cell of the grid that is not finished, then the counts."""
-    grid = axes.grid(dict(word.split("=", 1) for word in argv))
-    build = Path(grid.build)
-    wanted = [Path(word) for word in grid.cells()]
-    waiting = pending(sys.stdin)
-    frame = receipts.collect(grid.build)
-    old = frame[frame["changed"] != ""]
-    for row in old.itertuples():
-        point = "/".join(word for word in (getattr(row, axis) for axis in study.AXES) if word)
-        print(f"older than its code: {point}/{row.chapter} ({row.changed})")
-    partial = sorted(build.glob("**/*.partial.ipynb"))
-    for path in partial:
-        print(f"failed: {path}")
-    for path in waiting:
-        print(f"{reason(path, build, set(waiting) - {path})}: {path}")
-    commits = sorted({text[:10] for text in frame["commit"]})
-    print(
-        f"{len(wanted) - len(waiting)} of {len(wanted)} cells of this grid are finished; "
-        f"{build}: {len(frame)} finished, {len(old)} older than their code, {len(partial)} failed, "
-        f"{frame['cpu_seconds'].sum() / 3600:.2f} CPU hours, commits {', '.join(commits) or 'none'}"
-    )
+    """Print the state of every cell that is not finished, the counts, and the commands that go on."""
+    given = dict(word.split("=", 1) for word in argv)
+    grid = axes.grid(given)
+    build, waiting = Path(grid.build), set(pending(sys.stdin))
+    finished = list(receipts.records(grid.build))
+    known = {_path(record, build): (record["changed"], record["problem"]) for record in finished}
+    states = {path: state(path, build, waiting, known) for path in map(Path, grid.cells())}
+    for path, (what, more) in states.items():
+        if what != "finished":
+            print(f"{what}: {path}" + (f" ({more})" if more else ""))
+    counts = Counter(what for what, _ in states.values())
+    print(f"{counts.pop('finished', 0)} of {len(states)} cells of this grid are finished", end="")
+    print("".join(f", {count} {what}" for what, count in counts.items()), end=".\n")
+    commits = ", ".join(sorted({record["commit"][:10] for record in finished})) or "none"
+    hours = sum(record["cpu_seconds"] for record in finished) / 3600
+    print(f"{build} has {len(finished)} finished cells, {hours:.2f} CPU hours, of commits {commits}.")
+    words = [f"{name}={shlex.quote(value)}" for name, value in given.items() if _USUAL.get(name) != value]
+    if waiting:
+        print(f"{' '.join(['make all', *words])} runs {len(waiting)} cells")
+    if any(counts[what] for what in REFRESHED):
+        print(f"{' '.join(['make refresh', *words])} runs those of older code again, and what rests on them")
     return 0
 
 

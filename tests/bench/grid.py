@@ -98,7 +98,7 @@ def imports(folder: Path, times: int) -> dict:
 
 
 def noop(folder: Path, cells: int, words: list[str], times: int) -> dict:
-    """``make all`` over a grid of finished cells: empty notebooks, newer than what they rest on."""
+    """``make all`` over a grid of finished cells: empty notebooks, with receipts of five files each."""
     command = ["make", f"PYTHON={sys.executable}", f"BUILD={folder}", "all", *words]
     dry = subprocess.run([*command, "-n"], capture_output=True, text=True, check=True).stdout
     targets = re.findall(rf"{re.escape(str(folder))}/\S+\.ipynb(?= +--timeout)", dry.replace("\\\n", " "))
@@ -106,6 +106,14 @@ def noop(folder: Path, cells: int, words: list[str], times: int) -> dict:
         raise RuntimeError(f"a grid of {len(targets)} cells, {cells} were said")
     for target in targets:
         Path(target).parent.mkdir(parents=True, exist_ok=True)
+        listed = {}
+        for name in ("a.parquet", "b.csv", "c.csv", "d.safetensors", "e.json"):
+            path = Path(target).with_name(f"{Path(target).stem}.{name}")
+            path.touch()
+            listed[str(path.relative_to(folder))] = {"bytes": 0, "sha256": "0" * 64}
+        sources = {f"lib/module_{number}.py": "0" * 16 for number in range(60)}
+        receipt = {"files": listed, "sources": sources, "parameters": {f"name_{n}": n for n in range(40)}}
+        Path(target).with_suffix(".receipt.json").write_text(json.dumps(receipt, indent=1))
         Path(target).touch()
     for dataset in folder.iterdir():
         (dataset / "figures").mkdir(exist_ok=True)

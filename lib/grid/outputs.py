@@ -1,0 +1,59 @@
+"""What a cell wrote: its receipt lists the files, and a cell whose files are gone is not finished."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from lib import files
+
+ENDING = ".receipt.json"
+CHECKED = 64 << 20  # bytes; larger files, models and stores, are known by their size alone
+
+
+def written(listing: Path, root: Path) -> dict[str, dict[str, Any]]:
+    """The files that a list names and that lie below ``root``: bytes and SHA-256 of each, by path.
+
+    A file that was removed since, such as a checkpoint, is none of them. Of pictures and tables the name
+    alone is kept, since ``make figures`` draws them again.
+    """
+    found = {}
+    for line in listing.read_text(encoding="utf-8").splitlines() if listing.exists() else []:
+        path = Path(line)
+        if path.is_file() and path.resolve().is_relative_to(root.resolve()):
+            size = path.stat().st_size
+            name = path.resolve().relative_to(root.resolve()).as_posix()
+            drawn = "/figures/" in name and "/rows/" not in name
+            found[name] = {} if drawn else {"bytes": size}
+            if size <= CHECKED and not drawn:
+                found[name]["sha256"] = files.digest(path)
+    return dict(sorted(found.items()))
+
+
+def problem(notebook: Path, root: Path, *, thorough: bool = False) -> str:
+    """What is wrong with the files of a finished cell; empty where all are as they were written.
+
+    Parameters
+    ----------
+    thorough : whether contents are compared too, not sizes alone.
+    """
+    receipt = notebook.with_name(notebook.name[: -len(notebook.suffix)] + ENDING)
+    try:
+        listed = json.loads(receipt.read_bytes()).get("files", {})
+    except FileNotFoundError:
+        return f"{receipt} is missing"
+    except (ValueError, AttributeError):
+        return f"{receipt} is damaged"
+    for name, told in listed.items():
+        path = os.path.join(root, name)
+        try:
+            size = os.stat(path).st_size
+        except OSError:
+            return f"{path} is missing"
+        if size != told.get("bytes", size):
+            return f"{path} has {size} bytes, and {told['bytes']} were written"
+        if thorough and "sha256" in told and files.digest(path) != told["sha256"]:
+            return f"{path} has another content than was written"
+    return ""
