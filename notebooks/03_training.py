@@ -161,8 +161,7 @@ print(chapter.expectation("none is in two parts", seen, crossing == 0))
 # are kept. The tested part is not used before the end.
 #
 # AlexNet and VGG-16 have no batch norm, and are harder to train from random weights. They get the mean and
-# deviation of each frequency over the training images as their normalisation, a smaller learning rate, and
-# DROPOUT_TEXT
+# deviation of each frequency over the training images as their normalisation, and a smaller learning rate.
 
 # %%
 start = {"pretrained": pretrained, "weights_folder": weights, "seed": seed}

@@ -133,7 +133,8 @@ seen = f"values change by at most {change.abs().max() * 255:.2g} of 255 grey lev
 print(chapter.expectation("a change too small to be seen", seen, bool(change.abs().max() <= 4 / 255)))
 print(
     f"‖x' − x‖₂ = {change.norm():.3g}. A change of {budget:.3g} in every value has the norm "
-    f"{trained_norm:.3g}: that is {trained_norm / epsilon:.2g} times the budget {epsilon:.3g} within which attacks are evaluated."
+    f"{trained_norm:.3g}: that is {trained_norm / epsilon:.2g} times the budget {epsilon:.3g} within which "
+    "attacks are evaluated."
 )
 
 # %% [markdown]
