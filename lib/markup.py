@@ -17,7 +17,8 @@ _JOINERS = "\u200c\u200d"  # of scripts and emoji; other invisible letters hide 
 _MARKED = re.compile(
     r"[\\`*~]"
     r"|(?<![^\W_])_|_(?![^\W_])"  # an underscore between letters marks nothing
-    r"|^[=#\[]|^[-+](?=[\s+-]|$)|(?:(?<=^\d)|(?<=^\d\d)|(?<=^\d{3}))[.)](?=\s|$)"  # what begins a block
+    r"|^[=#%\[]|^\((?=.*\)=\s*$)|^[-+](?=[\s+-]|$)"  # what begins a block, here and in the next line
+    r"|(?:(?<=^\d)|(?<=^\d\d)|(?<=^\d{3}))[.)](?=\s|$)"
     r"|\](?=[(\[:])|\[(?=\^)"  # a link or a note; other brackets are brackets
 )
 _ENTITY = re.compile(r"[<>&$|]|:(?=[\w+-]+:)")  # what some page reads before it reads backslashes

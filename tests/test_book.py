@@ -9,11 +9,12 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from IPython.display import Audio
 
-from lib import figures, files
-from lib.analysis import report
+from lib import figures, files, markup
+from lib.analysis import report, tables
 from lib.grid import book
 from tests import made_up
 
@@ -26,6 +27,12 @@ RECEIPT = {
     "device": "cpu",
     "versions": {"python": "3.11.7", "torch": "2.14.1"},
 }
+HOSTILE = [
+    "<script>window.hacked = 1</script>",
+    "<img src=x onerror='window.hacked = 2'>",
+    "<svg onload='window.hacked = 3'></svg>",
+    "dog|bark <b>b</b> $x$ *and* [a](javascript:4)",
+]
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII="
 
 
@@ -125,15 +132,21 @@ def folder(tmp_path_factory):
     wide = "".join(f"<td>{i}.000000</td>" for i in range(COLUMNS))
     rows = "|".join(["", *(f"column {i}" for i in range(COLUMNS)), ""])
     table = f"{rows}\n|{'---|' * COLUMNS}\n{rows}"
-    audio = Audio(np.sin(np.arange(1600) / 5), rate=8000)
+    player = Audio(np.sin(np.arange(1600) / 5), rate=8000)._repr_html_()
+    wide = f"<table class='dataframe'><tr>{wide}</tr></table>"
+    named = pd.DataFrame({"class": HOSTILE, "clips": range(len(HOSTILE))}, index=HOSTILE)
+    outputs = [
+        shown(text_markdown=markup.table(named)),
+        shown(text_markdown="\n".join(f"- {markup.text(name)}" for name in HOSTILE)),
+        shown(text_markdown="\n\n".join(HOSTILE)),
+        shown(text_html=named._repr_html_(), text_plain=repr(named)),
+        nbformat.v4.new_output("stream", name="stdout", text="\n".join(HOSTILE)),
+    ]
     chapters = {
-        "01_data": chapter("1 · Data", shown(image_png=PIXEL), shown(text_html=audio._repr_html_())),
+        "01_data": chapter("1 · Data", shown(image_png=PIXEL), shown(text_html=player)),
         "04_attacks": chapter("4 · Attacks", shown(text_markdown=f"JSMA and five more\n\n{table}")),
-        "07_beyond": chapter(
-            "7 · Beyond", shown(text_html=f"<table class='dataframe'><tr>{wide}</tr></table>"),
-            shown(text_html=audio._repr_html_()),
-        ),
-    }  # fmt: skip
+        "07_beyond": chapter("7 · Beyond", shown(text_html=wide), shown(text_html=player), *outputs),
+    }
     cells = []
     demo.mkdir(parents=True)
     for name, notebook in chapters.items():
@@ -142,10 +155,11 @@ def folder(tmp_path_factory):
         cells.append(f"build/demo/{name}.ipynb")
     figures.use_style()
     run = made_up.grid(dataset="demo")
-    shelf = report.Report(run, demo / "figures")
-    for name in ("table_2_control", "accuracy", "claims"):
-        shelf.add(name)
-    shelf.index()
+    run.about.update({key: about | {"name": HOSTILE[0]} for key, about in run.about.items()})
+    made = report.Report(tables.Analysis(run), demo / "figures")
+    for name in ("table_2_control", "accuracy", "claims", "figure_1"):
+        made.add(name)
+    made.index()
     if (here / "figures").is_dir():
         shutil.copytree(here / "figures", root / "figures")
     (root / "lib").symlink_to(here / "lib")
@@ -209,6 +223,32 @@ def test_every_page_opens_without_a_complaint_and_asks_no_network(browser, pages
     assert any(url.endswith("book.css") or "book.css?" in url for url in asked)
     assert {url.split(":")[0] for url in asked} <= {"file", "data"}
     assert all(url.startswith(("data:", folder.as_uri())) for url in asked)
+
+
+@pytest.mark.browser
+def test_no_name_runs_as_a_script_and_all_are_shown(browser, folder, pages):
+    for page in pages:
+        browser.get(page.as_uri())
+        ran = browser.execute_script(
+            "return [window.hacked, document.querySelectorAll('[onerror], [onload]').length]"
+        )
+        assert ran == [None, 0], page
+        links = (
+            "return [...document.links].map(a => a.getAttribute('href')).filter(a => /^javascript/i.test(a))"
+        )
+        assert browser.execute_script(links) == [], page
+    browser.get((folder / "toys/07_beyond.html").as_uri())
+    cells = browser.execute_script(
+        "return [...document.querySelectorAll('td, th')].map(cell => cell.innerText)"
+    )
+    lines = browser.execute_script(
+        "return [...document.querySelectorAll('li p, li')].map(line => line.innerText)"
+    )
+    for name in HOSTILE:
+        assert cells.count(name) == 4, "as index and class of a table in Markdown and of one in HTML"
+        assert name in lines
+    browser.get((folder / "figures/demo/README.html").as_uri())
+    assert f"a clip of the class {HOSTILE[0]}" in browser.execute_script("return document.body.innerText")
 
 
 @pytest.mark.browser

@@ -2,8 +2,11 @@
 
 import pandas as pd
 import pytest
+from docutils import nodes
+from docutils.core import publish_doctree
 from markdown_it import MarkdownIt
 from mdit_py_plugins.dollarmath import dollarmath_plugin
+from myst_parser.docutils_ import Parser
 
 from lib import markup
 
@@ -49,6 +52,11 @@ a_
 1. first
 12) twelfth
 > quote
+% comment
+(target)=
+(none)
++++
+::: note
 =1+1
 ===
 ---
@@ -84,6 +92,15 @@ def words(markdown: str) -> list[str]:
             assert kinds <= {"text"}, (kinds, markdown)
             found.append("".join(child.content for child in token.children))
     return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_read_as_it_is_by_the_book(name):
+    words = {"myst_enable_extensions": ["dollarmath"], "report_level": 5}
+    document = publish_doctree(markup.text(name), parser=Parser(), settings_overrides=words)
+    (paragraph,) = document.children
+    assert [type(each) for each in paragraph.children] == [nodes.Text]
+    assert paragraph.astext() == name
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -17,7 +17,7 @@ from IPython.display import Audio
 from PIL import Image
 
 from lib import figures, files
-from lib.analysis import report, results
+from lib.analysis import report, results, tables
 from lib.grid import publish
 from tests import made_up
 
@@ -207,7 +207,7 @@ def made(tmp_path):
     folder = tmp_path / "build/esc10/figures"
     found = made_up.grid()
     results.save(found, folder / "rows")
-    shelf = report.Report(found, folder)
+    shelf = report.Report(tables.Analysis(found), folder)
     for name in ("table_1_accuracy", "accuracy"):
         shelf.add(name)
     shelf.index()

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib import figures, files, names
+from lib import figures, files, markup, names
 from lib.analysis import claims, published, results, tables
 from lib.analysis.printing import bounded, interval, latex, markdown, number, table
 from lib.analysis.results import POINT
@@ -39,6 +39,11 @@ class Part:
     frame: pd.DataFrame
     shown: pd.DataFrame | None = None
     figure: Figure | None = None
+
+    def markdown(self) -> str:
+        """The caption, and the table if there is one; both are text, whatever classes are called."""
+        caption = markup.text(self.caption)
+        return caption if self.shown is None else f"{caption}\n\n{markdown(self.shown)}"
 
 
 def _beside(frame: pd.DataFrame, digits: int = 1, mark: str = "") -> pd.DataFrame:
@@ -570,9 +575,7 @@ class Report:
         part = self.add(name)
         if part.figure is not None:
             display(Image(filename=str(self.folder / f"{name}.png"), embed=True))
-        return Markdown(
-            f"{part.caption}\n\n{markdown(part.shown)}" if part.shown is not None else part.caption
-        )
+        return Markdown(part.markdown())
 
     def add(self, name: str) -> Part:
         """Make and write one part, or say that nothing was run for it."""
@@ -597,7 +600,7 @@ class Report:
             figures.export(part.figure, part.frame, name, self.folder)
             return
         figures.write_csv(part.frame, self.folder / f"{name}.csv")
-        files.save(self.folder / f"{name}.md", f"{part.caption}\n\n{markdown(part.shown)}")
+        files.save(self.folder / f"{name}.md", part.markdown())
         files.save(self.folder / f"{name}.tex", latex(part.shown, part.caption, name))
 
     def index(self) -> Path:
@@ -610,7 +613,7 @@ class Report:
             endings = ("png", "pdf", "csv") if part.figure is not None else ("md", "tex", "csv")
             links = ", ".join(f"[{ending}]({name}.{ending})" for ending in endings)
             where = f"Chapter 6, {self.found.results.dataset}, {links}."
-            lines += [f"## {name.replace('_', ' ')}", "", part.caption, "", where, ""]
+            lines += [f"## {name.replace('_', ' ')}", "", markup.text(part.caption), "", where, ""]
             if part.figure is not None:
                 lines += [f"![{name}]({name}.png)", ""]
         return files.save(self.folder / "README.md", "\n".join(lines))
@@ -627,14 +630,14 @@ def _about_the_run(analysis: Analysis) -> list[str]:
     sizes = [f"{names.label(r.representation)} {r.rows} × {r.frames}" for r in found.sizes.itertuples()]
     old, absent = len(found.stale()), len(found.missing())
     return [
-        f"# Tables and figures of {names.label(found.dataset)}",
+        f"# Tables and figures of {markup.text(names.label(found.dataset))}",
         "",
         "Written by chapter 6 (`make figures` draws them again from `rows/`).",
         "",
-        f"- Points: {'; '.join(axes)}.",
-        f"- Images (rows × frames): {', '.join(sizes)}.",
+        f"- Points: {markup.text('; '.join(axes))}.",
+        f"- Images (rows × frames): {markup.text(', '.join(sizes))}.",
         f"- Clips of a victim: {_clips(found)}.",
-        f"- Commits of the cells: {commits}.",
+        f"- Commits of the cells: {markup.text(commits)}.",
         f"- Cells older than their code: {old}; victims of the grid not attacked: {absent}.",
         "",
     ]
@@ -662,8 +665,8 @@ def main(argv: list[str] | None = None) -> int:
     figures.use_style()
     try:
         report = Report(Analysis(results.load(given.rows)), given.folder or given.rows.parent)
-    except FileNotFoundError as error:
-        print(f"lib.analysis.report: {error}", file=sys.stderr)
+    except (FileNotFoundError, ValueError) as error:
+        print(f"figures: {error}", file=sys.stderr)
         return 1
     for name in PARTS:
         report.add(name)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import nbformat
 
-from lib import files, names
+from lib import files, markup, names
 from lib.grid import publish, receipts
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ SETTINGS: dict[str, Any] = {
     "html_title": TITLE,
     "extensions": ["myst_nb", "lib.grid.book"],
     "html_theme": "furo",
+    "smartquotes": False,  # a name keeps its quotes and dashes
     "html_static_path": ["_static"],
     "html_css_files": ["book.css"],
     "html_math_renderer": "mathml",
@@ -42,6 +43,7 @@ SETTINGS: dict[str, Any] = {
     "html_use_index": False,
     "html_show_copyright": False,
     "myst_enable_extensions": ["dollarmath"],
+    "myst_disable_syntax": ["html_block", "html_inline"],  # HTML in a text is text
     "nb_execution_mode": "off",
     "nb_render_markdown_format": "myst",
     "nb_ipywidgets_js": {},
@@ -173,7 +175,9 @@ def with_tables(text: str, made: Path) -> str:
 
 def _list_of_runs(runs: list[str]) -> str:
     lines = ["---", "orphan: true", "---", "# Tables and figures", ""]
-    return "\n".join(lines + [f"- [{names.label(name)}]({name}/README.md)" for name in runs]) + "\n"
+    return (
+        "\n".join(lines + [f"- [{markup.text(names.label(name))}]({name}/README.md)" for name in runs]) + "\n"
+    )
 
 
 def _contents(caption: str, pages: list[str]) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from lib import files, names, study
+from lib import files, markup, names, study
 from lib.grid import receipts
 
 MOST = 1_000_000  # bytes of a copy
@@ -315,7 +315,7 @@ def index(shelves: Path) -> Path:
         facts = re.findall(r"^- .*$", path.read_text(encoding="utf-8"), re.MULTILINE)
         pictures, tables = (len(list(path.parent.glob(kind))) for kind in ("*.png", "*.tex"))
         name = path.parent.name
-        lines += [f"## [{names.label(name)}]({name}/README.md)", "", *facts]
+        lines += [f"## [{markup.text(names.label(name))}]({name}/README.md)", "", *facts]
         lines += [f"- {pictures} pictures and {tables} tables.", ""]
     return files.save(shelves / "README.md", "\n".join(lines[:-1]) + "\n")
 
