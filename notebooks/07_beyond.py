@@ -95,11 +95,13 @@ catalogue = manifest.usable(cell)
 here = [point for point in study.points(build, dataset) if point.path("model.safetensors").is_file()]
 fold = fold or min(point.fold for point in here)
 here = [point for point in here if point.fold == fold]
-plain = [name for name in ("stft", "dwt") if name in {point.representation for point in here}]
-here = [point for point in here if point.representation in plain]
+plain = [name for name in names.in_order(point.representation for point in here) if "_" not in name]
+here = [point for point in here if point.representation in plain]  # nothing appended, such as tonnetz
 here.sort(key=lambda point: list(names.TRAININGS).index(point.training))  # standard first
 if not here:
-    raise ValueError(f"{cell}: no model of fold {fold} uses STFT or DWT alone, which this chapter needs")
+    raise ValueError(
+        f"{cell}: no model of fold {fold} uses a representation without tonnetz, which this chapter needs"
+    )
 pool = names.in_order(point.model for point in here)
 chosen_model = heard if heard in pool else pool[0]
 spoken = [point for point in here if point.model == chosen_model]
