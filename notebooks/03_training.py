@@ -72,6 +72,9 @@ ranges.check(
 # %%
 cell = study.Cell(build, dataset, representation, model, fold, training)
 clips = manifest.usable(cell)
+folds = "|".join(str(number) for number in sorted(clips["fold"].unique()))
+one_there = ranges.text("leaks_at", rf"|.*/({folds})(\.\d+)?", f"at a fold that is there, {folds}")
+ranges.check(globals(), one_there)
 classes = clips.drop_duplicates("label").sort_values("label")["name"].to_list()
 images = store.open(cell.up(1).path("store"), representation)
 where = choose_device(device)

@@ -12,6 +12,7 @@ import jupytext
 import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from IPython.display import Audio
 from PIL import Image
@@ -128,6 +129,33 @@ def test_a_failed_cell_is_refused():
     error = nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=[])
     with pytest.raises(publish.Refused, match="cell 3 ended in ValueError: no"):
         shown(error)
+
+
+SCRIPTS = [
+    "<script>alert(1)</script>",
+    "<td><ScRiPt src=x>",
+    "<img src=x onerror=alert(1)>",
+    "<b ONCLICK = 'alert(1)'>x</b>",
+    "<a href='java\nscript:alert(1)'>x</a>",
+    "<svg><set/></svg>",
+    "<iframe src=x>",
+    "<object data='data:text/html,x'>",
+]
+
+
+@pytest.mark.parametrize("html", SCRIPTS)
+def test_html_that_runs_a_script_is_refused(html):
+    with pytest.raises(publish.Refused, match="cell 3 shows HTML that runs a script"):
+        shown(output(text_html=html, text_plain="x"))
+    mine = publish.readers(executed(), RECEIPT)
+    mine.cells[-1].outputs = [output(text_html=html)]
+    assert publish.problems(mine) == ["it has HTML that runs a script"]
+
+
+def test_names_in_a_table_of_pandas_are_no_scripts():
+    frame = pd.DataFrame({"name": SCRIPTS}, index=SCRIPTS)
+    assert shown(output(text_html=frame._repr_html_()))
+    assert not publish.runs(Audio(np.sin(np.arange(80)), rate=8000)._repr_html_())
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,17 @@ def test_leaks_at_names_a_point(where):
         Chapter(Path("notebooks/03_training.py")).check(leaks_at=where)
 
 
+def test_leaks_at_is_of_a_fold_that_is_there():
+    """Chapter 3's second look at it, once it knows the clips."""
+    source = Path("notebooks/03_training.py").read_text(encoding="utf-8")
+    lines = source[source.index("one_there = ") : source.index("classes = clips.drop_duplicates")]
+    for where in ("", "dwt/resnet18/1", "dwt/resnet18/10.2"):
+        exec(lines, {"ranges": ranges, "folds": "1|10", "leaks_at": where})
+    for where in ("dwt/resnet18/2", "dwt/resnet18/0"):
+        with pytest.raises(ValueError, match=r"leaks_at = .* must be at a fold that is there"):
+            exec(lines, {"ranges": ranges, "folds": "1|10", "leaks_at": where})
+
+
 # ------------------------------------------------------------------------------------------------ the rules
 
 

@@ -173,6 +173,9 @@ def old(root: Path, name: str, before: str = "", after: str = MORE) -> set[str]:
     [
         ("lib/figures.py", "", MORE),
         ("lib/reporting.py", "", MORE),
+        ("lib/markup.py", "", MORE),
+        ("lib/chapter.py", "", MORE),
+        ("lib/ranges.py", "", MORE),
         ("lib/names.py", '"ResNet-18"', '"ResNet 18"'),
     ],
 )

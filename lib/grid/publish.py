@@ -17,6 +17,7 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ MOST = 1_000_000  # bytes of a copy
 ROWS = 2_000_000  # bytes of a data set's rows
 COLOURS = 256  # of a picture in a copy that would be too large
 SMALLER = (1.0, 0.75, 0.5)  # sizes tried of the pictures of a copy that is still too large
-KINDS = ("text/plain", "text/html", "text/markdown", "text/latex", "image/png", "image/svg+xml")
+KINDS = ("text/plain", "text/html", "text/markdown", "text/latex", "image/png")
 PLACES = ("build", "data_folder", "folder", "mirror")  # parameters that say where, not what
 TEXTS = (".md", ".csv", ".tex")
 
@@ -65,7 +66,7 @@ def readers(executed: NotebookNode, receipt: Mapping[str, Any], *, audio: bool =
 
     Raises
     ------
-    Refused : if a code cell ended in an error.
+    Refused : if a code cell ended in an error, or shows HTML that runs a script.
     """
     ours = nbformat.v4.new_notebook()
     ours.nbformat_minor = executed.nbformat_minor
@@ -136,12 +137,33 @@ def _outputs(outputs: list, count: int, places: Mapping[str, str], audio: bool) 
         for kind in data:
             if kind != "image/png" and not _AUDIO.search(data[kind]):
                 data[kind] = _neutral(data[kind], places)
+        if runs(data.get("text/html", "")):
+            raise Refused(f"cell {count} shows HTML that runs a script")
         if data:
             mine = NotebookNode(output_type=output.output_type, data=data, metadata={})
             if output.output_type == "execute_result":
                 mine.execution_count = count
             kept.append(mine)
     return kept
+
+
+class _Scripts(HTMLParser):
+    """Notices what a browser would run."""
+
+    found = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found |= tag in ("script", "iframe", "object", "embed", "svg", "base", "meta", "link")
+        for name, value in attrs:
+            address = "".join((value or "").split()).lower()
+            self.found |= name.startswith("on") or address.startswith(("javascript:", "data:text"))
+
+
+def runs(html: str) -> bool:
+    """Whether a browser would run something in this HTML, or fetch it."""
+    parser = _Scripts()
+    parser.feed(html)
+    return parser.found
 
 
 def _heard(data: Mapping[str, Any]) -> bool:
@@ -169,6 +191,8 @@ def problems(notebook: NotebookNode) -> list[str]:
             data = output.get("data", {})
             if any(kind.startswith(_WIDGET) for kind in data):
                 found.append("it has a widget")
+            if runs(data.get("text/html", "")):
+                found.append("it has HTML that runs a script")
             if _heard(data):
                 found.append("it has audio")
             texts += [output.get("text", ""), *(data[kind] for kind in data if kind.startswith("text/"))]

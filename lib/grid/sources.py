@@ -18,8 +18,8 @@ from lib import files
 
 ROOT = Path(__file__).parents[2]
 
-SHOWS = re.compile(r"lib/(figures|reporting)(/.*|\.py)")
-"""Modules that draw or show progress. No number rests on them, nor on what they alone import."""
+SHOWS = re.compile(r"lib/(figures|reporting|markup|chapter|ranges)(/.*|\.py)")
+"""Modules that draw, write, show progress or refuse. No number rests on them, nor what they alone import."""
 
 LISTS = {"lib/names.py": {"label", "point"}, "lib/analysis/published.py": set()}
 """Modules that list things, with the entries that are for print. A cell rests on those other entries that it
