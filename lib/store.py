@@ -41,7 +41,7 @@ from lib.features.image import append, from_sixteen_bits, sixteen_bits
 KEPT = ("images", "waveforms")
 HOW = ("pitch", "speed")
 FACTORS = (0.25, 4.0)  # what a copy's pitch may be multiplied by
-VERSION = 2  # of what the bytes mean; a store of another version is made again
+VERSION = 3  # of what the bytes mean; a store of another version is made again
 _BATCH = 2.0  # s of work that is brought to the disk at once, and that a kill may cost
 _WAIT = 0.2  # s between two looks at a clip that another process is at
 

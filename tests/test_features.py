@@ -15,7 +15,7 @@ from lib.data import audio
 from lib.features.image import append
 from lib.features.magnitude import log_view
 from lib.features.resize import Resize
-from lib.features.scalogram import Scalogram
+from lib.features.scalogram import PASS, Scalogram, fade
 from lib.features.stft import STFT
 from lib.features.tonnetz import TonnetzImage, tonnetz
 
@@ -44,12 +44,12 @@ def reference(scalogram, waveform):
     """W at the columns' times by its definition: the spectrum of the clip among silence, float64, no fold."""
     x = waveform.double().numpy()
     times = scalogram.times(len(x)) * scalogram.rate
-    padded = 2 * len(x)
+    padded = 8 * len(x)  # so fine that the sum over frequencies is the integral
     spectrum, f = np.fft.fft(x, padded), np.fft.fftfreq(padded)
-    turns = np.exp(2j * np.pi * np.outer(times, f))
     s = scalogram.scales[:, None]
     bell = np.exp(-(np.pi**2) * scalogram.bandwidth * (s * f - scalogram.centre) ** 2)
-    return (np.sqrt(s) * bell * spectrum) @ turns.T / padded
+    weighted = np.sqrt(s) * bell * spectrum * fade(f)
+    return np.stack([weighted @ np.exp(2j * np.pi * time * f) for time in times], axis=1) / padded
 
 
 def small(**changes):
@@ -136,6 +136,68 @@ def test_the_scalogram_is_its_definition(samples, changes):
     wanted = reference(scalogram, noise(samples))
     assert np.abs(found - wanted).max() <= EXACT * np.abs(wanted).max()
     assert np.abs(scalogram(noise(samples)).numpy() - np.abs(wanted)).max() <= EXACT * np.abs(wanted).max()
+
+
+def white(samples):
+    return torch.from_numpy(np.random.default_rng(1).standard_normal(samples).astype(np.float32))
+
+
+def clicks(samples):
+    sound = torch.zeros(samples)
+    sound[[0, samples // 3, samples - 1]] = torch.tensor([1.0, -1.0, 0.5])
+    return sound
+
+
+def to_nyquist(samples):
+    t = np.arange(samples) / RATE
+    chirp = scipy.signal.chirp(t, 100, samples / RATE, RATE / 2)
+    return torch.from_numpy(chirp.astype(np.float32))
+
+
+HARD = {  # sounds that reach half the rate, and begin and end abruptly
+    "white noise": white,
+    "clicks": clicks,
+    "chirp": to_nyquist,
+    "tone at 0.47 of the rate": lambda samples: tone(0.47 * RATE, seconds=samples / RATE),
+    "tone at half the rate": lambda samples: torch.tensor([0.5, -0.5]).repeat(samples)[:samples],
+}
+
+
+@pytest.mark.parametrize("samples", [2000, 2001, 3989])
+@pytest.mark.parametrize("name", HARD)
+@pytest.mark.parametrize("fmax", [0.0, 0.35 * RATE, 0.5 * RATE])
+def test_the_promise_holds_up_to_half_the_rate_and_for_every_length(name, samples, fmax):
+    scalogram = Scalogram(RATE, bins=16, frames=30, fmin=200, fmax=fmax)
+    sound = HARD[name](samples)
+    wanted = reference(scalogram, sound)
+    largest = max(np.abs(wanted).max(), 0.05)
+    assert np.abs(scalogram.transform(sound).numpy() - wanted).max() <= EXACT * largest
+    assert np.abs(scalogram(sound).numpy() - np.abs(wanted)).max() <= EXACT * largest
+
+
+def test_the_fade_leaves_what_is_below_it_and_ends_at_half_the_rate():
+    f = np.linspace(0, 0.5, 1001)
+    assert np.abs(fade(f[f <= PASS]) - 1).max() < 2e-6
+    assert fade(np.array([0.5])) < 2e-6
+    assert (np.diff(fade(f)) <= 1e-12).all()
+
+
+@pytest.mark.parametrize("frequency", [0.2, 0.4, 0.46])
+def test_the_transform_is_that_of_the_sound_between_its_samples(frequency):
+    """A faded tone at 16 times the rate, its transform by Eq. 11 as a sum over the fine samples."""
+    fine, samples = 16, 2000
+    t = (np.arange(fine * samples) + 0.5) / fine  # in samples of the coarse rate
+    hull = np.clip(np.sin(np.pi * t / samples), 0, 1) ** 4
+    sound = np.cos(2 * np.pi * frequency * t) * hull
+    coarse = np.arange(samples)
+    given = np.cos(2 * np.pi * frequency * coarse) * np.sin(np.pi * coarse / samples) ** 4
+    scalogram = Scalogram(RATE, bins=12, frames=20, fmin=1000)
+    found = scalogram.transform(torch.from_numpy(given)).numpy()
+    times = scalogram.times(samples) * RATE
+    x = (t[None] - times[:, None])[None] / scalogram.scales[:, None, None]
+    wavelet = np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi) * np.exp(-2j * np.pi * scalogram.centre * x)
+    wanted = (wavelet * sound).sum(-1) / fine / np.sqrt(scalogram.scales)[:, None]
+    assert np.abs(found - wanted).max() <= EXACT * np.abs(wanted).max()
 
 
 @pytest.mark.parametrize("hop", [0.002, 0.0031, 0.02])

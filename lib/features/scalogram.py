@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.fft
+import scipy.special
 import torch
 from torch import nn
 
@@ -17,6 +18,7 @@ from lib.features.magnitude import magnitude
 NEGLIGIBLE = 1e-6  # of its peak: where the wavelet, in time or in frequency, counts as zero
 LARGEST_FACTOR = 13  # sizes that are products of primes up to it transform fast
 NORMS = ("l2", "l1")
+PASS = 0.475  # of the rate: what sounds below it counts whole, and fades out to half the rate above it
 
 
 class Plan(NamedTuple):
@@ -36,11 +38,14 @@ class Scalogram(nn.Module):
     with its scales (in samples) and frequencies, C · rate / s. Eq. 12 is B = 2, C = 6 / 2π.
 
     The clip counts as band-limited and silent outside, so that in frequency the transform is
-    Ŵ(s, f) = √s · â(f) · exp(−π²B(sf − C)²), up to half the sampling rate. Only ``frames`` samples
-    of each W(s, ·) are kept, and they are had without the others: keeping every H-th sample of a
-    signal is folding its spectrum modulo 1/H, for any H, a whole number or not. So each scale costs
-    one product with the few bins that it hears, their sum modulo M' bins, and one inverse
-    transform of M' points. The result is the full-rate transform at those times, to rounding error.
+    Ŵ(s, f) = √s · â(f) · g(f) · exp(−π²B(sf − C)²) up to half the sampling rate. The fade g is 1 below
+    0.475 of the rate and falls smoothly to 0 at half of it. An edge there, which the wavelets of the
+    highest rows reach, would ring through the whole clip and around its ends. Only ``frames`` samples of
+    each W(s, ·) are kept, and they are had without the others: keeping every H-th sample of a signal is
+    folding its spectrum modulo 1/H, for any H, a whole number or not. So each scale costs one product with
+    the few bins that it hears, their sum modulo M' bins, and one inverse transform of M' points. The result
+    is the full-rate transform of the faded clip at those times, to rounding error, for every length and
+    every ``fmax`` up to half the rate.
 
     Parameters
     ----------
@@ -129,17 +134,18 @@ class Scalogram(nn.Module):
         clips = waveform.reshape(-1, samples)
         spectra = torch.fft.rfft(clips if clips.dtype == torch.float64 else clips.float(), plan.padded)
         # A column lies in the middle of its share of the clip, so the clip moves half a share to the left.
-        spectra = spectra * self._keep(("turn", samples, spectra.dtype, spectra.device), self._turn)
+        spectra = spectra * self._keep(("turn", samples, spectra.dtype, spectra.device), self._turned_fade)
         if plan.mirrored:
             spectra = torch.cat(
                 [spectra[:, 1 : plan.mirrored + 1].flip(1).conj().resolve_conj(), spectra], dim=1
             )
         return spectra
 
-    def _turn(self, samples: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    def _turned_fade(self, samples: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         plan = self._plan(samples)
-        turn = np.exp(1j * np.pi * np.arange(plan.padded // 2 + 1) / plan.points)
-        return torch.from_numpy(turn).to(device, dtype)
+        bins = np.arange(plan.padded // 2 + 1)
+        turn = np.exp(1j * np.pi * bins / plan.points)
+        return torch.from_numpy(turn * fade(bins / plan.padded)).to(device, dtype)
 
     def _transform(self, waveform: torch.Tensor, phase: bool) -> torch.Tensor:
         waveform = torch.as_tensor(waveform)
@@ -247,6 +253,12 @@ class Scalogram(nn.Module):
             gains = torch.from_numpy(gains).to(device, dtype).unflatten(1, (folds, plan.points))
             blocks.append((int(start), gains.permute(2, 1, 0).contiguous()))
         return blocks
+
+
+def fade(frequency: np.ndarray) -> np.ndarray:
+    """g of :class:`Scalogram` at frequencies in shares of the rate, 1 and 0 at both ends to within 1e-6."""
+    width = (0.5 - PASS) / 2
+    return scipy.special.erfc(3.4 * (np.abs(frequency) - PASS - width) / width) / 2
 
 
 def _sizes(hop: float, least: int) -> tuple[int, int]:

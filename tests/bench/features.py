@@ -29,7 +29,7 @@ import torch
 from lib import files, store
 from lib.data import audio, readers
 from lib.features.image import append
-from lib.features.scalogram import Scalogram
+from lib.features.scalogram import Scalogram, fade
 from lib.features.stft import STFT
 from lib.features.tonnetz import RATE, tonnetz
 
@@ -159,7 +159,7 @@ def errors(frame: pd.DataFrame) -> pd.Series:
         s = scalogram.scales[rows, None]
         bell = np.exp(-(np.pi**2) * 2 * (s * f - scalogram.centre) ** 2)
         times = scalogram.times(len(x))[columns] * SETTINGS.dwt_rate
-        wanted = np.abs((np.sqrt(s) * bell * spectrum) @ np.exp(2j * np.pi * np.outer(f, times))) / padded
+        wanted = np.abs((np.sqrt(s) * bell * spectrum * fade(f)) @ np.exp(2j * np.pi * np.outer(f, times))) / padded
         magnitudes = scalogram(torch.from_numpy(x)).numpy()
         found.append(np.abs(magnitudes[rows, columns] - wanted).max() / magnitudes.max())
     return pd.Series(found, index=frame["clip"])
