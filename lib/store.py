@@ -40,6 +40,7 @@ from lib.features.image import append, from_sixteen_bits, sixteen_bits
 
 KEPT = ("images", "waveforms")
 HOW = ("pitch", "speed")
+COLUMNS = ("auto", "sampled", "averaged")
 FACTORS = (0.25, 4.0)  # what a copy's pitch may be multiplied by
 VERSION = 3  # of what the bytes mean; a store of another version is made again
 _BATCH = 2.0  # s of work that is brought to the disk at once, and that a kill may cost
@@ -57,6 +58,8 @@ class Settings:
     stft_rate, n_fft, hop : Hz and samples of the STFT.
     dwt_rate, fmin, bandwidth, centre : Hz, Hz, and B and C of the complex Morlet of the scalogram.
     floor : dB below a clip's peak that is 0 in the image.
+    columns : of the scalogram, ``sampled`` at their middle or ``averaged`` over their span; ``auto`` averages
+        where there are fewer than the paper's 1568.
     factors : pitch factors of the copies beside the original.
     how : ``pitch`` or ``speed``, how copies are made.
     keep : ``images``, one byte a value, or ``waveforms``, 16 bits a sample, images made on the device.
@@ -80,6 +83,7 @@ class Settings:
     factors: Sequence[float]
     how: str
     keep: str = "images"
+    columns: str = "auto"
 
     def __post_init__(self) -> None:
         above = ("bins", "frames", "duration", "stft_rate", "n_fft", "hop", "dwt_rate", "fmin", "bandwidth")
@@ -90,6 +94,7 @@ class Settings:
             all(FACTORS[0] <= factor <= FACTORS[1] for factor in self.factors),
             f"factors from {FACTORS[0]} to {FACTORS[1]:g}",
         )
+        rules["columns"] = (self.columns in COLUMNS, " or ".join(COLUMNS))
         rules["how"] = (self.how in HOW, " or ".join(HOW))
         rules["keep"] = (self.keep in KEPT, " or ".join(KEPT))
         wrong = [

@@ -12,11 +12,13 @@ import torch
 from conftest import recordings
 
 from lib.data import audio
+from lib.features.dwt import ScalogramImage
 from lib.features.image import append
+from lib.features.losses import losses
 from lib.features.magnitude import log_view
 from lib.features.resize import Resize
 from lib.features.scalogram import PASS, Scalogram, fade
-from lib.features.stft import STFT
+from lib.features.stft import STFT, STFTImage
 from lib.features.tonnetz import TonnetzImage, tonnetz
 
 RATE = 16000
@@ -330,6 +332,70 @@ def test_the_tonnetz_is_appended_above():
     assert torch.equal(above[:, [64, 108]], six[:, [0, 5]])
     with pytest.raises(ValueError, match="10 frames of spectrogram and 9 above"):
         append(image, six[..., :9], rows=45)
+
+
+# ---------------------------------------------------------------------------------------- small images
+
+SIZE = {"duration": 2.0, "bins": 24, "frames": 50, "floor": -100.0}
+WAVELET = {"fmin": 60.0, "bandwidth": 2.0, "centre": 0.9549}
+
+
+def scalogram_image(*, averaged, **changes):
+    return ScalogramImage(RATE, **SIZE | WAVELET | changes, averaged=averaged)
+
+
+def test_an_averaged_column_is_the_mean_magnitude_over_its_span():
+    image = scalogram_image(averaged=True)
+    fine = Scalogram(RATE, bins=24, frames=50 * 160, fmin=60, centre=0.9549)
+    for sound in (noise(2 * RATE), to_nyquist(2 * RATE)):
+        wanted = fine(sound).unflatten(-1, (50, 160)).mean(-1)
+        error = image.magnitudes(sound[None])[0] - wanted
+        assert error.square().mean() <= 0.03**2 * wanted.square().mean()
+
+
+def test_a_sampled_column_is_the_transform_at_its_middle():
+    image, plain = (
+        scalogram_image(averaged=False),
+        Scalogram(RATE, bins=24, frames=50, fmin=60, centre=0.9549),
+    )
+    assert torch.allclose(image.magnitudes(noise(2 * RATE)[None])[0], plain(noise(2 * RATE)), atol=SINGLE)
+    assert np.allclose(image.frequencies, plain.frequencies)
+
+
+def test_a_click_is_as_bright_wherever_it_falls():
+    """Summed over the columns, since a click between two is shared by both."""
+    sounds = torch.zeros(30, 2 * RATE)
+    sounds[torch.arange(30), 8000 + 23 * torch.arange(30)] = 1
+    total = {
+        each: scalogram_image(averaged=each).magnitudes(sounds).sum(-1)[:, -6:] for each in (True, False)
+    }
+    spread = {each: 20 * torch.log10(found.amax(0) / found.amin(0)).max() for each, found in total.items()}
+    assert spread[True] < 1.0  # dB
+    assert spread[False] > 20.0
+
+
+def test_losses_are_none_where_nothing_is_lost():
+    whole = scalogram_image(averaged=True, bins=200, frames=1600)
+    small = {"sampled": scalogram_image(averaged=False), "averaged": scalogram_image(averaged=True)}
+    stft = STFTImage(RATE, **SIZE, n_fft=2048, hop=512)
+    found = losses({"whole": whole, "stft": stft, **small}, SIZE["floor"])
+    assert found.loc[["whole", "sampled", "averaged"], "tone [dB]"].abs().max() < 1e-3
+    assert found.loc["stft", "tone [dB]"] < -20
+    assert found.loc["whole", "clicks [dB]"] > -1
+    assert found.loc["averaged", "clicks [dB]"] > -1
+    assert found.loc["sampled", "clicks [dB]"] < -30
+    assert 5 < found.loc["sampled", "noise [dB]"] < 8
+    assert found.loc["averaged", "noise [dB]"] < 3
+
+
+def test_gradients_of_an_averaged_image_are_those_of_finite_differences():
+    image = ScalogramImage(
+        RATE, duration=0.04, bins=4, frames=5, floor=-60.0, averaged=True, **WAVELET | {"fmin": 900.0}
+    )
+    sound = noise(640).double().requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda x: image.magnitudes(x[None]), (sound,), eps=1e-6, atol=1e-4, fast_mode=True
+    )
 
 
 # ------------------------------------------------------------------------------------------- gradients

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from lib import names, store
+from lib.features.dwt import ScalogramImage
 from lib.features.image import from_sixteen_bits, sixteen_bits
 
 SIZE = {"bins": 16, "frames": 20, "duration": 0.5, "floor": -100.0}
@@ -114,6 +115,22 @@ def test_bases_may_be_computed_apart(tmp_path):
     assert not (tmp_path / "dwt.npy").exists()
     with pytest.raises(FileNotFoundError, match=r"dwt\.json"):
         store.open(tmp_path, "dwt")
+
+
+@pytest.mark.parametrize(
+    ("columns", "frames", "averaged"),
+    [
+        ("auto", 128, True),
+        ("auto", 1567, True),
+        ("auto", 1568, False),
+        ("sampled", 128, False),
+        ("averaged", 1568, True),
+    ],
+)
+def test_columns_of_small_images_are_averages(columns, frames, averaged):
+    settings = dataclasses.replace(SETTINGS, columns=columns, frames=frames, duration=5.0)
+    assert ScalogramImage.arguments(settings)["averaged"] is averaged
+    assert (settings.image("dwt").bank[-1].frames > frames) is averaged
 
 
 @pytest.mark.parametrize("change", [{"floor": -80.0}, {"factors": (0.9, 1.1)}, {"keep": "waveforms"}])

@@ -383,5 +383,6 @@ DATASET = DataSet(
     title="Toy sounds",
     licence="made by this study, under its own licence",
     citation="lib/data/demo.py",
+    attribution="toy sound",
     read=read,
 )

@@ -12,4 +12,5 @@ DATASET = DataSet(
     read=functools.partial(esc50.read, ten=True),
     folders=("ESC-10", "ESC-50"),
     origin=esc50.ORIGIN,
+    attribution="Freesound {source}, by way of ESC-10 (K. J. Piczak), CC BY 3.0",
 )

@@ -40,5 +40,11 @@ def read(folder: Path, *, ten: bool = False) -> pd.DataFrame:
 
 
 DATASET = DataSet(
-    title="ESC-50", licence="CC BY-NC 3.0", citation=CITATION, read=read, folders=("ESC-50",), origin=ORIGIN
+    title="ESC-50",
+    licence="CC BY-NC 3.0",
+    citation=CITATION,
+    read=read,
+    folders=("ESC-50",),
+    origin=ORIGIN,
+    attribution="Freesound {source}, by way of ESC-50 (K. J. Piczak), CC BY-NC 3.0",
 )

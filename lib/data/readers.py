@@ -36,6 +36,8 @@ class DataSet:
     folders : names looked for under the data folder; the first that is there is read. A data set that is
         synthesised has none.
     origin : where it is fetched from, if it can be.
+    attribution : what has to stand beside a clip that is played, with ``{source}`` for its recording; empty
+        where clips may not be spread.
     """
 
     title: str
@@ -44,6 +46,7 @@ class DataSet:
     read: Callable[[Path], pd.DataFrame]
     folders: tuple[str, ...] = ()
     origin: Source | None = None
+    attribution: str = ""
 
 
 def known(dataset: str) -> DataSet | None:

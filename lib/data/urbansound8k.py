@@ -42,4 +42,5 @@ DATASET = DataSet(
     read=read,
     folders=("UrbanSound8K",),
     origin=ORIGIN,
+    attribution="Freesound {source}, by way of UrbanSound8K (J. Salamon et al.), CC BY-NC 3.0",
 )
