@@ -20,11 +20,13 @@ import dataclasses
 import errno
 import fcntl
 import hashlib
+import importlib
 import json
 import math
 import multiprocessing
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +39,10 @@ import torch
 
 from lib import features, files, samples
 from lib.features.image import append, from_sixteen_bits, sixteen_bits
+
+with warnings.catch_warnings():  # pooch, which librosa imports, asks for widgets of tqdm; none is shown
+    warnings.filterwarnings("ignore", "IProgress not found")
+    importlib.import_module("tqdm.auto")
 
 KEPT = ("images", "waveforms")
 HOW = ("pitch", "speed")

@@ -1,24 +1,25 @@
 # %% [markdown]
 # # 1 · Data
 #
-# **Which sounds were heard, and which of them may meet which?**
+# **Which sounds are there, and do the folds keep recordings apart?**
 #
-# The study's claims stand on which clips were heard and which folds they were in (Section VIII). This chapter
-# reads a data set's own table, listens to every clip once, and writes down what it found. You will see how
-# many clips a class has, how long and how loud they are, where their recordings went, which clips sound like
-# another one across a fold, and what was left out and why.
+# A network that is tested on a clip of a recording that it was trained on has an easy test. The paper draws
+# training and tested clips at random (Section V), and makes its claims for two public data sets
+# (Section VIII). This chapter reads a data set's own table, listens to every clip once, and writes down what
+# it found. You will hear one clip of each class, and see how many clips a class has, which clips are odd,
+# which recordings are in more than one [fold](README.md#glossary), and what was left out and why.
 #
-# A data set that is not in `data_folder` is fetched there first: ESC-50 (which holds ESC-10) from its
-# repository, UrbanSound8K from Zenodo, each known by its hash.
+# Next: [2 · Representations](02_features.ipynb). A data set that is not in `data_folder` is fetched there
+# first: ESC-50, of which ESC-10 is a part, from its repository, and UrbanSound8K from Zenodo.
 #
-# Reads the data set's table and audio; leaves `clips.parquet`, the manifest: a row a clip, and all that later
-# chapters know of the data set.
+# <small>Reads the data set's table and audio; writes `clips.parquet`, the manifest with one row per clip, and
+# `files.csv`, by which `make` notices that a recording was replaced.</small>
 
 # %%
 import numpy as np
-from IPython.display import Audio, Markdown, display
+from IPython.display import Markdown, display
 
-from lib import figures, markup, ranges, study
+from lib import chapter, figures, markup, player, ranges, study
 from lib.data import audio, download, duplicates, listening, manifest, readers, splits
 
 figures.use_style()
@@ -30,7 +31,7 @@ data_folder = "data"  # where data sets lie, and where they are put if they are 
 mirror = ""  # an address under which the archive lies too; empty: the original one
 shortest = 0.02  # s; a clip below it is left out
 unusable = 0.01  # share of clips that may be left out; above it the chapter stops
-workers = 0  # threads; 0 is one a core
+workers = 0  # threads; 0 is one per core
 
 # %%
 ranges.check(
@@ -56,114 +57,150 @@ print(f"{dataset}: {len(listed)} clips, {len(listed) - len(clips)} left out")
 Markdown(f"*{about.title}*, {about.licence}. {about.citation}." if about else f"*{dataset}*, your own.")
 
 # %% [markdown]
+# ## One clip of each class
+#
+# Each is the class's clip of median level among those that sound at least three quarters of their time (ten
+# classes at most, evenly spread). Recordings are played with their attribution where their licence allows
+# it; your own are not copied into this notebook.
+
+# %%
+names = sorted(clips["name"].unique())
+for name in names[:: -(-len(names) // 10)] if about and about.attribution else []:
+    clip = manifest.typical(clips[clips["name"] == name])
+    credit = about.attribution.format(source=clip["source"])
+    sound = audio.waveform(clip, 22050, min(5.0, clip["frames"] / clip["rate"]))
+    display(player.player(sound, 22050, f"{name.replace('_', ' ')} ({credit})"))
+
+# %% [markdown]
 # ## Classes and folds
 #
-# > **Paper.** 70 % of the clips, drawn at random, are for training and development, the rest is tested.
+# > **Paper.** 70 % of the clips, drawn at random, are for training and development; the rest is tested.
 #
-# > **Here.** The data set's own folds decide; where it has none, folds are made that split no recording.
-# > Clips cut from one recording sound alike; in one fold, they cannot help a network to name each other.
+# > **Here.** The data set's own folds decide. Where it has none, folds are made that keep every recording
+# > whole. Clips of one recording sound alike: on two sides of a split they make a test too easy.
 #
-# Clips of each class in each fold, and how many recordings they were cut from. A class that is rare in a fold
-# is hardly tested there. Below, the recordings of each fold, and the most clips that one of them gave.
+# The table counts the clips of each class in each fold, and the recordings they were cut from. A class that
+# is rare in a fold is hardly tested there.
 
 # %%
 balance = clips.pivot_table(index="name", columns="fold", values="clip", aggfunc="count", fill_value=0)
 recordings = clips.groupby("name")["source"].nunique().rename("recordings")
 Markdown(markup.table(balance.add_prefix("fold ").join(recordings)))
 
-# %%
-shared = clips.groupby(["fold", "source"]).size().groupby("fold").agg(["size", "max"])
-shared.columns = ["recordings", "most clips of one"]
-Markdown(markup.table(shared.T.add_prefix("fold ")))
-
 # %% [markdown]
 # ## What a clip is
 #
-# Before you look: ESC-50 as published has five seconds a clip, padded with zeros; the older ESC-10 is lossy
-# OGG of other lengths, and may decode to above full scale; UrbanSound8K ends a clip where the event ends,
-# at most after four. Chapter 2 cuts or pads. What is drawn is what lies here. Classes that differ in
-# length, level or silence can be told apart without listening, so these are worth knowing. A clip is
-# *quiet* while it stays 60 dB below its peak, and *clipped* where samples stand at full scale.
+# ESC-50 as published has five seconds per clip, padded with zeros. The older ESC-10 is lossy Ogg of other
+# lengths, and may decode to above full scale. UrbanSound8K ends a clip where the event ends, after four
+# seconds at most. A network can use what it is not meant to use: a class with other lengths, levels or
+# silences can be recognised without listening. A clip is *quiet* while it is 60 dB below its peak, *clipped*
+# where samples are at full scale; the *offset* is a recorder's constant, in units of the sound around it.
 
 # %%
 facts = clips[["name"]].assign(
     seconds=clips["frames"] / clips["rate"],
     level=20 * np.log10(clips["rms"]),
-    peak=20 * np.log10(clips["peak"]),
     quiet=100 * clips["quiet"],
     clipped=100 * clips["clipped"],
+    offset=clips["offset"].abs(),
 )
-units = {"seconds": "length [s]", "level": "level [dB of full scale]"}
-units |= {"quiet": "time quiet [%]", "clipped": "samples clipped [%]"}
-figures.distributions(facts, units)
+units = {"seconds": "length [s]", "level": "level [dB of full scale]", "quiet": "time quiet [%]"}
+units |= {"clipped": "samples clipped [%]", "offset": "offset [of the sound]"}
+varied = [name for name in units if facts[name].quantile(0.05) < facts[name].quantile(0.95)]
+figures.distributions(facts[["name", *varied]], {name: units[name] for name in varied})
 
 # %%
 described = facts.drop(columns="name").describe().loc[["min", "25%", "50%", "75%", "max"]]
-Markdown(markup.table(described.rename(columns=units | {"peak": "peak [dB of full scale]"}), floats=".3g"))
+Markdown(markup.table(described.rename(columns=units), floats=".3g"))
+
+# %% [markdown]
+# The clips at the ends of these distributions, by name:
 
 # %%
-forms = clips.groupby(["rate", "channels"]).size().rename("clips").reset_index()
-forms = forms.rename(columns={"rate": "rate [Hz]"})
-Markdown(markup.table(forms, index=False))
+Markdown(markup.table(manifest.odd(clips), index=False))
+
+# %% [markdown]
+# > **Here.** An offset of more than a tenth of the sound is taken away before anything else: an image shows a
+# > clip relative to its peak, which would be the offset's. Stereo is averaged; where the two channels
+# > cancel, one of them is taken.
+#
+# Chapter 2 cuts every clip to one `duration`, or pads it with silence, and resamples it. Its defaults are
+# those of ESC-50. The values that suit this data set:
+
+# %%
+proposed = manifest.proposal(clips)
+forms = clips.groupby(["rate", "channels"]).size().sort_values(ascending=False)
+moved = int((facts["offset"] > audio.OFFSET).sum())
+print(f"duration: {proposed['duration']:g}  # s, at which at most 1 % of all sound is cut")
+print(f"stft_rate: {proposed['stft_rate']}  # Hz, the rate of most clips")
+rate, channels = forms.index[0]
+print(f"{len(forms)} forms; {forms.iloc[0]} clips have {rate} Hz and {channels} channel(s)")
+print(f"an offset is taken away from {moved} of {len(clips)} clips")
 
 # %% [markdown]
 # ## What was left out
 #
-# A clip that cannot be decoded, is silent from end to end, or is too short to say anything is named here,
-# never dropped unseen. Later chapters do not know it.
+# A clip that cannot be decoded, is silent from end to end, or is too short is named here. Later chapters do
+# not use it, and it takes no part where folds are made.
 
 # %%
 out = listed.loc[listed["problem"] != "", ["clip", "name", "fold", "problem"]]
 Markdown(markup.table(out, index=False) if len(out) else "Nothing was left out.")
 
 # %% [markdown]
-# ## No recording on two sides
+# ## Recordings that cross folds
 #
-# In each fold's split, a recording or a clip (itself and a copy of it at another pitch) on two sides would be
-# a leak. The paper's random split is put through the same test.
+# We expect each recording to be in one fold. Those that are not, by name:
 
 # %%
 folds = sorted(clips["fold"].unique())
-leaks = {fold: len(splits.leaks(splits.split(clips, fold, copies=2))) for fold in folds}
-parted = splits.leaks(splits.split(clips, 1, "paper", copies=2))["what"].value_counts()
-at_random = f"{parted.get('recording', 0)} recordings and {parted.get('clip', 0)} clips"
-print(f"on two sides: {sum(leaks.values())} recordings or clips by folds, {at_random} in a random split")
+crossing = splits.crossing(clips)
+Markdown(markup.table(crossing, index=False) if len(crossing) else "None: each recording is in one fold.")
 
 # %% [markdown]
-# A source's name can be wrong, and one sound can have been uploaded twice. So clips of different folds are
-# also compared by a cheap fingerprint: mean and spread of the power in 16 bands, in dB. Copies of one sound
-# lie within a fraction of a decibel whatever their level, cut and coding; steady sounds, rain or a fan, can
-# come close without being copies, so a pair is a reason to listen, not a verdict.
+# A recording, or a clip and a copy of it at another pitch, that is on two sides of a split is a
+# [leak](README.md#glossary). The paper's random split is put through the same test.
+
+# %%
+by_folds = {source for fold in folds for source in splits.leaks(splits.split(clips, fold, copies=2))["which"]}
+parted = splits.leaks(splits.split(clips, 1, "paper", copies=2))["what"].value_counts()
+at_random = f"{parted.get('recording', 0)} recordings and {parted.get('clip', 0)} clips"
+seen = f"{len(by_folds)} recordings by folds, {at_random} in a random split"
+Markdown(chapter.expectation("no recording on two sides of a split by folds", seen, not by_folds))
+
+# %% [markdown]
+# ## Recordings that sound the same
+#
+# The name of a recording can be wrong, and one sound can have been uploaded twice. So clips of different
+# folds are also compared by a cheap fingerprint: mean and spread of the power in 16 bands, in dB. Copies of
+# one sound differ by a fraction of a decibel, whatever their level, cut and coding. Steady sounds such as
+# rain can come as close without being copies, so a row is a reason to listen, not a verdict.
 
 # %%
 near = duplicates.near_duplicates(clips)
-Markdown(markup.table(near.head(12), index=False, floats=".2f") if len(near) else "No pair comes close.")
-
-# %% [markdown]
-# ## Listening
-#
-# Toy sounds can be played here; recordings of others are not copied into a notebook.
-
-# %%
-for clip in clips[clips["path"] == ""].groupby("name").head(1).itertuples():
-    print(clip.name)
-    display(Audio(audio.waveform({"clip": clip.clip, "path": ""}, 16000, 2.5), rate=16000))
+alike = duplicates.by_recording(near)
+print(f"{min(12, len(alike))} of {len(alike)} pairs of recordings are shown, {len(near)} pairs of clips")
+Markdown(markup.table(alike.head(12), index=False, floats=".2f") if len(alike) else "No pair comes close.")
 
 # %%
 ends = sorted({balance.to_numpy().min(), balance.to_numpy().max()})
-said = [
-    f"{len(clips)} clips of {clips['source'].nunique()} recordings in {clips['label'].nunique()} classes "
-    f"and {len(folds)} folds, {facts['seconds'].sum() / 60:.1f} minutes",
-    f"a class has {' to '.join(map(str, ends))} clips in a fold",
-    f"{sum(leaks.values())} recordings or clips stand on two sides of a split by folds, {at_random} of the "
-    "paper's random split",
-    f"{len(near)} pairs of clips in different folds sound nearly the same",
+kept = (
+    "every recording is in one fold" if crossing.empty else f"{len(crossing)} recordings are in several folds"
+)
+answer = (
+    f"There are {len(clips)} clips of {clips['source'].nunique()} recordings in {len(balance)} classes and "
+    f"{len(folds)} folds, {facts['seconds'].sum() / 60:.1f} minutes, and {kept}."
+)
+found = [
+    f"A class has {' to '.join(map(str, ends))} clips in a fold.",
+    f"The paper's random split has {at_random} on two sides.",
+    f"{len(alike)} pairs of recordings in different folds sound nearly the same.",
+    f"{len(out)} clips were left out, and an offset was taken away from {moved}.",
 ]
 checks = {
-    "no recording crosses a fold": not any(leaks.values()),
-    "every class is in every fold": balance.to_numpy().min() > 0,
-    "every clip could be used": len(out) == 0,
-    "no file lies in two folds": not near["same_file"].any(),
+    "no recording crosses a fold": crossing.empty,
+    "every class is in every fold": bool(balance.to_numpy().min() > 0),
+    "every clip could be used": out.empty,
+    "no file is in two folds": not near["same_file"].any(),
 }
-said += [f"**in doubt:** not true that {claim}" for claim, holds in checks.items() if not holds]
-Markdown("## Summary\n\n- " + "\n- ".join(said))
+Markdown(chapter.summary(answer, found, checks))

@@ -978,3 +978,56 @@ def test_asking_what_changed_needs_the_standard_library_only():
     code = f"import sys; from lib.data import changes; print(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+# -------------------------------------------------------------------------------- what a chapter says of it
+
+
+def measured(seconds, rate=RATE, **columns):
+    n = len(seconds)
+    plain = {
+        "name": ["a"] * n,
+        "rms": [0.1] * n,
+        "quiet": [0.0] * n,
+        "clipped": [0.0] * n,
+        "offset": [0.0] * n,
+    }
+    frame = pd.DataFrame(
+        {"clip": [f"c{i}" for i in range(n)], "frames": np.multiply(seconds, rate), "rate": rate}
+    )
+    return frame.assign(**plain | columns)
+
+
+def test_what_a_duration_cuts_is_counted():
+    clips = measured([1.0, 2.0, 5.0, 5.02])
+    found = manifest.cut(clips, 4.0)
+    assert (found["clips"], found["longest"]) == (2, 5.02)
+    assert found["share"] == pytest.approx(2.02 / 13.02)
+    assert manifest.cut(clips, 5.0)["clips"] == 0  # by less than a hundredth
+
+
+@pytest.mark.parametrize(
+    ("seconds", "duration"),
+    [([5.0] * 10, 5.0), ([1.2] * 10, 1.5), ([2.0] * 99 + [30.0], 30.0), ([2.0] * 999 + [5.0], 2.0)],
+)
+def test_a_duration_is_proposed_at_which_a_hundredth_is_lost_at_most(seconds, duration):
+    assert manifest.proposal(measured(seconds))["duration"] == duration
+    assert manifest.cut(measured(seconds), duration)["share"] <= 0.01
+
+
+def test_the_rate_of_most_clips_is_proposed():
+    clips = pd.concat([measured([1.0] * 3, 44100), measured([1.0] * 5, 8000)])
+    assert manifest.proposal(clips)["stft_rate"] == 8000
+
+
+def test_odd_clips_are_named():
+    clips = measured([3, 1, 3, 3, 3], rms=[0.1, 0.1, 1e-4, 0.1, 0.1], quiet=[0, 0, 0, 0.9, 0])
+    clips = clips.assign(clipped=[0.2, 0, 0, 0, 0], offset=[0, 0, 0, 0, -3.0])
+    assert manifest.odd(clips)["clip"].to_list() == ["c1", "c2", "c3", "c0", "c4"]
+    assert manifest.odd(clips)["how much"][4] == "3.00 times the effective value of its sound"
+
+
+def test_the_clip_that_is_shown_has_sound_in_it():
+    clips = measured([1] * 5, rms=[0.5, 0.1, 0.2, 0.3, 0.9], quiet=[0.9, 0.0, 0.1, 0.25, 0.9])
+    assert manifest.typical(clips)["clip"] == "c2"
+    assert manifest.typical(clips.assign(quiet=[0.9, 0.8, 0.9, 0.9, 0.9]))["clip"] == "c1"

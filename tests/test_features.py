@@ -452,3 +452,8 @@ def test_what_is_no_sound_is_refused(call, waveform, said):
 def test_what_cannot_be_is_refused(make, said):
     with pytest.raises(ValueError, match=said):
         make()
+
+
+def test_sound_without_a_pitch_has_a_tonnetz_and_raises_no_warning():
+    rumble = tone(15.0, 22050, 1.0).numpy()
+    assert np.isfinite(tonnetz(rumble)).all()

@@ -16,6 +16,7 @@ BELOW = {
     "files": set(),
     "metrics": set(),
     "reporting": set(),
+    "player": set(),
     "samples": set(),
     "features": set(),
     "attacks": set(),

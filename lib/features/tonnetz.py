@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,10 @@ def tonnetz(waveform: np.ndarray, rate: int = RATE, *, silent: float = SILENT) -
     loudness = librosa.feature.rms(y=waveform, frame_length=4 * HOP, hop_length=HOP)[0]
     if loudness.max() == 0:
         return np.zeros((DIMENSIONS, len(waveform) // HOP + 1), np.float32)
-    tuning = librosa.estimate_tuning(y=waveform, sr=rate, bins_per_octave=PER_OCTAVE)
+    with warnings.catch_warnings():
+        # Sound without any pitch (a rumble, a click) has tuning 0; that is no fault of the clip.
+        warnings.filterwarnings("ignore", "Trying to estimate tuning from empty frequency set")
+        tuning = librosa.estimate_tuning(y=waveform, sr=rate, bins_per_octave=PER_OCTAVE)
     chroma = librosa.util.normalize(
         _chroma_map() @ _constant_q(waveform, rate, float(tuning)), norm=np.inf, axis=0
     )
