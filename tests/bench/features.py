@@ -159,15 +159,16 @@ def errors(frame: pd.DataFrame) -> pd.Series:
         s = scalogram.scales[rows, None]
         bell = np.exp(-(np.pi**2) * 2 * (s * f - scalogram.centre) ** 2)
         times = scalogram.times(len(x))[columns] * SETTINGS.dwt_rate
-        wanted = np.abs((np.sqrt(s) * bell * spectrum * fade(f)) @ np.exp(2j * np.pi * np.outer(f, times))) / padded
+        weighted = np.sqrt(s) * bell * spectrum * fade(f)
+        wanted = np.abs(weighted @ np.exp(2j * np.pi * np.outer(f, times))) / padded
         magnitudes = scalogram(torch.from_numpy(x)).numpy()
         found.append(np.abs(magnitudes[rows, columns] - wanted).max() / magnitudes.max())
     return pd.Series(found, index=frame["clip"])
 
 
-def prepare(workers: int) -> dict:
-    """Seconds that ESC-10, each clip with four shifted copies, takes at 64 × 128, all bases."""
-    frame = clips(400)
+def prepare(workers: int, count: int = 400) -> dict:
+    """Seconds that clips of ESC-10, each with four shifted copies, take at 64 × 128, all parts."""
+    frame = clips(count)
     small = dataclasses.replace(SETTINGS, bins=64, frames=128, factors=(0.75, 0.9, 1.15, 1.5))
     with tempfile.TemporaryDirectory() as folder:
         begin, before = time.monotonic(), sum(os.times()[:4])
@@ -175,11 +176,25 @@ def prepare(workers: int) -> dict:
         store.write(folder, frame, "stft", small, **ways, together=REPRESENTATIONS, workers=workers)
         taken = time.monotonic() - begin
     spent = sum(os.times()[:4]) - before
-    print(f"ESC-10 × 5 at 64 × 128: {taken:.0f} s, {spent:.0f} s of CPU, {workers} workers")
-    return {"what": "prepare", "peer": "reach", "ours": round(taken, 1), "theirs": PREPARE} | {
-        "ratio": round(PREPARE / taken, 2),
+    rate = count / taken
+    print(
+        f"{count} clips × 5 at 64 × 128: {taken:.0f} s, {spent:.0f} s of CPU, {workers} workers, {rate:.2f} clips/s"
+    )
+    wanted = PREPARE * count / 400
+    row = {"what": "prepare", "peer": "reach", "ours": round(taken, 1), "theirs": round(wanted, 1)}
+    return row | {
+        "ratio": round(wanted / taken, 2),
         "unit": "s",
+        "workers": workers,
+        "clips_per_s": round(rate, 2),
     }
+
+
+def by_workers() -> list[dict]:
+    """Clips a second by 1, 2, 4, 8 and 16 workers, as far as this process may use as many cores."""
+    cores = len(os.sched_getaffinity(0))
+    rows = [prepare(workers, 60 * workers) for workers in (1, 2, 4, 8, 16) if workers <= cores]
+    return [row | {"what": f"prepare, {row['workers']} workers", "peer": "by workers"} for row in rows]
 
 
 def _noise(row: dict, rate: int, duration: float) -> np.ndarray:
@@ -255,7 +270,7 @@ def main() -> None:
     )
     rows.append(memory())
     if settings.prepare:
-        rows.append(prepare(settings.prepare))
+        rows += [prepare(settings.prepare), *by_workers()]
     files.save(Path(settings.build) / "bench" / "features.json", [header, *rows])
     print(pd.DataFrame(rows).to_string(index=False))
     print(f"error of the scalogram: median {error.median():.1e}, largest {error.max():.1e} of the peak")
