@@ -49,6 +49,7 @@ HOW = ("pitch", "speed")
 COLUMNS = ("auto", "sampled", "averaged")
 FACTORS = (0.25, 4.0)  # what a copy's pitch may be multiplied by
 VERSION = 3  # of what the bytes mean; a store of another version is made again
+_THREADS = tuple(f"{name}_NUM_THREADS" for name in ("OMP", "OPENBLAS", "MKL", "NUMBA"))
 _BATCH = 2.0  # s of work that is brought to the disk at once, and that a kill may cost
 _WAIT = 0.2  # s between two looks at a clip that another process is at
 
@@ -421,13 +422,21 @@ def _one_thread() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _helpers(count: int, job: _Job) -> Iterator[None]:
-    """So many more processes at the same work. One that fails leaves its clip to this process, which says
-    what is wrong with it.
+    """So many more processes of one thread each at the same work.
+
+    One that fails leaves its clip to this process, which says what is wrong with it. How many threads a
+    library starts is settled when it is loaded, so the environment says it before.
     """
-    context = multiprocessing.get_context("forkserver")
+    context = multiprocessing.get_context("spawn")
     helpers = [context.Process(target=_help, args=(job,), daemon=True) for _ in range(max(0, count))]
-    for helper in helpers:
-        helper.start()
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    try:
+        for helper in helpers:
+            helper.start()
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
     try:
         yield
     finally:

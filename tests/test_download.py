@@ -1,5 +1,7 @@
 """Fetching from a server that breaks off, lies, stalls and alters, and archives that must not be unpacked."""
 
+import contextlib
+import gzip
 import hashlib
 import http.server
 import io
@@ -320,6 +322,144 @@ def test_more_than_the_server_has_is_thrown_away(tmp_path):
     (tmp_path / "ESC-50.zip.part").write_bytes(content + b"of another archive")
     _, folder = fetch(content, whole, tmp_path)
     assert (folder / TABLE).is_file()
+
+
+# ------------------------------------------------------------------------- servers that cannot be trusted
+
+
+def without_length(handler, content, *, pause=0.0, piece=1 << 16):
+    handler.send_response(200)
+    handler.end_headers()
+    for begin in range(0, len(content), piece):
+        handler.wfile.write(content[begin : begin + piece])
+        handler.wfile.flush()
+        time.sleep(pause)
+    handler.close_connection = True
+
+
+def test_an_archive_of_no_stated_length_is_taken(tmp_path):
+    content = packed()
+    _, folder = fetch(content, lambda handler, test, number: without_length(handler, content), tmp_path)
+    assert (folder / TABLE).is_file()
+    assert left(tmp_path) == ["ESC-50"]
+
+
+def test_what_never_ends_is_bounded(tmp_path):
+    """No length is stated, and the bytes do not stop."""
+    content = packed()
+
+    def pours(handler, test, number):
+        with contextlib.suppress(OSError):
+            without_length(handler, bytes(1 << 26))
+
+    with pytest.raises(
+        download.Damaged, match=r"goes on beyond 300000 bytes, more than this archive can have"
+    ):
+        fetch(content, pours, tmp_path, known=source(content, largest=300000))
+    assert left(tmp_path) == []
+
+
+def test_a_length_beyond_what_the_archive_can_have_is_refused_at_once(tmp_path):
+    content = packed()
+
+    def boasts(handler, test, number):
+        answer(handler, content, length=10**13)
+
+    with pytest.raises(download.Damaged, match=r"has 10000000000000 bytes, more than this archive can have"):
+        fetch(content, boasts, tmp_path)
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("length", ["abc", "-5", "1e9", "12 34"])
+def test_a_length_that_is_no_number_is_said(tmp_path, length):
+    content = packed()
+
+    def babbles(handler, test, number):
+        answer(handler, content, length=length)
+
+    with pytest.raises(download.Unreachable, match=f"a length of '{length}'"):
+        fetch(content, babbles, tmp_path, attempts=2)
+    assert left(tmp_path) == []
+
+
+def test_a_drip_is_a_broken_connection(tmp_path):
+    """A byte now and then outlives each wait for a byte, and would take a year."""
+    content = packed()
+
+    def drips(handler, test, number):
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            for n in range(200):
+                handler.wfile.write(content[n : n + 1])
+                handler.wfile.flush()
+                time.sleep(0.05)
+
+    with pytest.raises(download.Unreachable, match=r"bytes a second") as caught:
+        fetch(content, drips, tmp_path, timeout=0.3, attempts=2)
+    assert len(caught.value.asked) == 2
+
+
+def test_an_answer_that_drips_in_is_given_up(tmp_path):
+    content = packed()
+
+    def drips(handler, test, number):
+        with contextlib.suppress(OSError):
+            for letter in b"HTTP/1.0 200 OK\r\nX-Filler: " + b"x" * 200:
+                handler.wfile.write(bytes([letter]))
+                handler.wfile.flush()
+                time.sleep(0.05)
+
+    with pytest.raises(download.Unreachable, match=r"no answer within 1\.2 s"):
+        fetch(content, drips, tmp_path, timeout=0.3, attempts=2)
+
+
+def test_what_was_fetched_is_never_taken_as_put_there_by_hand(tmp_path, monkeypatch):
+    """A kill between fetching and unpacking leaves what the next try checks, unpacks and removes."""
+    content = packed()
+    monkeypatch.setattr(download, "unpack", lambda *words: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        fetch(content, whole, tmp_path)
+    monkeypatch.undo()
+    assert left(tmp_path) == ["ESC-50.zip.part"]
+    server, _ = fetch(content, whole, tmp_path)
+    assert server.asked == [f"bytes={len(content)}-"]
+    assert left(tmp_path) == ["ESC-50"]
+
+
+@pytest.mark.parametrize(
+    "name", ["a" * 300, "/".join(["d"] * 1500), "/".join(["d"] * 17), "é" * 150, "a/" + "b" * 5000], ids=len
+)
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_names_that_no_file_system_holds_are_refused(tmp_path, name, kind):
+    content = packed({name: b"x"}, kind=kind)
+    with pytest.raises(download.Damaged, match="deeper than 16 folders or longer than any name") as caught:
+        fetch(content, whole, tmp_path)
+    assert len(str(caught.value)) < 600
+    assert left(tmp_path) == []
+
+
+def test_a_header_of_gigabytes_is_not_read(tmp_path):
+    """A pax header of 1.5 GB packs to 1.5 MB, and tarfile would read it in one piece."""
+    header = tarfile.TarInfo("ESC-50/pax")
+    header.type, header.size = tarfile.XHDTYPE, 1500 << 20
+    out = io.BytesIO()
+    with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=1) as packed_:
+        packed_.write(header.tobuf(tarfile.USTAR_FORMAT))
+        packed_.write(bytes(1 << 20))
+    with pytest.raises(download.Damaged, match=r"a member's header has 1572864000 bytes"):
+        fetch(out.getvalue(), whole, tmp_path)
+    assert left(tmp_path) == []
+
+
+def test_an_archive_by_hand_that_is_too_large_is_refused_before_it_is_hashed(tmp_path, monkeypatch):
+    content = packed()
+    with open(tmp_path / "ESC-50.zip", "wb") as file:
+        file.truncate(10 << 30)  # sparse
+    monkeypatch.setattr(download, "_hash", lambda *words: pytest.fail("10 GB are hashed"))
+    with pytest.raises(download.Damaged, match=r"ESC-50\.zip is no sha256"):
+        fetch(content, whole, tmp_path)
 
 
 def test_an_archive_put_there_by_hand_is_taken(tmp_path):

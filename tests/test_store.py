@@ -7,11 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import threadpoolctl
 import torch
+from conftest import await_that
 
 from lib import names, store
 from lib.features.dwt import ScalogramImage
@@ -163,6 +166,33 @@ def test_many_workers_write_what_one_writes(tmp_path):
     for base in BASES:
         one, two = (np.load(tmp_path / name / f"{base}.npy") for name in ("one", "two"))
         assert np.array_equal(one, two)
+
+
+def counting(row, rate, duration):
+    pools = max((pool["num_threads"] for pool in threadpoolctl.threadpool_info()), default=1)
+    said = [os.getpid(), torch.get_num_threads(), pools, os.environ["OPENBLAS_NUM_THREADS"]]
+    log = Path(os.environ["STORE_TEST_LOG"])
+    with log.open("a") as file:
+        file.write(" ".join(map(str, said)) + "\n")
+    await_that(lambda: len({line.split()[0] for line in log.read_text().splitlines()}) == 2, "both work")
+    return waveform(row, rate, duration)
+
+
+def test_every_process_computes_with_one_thread(tmp_path, monkeypatch):
+    monkeypatch.setenv("STORE_TEST_LOG", str(tmp_path / "log"))
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "4")
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        write(tmp_path / "store", frame=clips(4), workers=2, source=counting)
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+    found = {line.split()[0]: line.split()[1:] for line in (tmp_path / "log").read_text().splitlines()}
+    helpers = [threads for pid, threads in found.items() if int(pid) != os.getpid()]
+    assert helpers == [["1", "1", "1"]]
+    assert found[str(os.getpid())] == ["1", "1", "4"]
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "4"
 
 
 def test_two_cells_share_the_clips(tmp_path, monkeypatch):

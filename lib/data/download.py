@@ -197,6 +197,9 @@ def _transfer(part: Path, way: _Way) -> None:
         try:
             _connection(part, before, way)
             return
+        except Damaged:
+            part.unlink(missing_ok=True)
+            raise
         except BROKEN as error:
             refused = getattr(error, "response", None)
             if refused is not None and 400 <= refused.status_code < 500 and refused.status_code != 429:
@@ -227,7 +230,7 @@ def _connection(part: Path, have: int, way: _Way) -> None:
         if answer.status_code == 206 and not goes_on:
             raise requests.ConnectionError(f"byte {have} was asked for and byte {begin or '?'} came")
         have = have if goes_on else 0
-        total = _total(answer, have, part, way)
+        total = _total(answer, have, part.parent, way)
         with open(part, "ab" if goes_on else "wb") as file:
             file.seek(0, os.SEEK_END)
             pieces = total and -(-(total - have) // PIECE)
@@ -252,14 +255,14 @@ def _answer(have: int, way: _Way) -> requests.Response:
     threading.Thread(target=ask, daemon=True).start()
     try:
         answer = box.get(timeout=4 * way.timeout)
-    except queue.Empty as error:
-        raise _Slow(f"no answer within {4 * way.timeout:g} s") from error
+    except queue.Empty:
+        answer = _Slow(f"no answer within {4 * way.timeout:g} s")
     if isinstance(answer, Exception):
         raise answer
     return answer
 
 
-def _total(answer: requests.Response, have: int, part: Path, way: _Way) -> int | None:
+def _total(answer: requests.Response, have: int, folder: Path, way: _Way) -> int | None:
     """How many bytes the archive has, as the server says; None where it does not."""
     length = answer.headers.get("Content-Length")
     if length is None:
@@ -268,9 +271,8 @@ def _total(answer: requests.Response, have: int, part: Path, way: _Way) -> int |
         raise requests.ConnectionError(f"the server says a length of {length[:40]!r}")
     total = have + int(length)
     if total > way.largest:
-        part.unlink(missing_ok=True)
         raise Damaged(f"{way.url} has {total} bytes, more than this archive can have, {way.largest}")
-    room = shutil.disk_usage(part.parent).free
+    room = shutil.disk_usage(folder).free
     if total - have > room:
         raise OSError(f"{(total - have) / 1e9:.1f} GB are to come and {room / 1e9:.1f} GB are free")
     return total
@@ -283,7 +285,6 @@ def _written(raw: Any, file: IO[bytes], way: _Way) -> Iterator[None]:
     while content := raw.read1(PIECE):
         file.write(content)
         if file.tell() > way.largest:
-            file.truncate(0)
             raise Damaged(f"{way.url} goes on beyond {way.largest} bytes, more than this archive can have")
         elapsed = time.monotonic() - since
         if elapsed > way.timeout:

@@ -178,7 +178,7 @@ def prepare(workers: int, count: int = 400) -> dict:
     spent = sum(os.times()[:4]) - before
     rate = count / taken
     print(
-        f"{count} clips × 5 at 64 × 128: {taken:.0f} s, {spent:.0f} s of CPU, {workers} workers, {rate:.2f} clips/s"
+        f"{count} clips × 5 at 64 × 128, {workers} workers: {taken:.0f} s, {spent:.0f} s of CPU, {rate:.2f}/s"
     )
     wanted = PREPARE * count / 400
     row = {"what": "prepare", "peer": "reach", "ours": round(taken, 1), "theirs": round(wanted, 1)}
