@@ -22,7 +22,7 @@ _MARKED = re.compile(
     r"|\](?=[(\[:])|\[(?=\^)"  # a link or a note; other brackets are brackets
 )
 _ENTITY = re.compile(r"[<>&$|]|:(?=[\w+-]+:)")  # what some page reads before it reads backslashes
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 
 
 def plain(name: object) -> str:

@@ -113,7 +113,7 @@ def some_of(names: str, choices: Collection[str]) -> Rule:
 
 def text(names: str, pattern: str, allowed: str) -> Rule:
     """A text of a form, given as a regular expression and in words."""
-    return Rule(names.split(), allowed, lambda value: re.fullmatch(pattern, str(value)) is not None)
+    return Rule(names.split(), allowed, lambda value: re.fullmatch(pattern, str(value), re.ASCII) is not None)
 
 
 def path(names: str) -> Rule:

@@ -17,7 +17,7 @@ from lib import files
 
 AXES = ("dataset", "representation", "model", "fold", "training")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_FOLD = re.compile(r"(0|[1-9]\d*)(?:\.([1-9]\d*))?")  # one name for each: no leading zeros
+_FOLD = re.compile(r"(0|[1-9][0-9]*)(?:\.([1-9][0-9]*))?")  # one name for each: no leading zeros
 
 
 @dataclasses.dataclass(frozen=True)

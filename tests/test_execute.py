@@ -157,8 +157,11 @@ folder = "."
 
 # %%
 import os
+import matplotlib
+
 found = [os.environ.get("PYTHONSTARTUP"), globals().get("personal"), os.path.exists(folder + "/ran")]
 assert found == [None, None, False], found
+assert "inline" in matplotlib.get_backend()
 """
 
 
@@ -171,6 +174,7 @@ def test_a_kernel_starts_without_the_user_s_own_files(door, monkeypatch):
     (profile / "startup/00.py").write_text(mine)
     (profile / "ipython_config.py").write_text(f"{mine}c.InteractiveShellApp.exec_lines = ['personal = 1']")
     (profile / "ipython_kernel_config.py").write_text(mine)
+    monkeypatch.setenv("MPLBACKEND", "agg")
     monkeypatch.setenv("PYTHONSTARTUP", str(door.folder / "start.py"))
     monkeypatch.setenv("HOME", str(door.folder / "home"))
     monkeypatch.setenv("IPYTHONDIR", str(profile.parent))

@@ -166,11 +166,11 @@ def test_a_name_is_one_line_that_can_be_printed(name, shown):
 
 def test_a_spreadsheet_computes_no_name():
     frame = pd.DataFrame(
-        {"label": ["=1+1", "+a", "-a", "@SUM(A1)", "\t=1", "a=1", "1"], "n": range(-3, 4), "=x": -1.5},
+        {"label": ["=1+1", "+a", "-a", "@SUM(A1)", "＝1+1", "a=1", "1"], "n": range(-3, 4), "=x": -1.5},
         index=pd.Index(["-i", *"abcdef"], name="row"),
     )
     safe = markup.for_spreadsheets(frame)
-    assert safe["label"].tolist() == ["'=1+1", "'+a", "'-a", "'@SUM(A1)", "'\t=1", "a=1", "1"]
+    assert safe["label"].tolist() == ["'=1+1", "'+a", "'-a", "'@SUM(A1)", "'＝1+1", "a=1", "1"]
     assert safe["n"].tolist() == frame["n"].tolist()
     assert safe["'=x"].dtype == float
     assert safe.index.tolist() == ["'-i", *"abcdef"]

@@ -59,7 +59,7 @@ def test_parameters_are_read_as_their_defaults_are(tmp_path, text, pairs, values
         ("- epochs", "lines of 'name: value' are expected, not a list"),
         ("epochs: [", r"s\.yaml: it is not YAML"),
         (b"fold: \xff", r"s\.yaml: it is not text in UTF-8"),
-        ("epochs: !!python/object/apply:os.system [id]", r"s\.yaml: it is not YAML"),
+        ("epochs: !!python/object/apply:os.system [id]", r"s\.yaml: a tag, .* is not allowed"),
         ("rate: .inf", r"s\.yaml: rate = inf must be a finite number"),
         ("rate: -.inf", "rate = -inf must be a finite number"),
         ("rate: .nan", "rate = nan must be a finite number"),
@@ -87,6 +87,11 @@ def test_parameters_are_read_as_their_defaults_are(tmp_path, text, pairs, values
         ("epochs: 2026-01-01", "epochs = datetime.* is of type date, not int"),
         ("epochs:", "epochs = None is of type NoneType, not int"),
         ("epochs: 3\0", r"s\.yaml: it is not YAML"),
+        ("epochs: !!int 010", r"s\.yaml: a tag, such as !!int, is not allowed"),
+        ('rate: !!float "inf"', "a tag, such as !!int, is not allowed"),
+        ("epochs: 1٢", "epochs = '1٢' is of type str, not int"),
+        ("epochs: 2026-99-99", r"s\.yaml: it is not YAML: month must be in"),
+        ("rate: 1.7976931348623159e+308", "rate = inf must be a finite number"),
     ],
 )
 def test_a_bad_parameter_is_refused_by_name(tmp_path, text, said):
@@ -183,6 +188,8 @@ def cell(source, tags=("parameters",)):
         ([cell("a, b = 1, 2")], "only lines 'name = literal'"),
         ([cell("a = b = 1")], "only lines 'name = literal'"),
         ([cell("import os")], "only lines 'name = literal'"),
+        ([cell("a = 1"), cell("b = 2", ["injected-parameters"])], "has 2 parameters cells"),
+        ([cell("a = = 1")], "the parameters cell is not Python: invalid syntax in line 1"),
     ],
 )
 def test_a_parameters_cell_is_one_of_literals(cells, said):

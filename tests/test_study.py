@@ -32,6 +32,8 @@ def test_a_point_is_its_path(tmp_path):
         (["esc10", "", "resnet18"], "from the left"),
         (["esc10", "dwt", "resnet18", "first"], "fold = 'first'"),
         (["esc10", "dwt", "resnet18", "010"], "fold = '010'"),
+        (["esc10", "dwt", "resnet18", "١"], "fold = '١'"),
+        (["esc10", "dwt", "resnet18", "1.0"], "fold = '1.0'"),
         (["esc10", "dwt", "resnet18", "1.03"], "fold = '1.03'"),
         ([""], "from the left"),
     ],

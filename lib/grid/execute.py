@@ -235,7 +235,8 @@ def _kernel_manager(started: Callable[[int], None]) -> type:
 def _papermill(source: Any, values: dict[str, Any], timeout: int, attempt: _Attempt) -> None:
     """Execute ``source``, the notebook as read, into the attempt's half-written file.
 
-    The kernel starts without the user's own files: no PYTHONSTARTUP, no profile of IPython.
+    The kernel starts without the user's own files: no PYTHONSTARTUP, no profile of IPython, no
+    other way to draw than into the notebook.
     """
     import papermill
     from traitlets.config import Config
@@ -246,7 +247,8 @@ def _papermill(source: Any, values: dict[str, Any], timeout: int, attempt: _Atte
     )
     for name in ("JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "TMPDIR"):
         os.environ[name] = str(private)
-    os.environ.pop("PYTHONSTARTUP", None)
+    for name in ("PYTHONSTARTUP", "MPLBACKEND"):
+        os.environ.pop(name, None)
     sockets = {
         "transport": "ipc",
         "ip": str(private / "kernel"),

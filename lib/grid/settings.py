@@ -32,11 +32,16 @@ def defaults(cells: list[dict]) -> dict[str, Any]:
     ------
     Refused : if there are two such cells, a line is anything but ``name = literal``, or a name comes twice.
     """
-    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    tags = {"parameters", "injected-parameters"}  # papermill replaces a cell with the second one
+    tagged = [cell for cell in cells if tags & set(cell["metadata"].get("tags", []))]
     if len(tagged) > 1:
         raise Refused(f"the notebook has {len(tagged)} parameters cells; one is allowed")
+    try:
+        lines = ast.parse(tagged[0]["source"]).body if tagged else []
+    except SyntaxError as error:
+        raise Refused(f"the parameters cell is not Python: {error.msg} in line {error.lineno}") from error
     found: dict[str, Any] = {}
-    for line in ast.parse(tagged[0]["source"]).body if tagged else []:
+    for line in lines:
         try:
             (name,) = line.targets
             value = ast.literal_eval(line.value)
@@ -100,6 +105,8 @@ class _Strict(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
         if self.check_event(yaml.AliasEvent):
             raise Refused(f"the alias *{self.peek_event().anchor} is not allowed; write the value itself")
+        if (self.peek_event().tag or "").startswith("tag:yaml.org"):
+            raise Refused("a tag, such as !!int, is not allowed; write the value alone")
         self.depth += 1
         if self.depth > DEPTH:
             raise Refused("lists within lists are not allowed")
@@ -120,10 +127,12 @@ _Strict.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in pairs if tag.rpartition(":")[2] not in _NUMBERS]
     for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Strict.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9]\d*)$"), [*"-+0123456789"])
+_Strict.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9]*)$"), [*"-+0123456789"]
+)
 _Strict.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+\.\d*|\.\d+)([eE][-+]\d+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"),
+    re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+][0-9]+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"),
     [*"-+.0123456789"],
 )
 
