@@ -15,7 +15,6 @@ import seaborn
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, hsv_to_rgb, to_hex
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from lib import files, markup, names
 
@@ -249,11 +248,7 @@ def _line_below(axes, lines: Sequence[str], size: float = 8) -> None:
 
 
 def fooling_curves(
-    curves: pd.DataFrame,
-    budgets: float | Mapping[str, float],
-    *,
-    threshold: float = 0.9,
-    title: str = "",
+    curves: pd.DataFrame, budgets: float | Mapping[str, float], *, threshold: float = 0.9, title: str = ""
 ) -> Figure:
     """Fooling rate against ‖δ‖₂, one staircase per attack; of a grid one row per representation and one
     column per training.
@@ -261,8 +256,7 @@ def fooling_curves(
     Parameters
     ----------
     curves : columns attack, norm, rate: the rate at each norm, which holds until the next one. Of a grid also
-        representation and training, and low and high, the lowest and highest victim, drawn as a band. The
-        attack ``worst case`` is a wide pale line behind the others, without a band.
+        representation and training, and low and high, the lowest and highest victim, drawn as a band.
     budgets : where a line is drawn, the paper's ‖ε‖₂ at this image size; of a grid by representation.
     threshold : a horizontal line, the rate that attacks are given budget to pass.
     """
@@ -272,42 +266,73 @@ def fooling_curves(
     rows, columns = names.in_order(drawn["representation"]), names.in_order(drawn["training"])
     size = {"height": 3.4, "aspect": 1.6} if alone else {"height": 2.0, "aspect": 1.55}
     grid = _facets(drawn, row="representation", col="training", row_order=rows, col_order=columns, **size)
-    reached = [*drawn.loc[drawn["norm"] > 0, "norm"].dropna(), *budgets.values()]
     for (i, j, _), panel in grid.facet_data():
         axes = grid.axes[i, j]
         for k, attack in enumerate(names.in_order(panel["attack"])):
-            _staircase(axes, panel[panel["attack"] == attack], attack, max(reached) * 2, k)
+            look = {"color": COLOURS.get(attack), "linestyle": DASHES.get(attack, "-")}
+            look |= {
+                "marker": MARKERS.get(attack),
+                "markevery": (0.04 * k, 0.3),
+                "label": names.label(attack),
+            }
+            _staircase(axes, panel[panel["attack"] == attack], 0.0, _ends(drawn, budgets)[1], look)
         axes.axhline(threshold, color="#888888", linewidth=0.8, linestyle=":")
         _mark_budget(axes, budgets[rows[i]])
         axes.set_title(names.label(columns[j]) if i == 0 else "", pad=14)
         name = "" if alone else f"{names.label(rows[i])}\n"
         axes.set_ylabel(f"{name}fooling rate" if j == 0 else "")
-        axes.set_xlabel(r"$\|\delta\|_2$ of the perturbation" if i == len(rows) - 1 else "")
-    grid.set(xscale="log", xlim=(min(reached) / 2, max(reached) * 2), ylim=(-0.02, 1.03))
+        axes.set_xlabel(_NORM if i == len(rows) - 1 else "")
+    grid.set(xscale="log", xlim=_ends(drawn, budgets), ylim=(-0.02, 1.03))
     return _finished(grid.figure, title)
 
 
-def _staircase(axes, line: pd.DataFrame, attack: str, end: float, place: int) -> None:
-    """One curve and, where several victims are behind it, the band from the lowest to the highest."""
-    line = line.dropna(subset="norm")
-    last = line["rate"].iloc[-1] if len(line) else 0.0
-    norm, rate = [0.0, *line["norm"], end], [0.0, *line["rate"], last]
-    wide = attack == names.WORST
-    axes.step(
-        np.maximum(norm, 1e-12),
-        rate,
-        where="post",
-        label=names.label(attack),
-        markevery=(0.04 * place, 0.3),
-        color=COLOURS.get(attack),
-        linestyle=DASHES.get(attack, "-"),
-        marker=MARKERS.get(attack),
-        linewidth=5.0 if wide else 1.4,
-        zorder=1.5 if wide else 2,
-    )
-    if not wide and "low" in line and (line["high"] > line["low"]).any():
-        band = {"step": "post", "color": COLOURS.get(attack), "alpha": 0.1, "linewidth": 0}
-        axes.fill_between(line["norm"], line["low"], line["high"], **band)
+_NORM = r"$\|\delta\|_2$ of the perturbation"
+
+
+def robust_curves(curves: pd.DataFrame, budgets: Mapping[str, float], *, title: str = "") -> Figure:
+    """Robust accuracy against ‖δ‖₂, one panel per representation: colour says the training, the wide lines
+    are the worst case over attacks, the thin ones single attacks.
+
+    Parameters
+    ----------
+    curves : columns representation, training, attack, norm, rate, low, high; ``worst case`` is an attack.
+    budgets : representation to the norm at which a line is drawn, the paper's ‖ε‖₂ at this image size.
+    """
+    panels = names.in_order(curves["representation"])
+    size = {"height": 2.9, "aspect": 1.15, "col_wrap": min(2, len(panels))}
+    grid = _facets(curves, col="representation", col_order=panels, **size)
+    for axes, representation in zip(grid.axes.flat, panels, strict=True):
+        mine = curves[curves["representation"] == representation]
+        for (training, attack), line in mine.groupby(["training", "attack"], sort=False):
+            wide = attack == names.WORST
+            look = {"color": COLOURS.get(training), "linewidth": 2.6 if wide else 1.0}
+            look |= {"linestyle": "-" if wide else DASHES.get(attack, ":"), "zorder": 3 if wide else 2}
+            what = "worst case" if wide else names.label(attack)
+            look["label"] = f"{names.label(training)}, {what}"
+            first = line["rate"].max()
+            _staircase(axes, line, first, _ends(curves, budgets)[1], look, band=wide)
+        _mark_budget(axes, budgets[representation])
+        axes.set_title(names.label(representation), pad=14)
+    grid.set(xscale="log", xlim=_ends(curves, budgets), ylim=(-0.02, 1.03))
+    grid.set_axis_labels(_NORM, "robust accuracy")
+    return _finished(grid.figure, title)
+
+
+def _ends(curves: pd.DataFrame, budgets: Mapping[str, float]) -> tuple[float, float]:
+    """The ends of a logarithmic axis that holds all norms and budgets."""
+    reached = [*curves.loc[curves["norm"] > 0, "norm"].dropna(), *budgets.values()]
+    return min(reached) / 2, max(reached) * 2
+
+
+def _staircase(axes, line: pd.DataFrame, first: float, end: float, look: dict, band: bool = True) -> None:
+    """One curve from the rate ``first`` on and, where several victims are behind it, the band of them."""
+    line = line.dropna(subset="norm").sort_values("norm")
+    last = line["rate"].iloc[-1] if len(line) else first
+    norm, rate = [1e-12, *line["norm"], end], [first, *line["rate"], last]
+    axes.step(norm, rate, where="post", **{"linewidth": 1.4} | look)
+    if band and "low" in line and (line["high"] > line["low"]).any():
+        shade = {"step": "post", "color": look["color"], "alpha": 0.12, "linewidth": 0}
+        axes.fill_between(line["norm"], line["low"], line["high"], **shade)
 
 
 def _mark_budget(axes, budget: float) -> None:
@@ -504,122 +529,89 @@ def write_csv(frame: pd.DataFrame, path: Path) -> Path:
 
 
 def trade_off(frame: pd.DataFrame, *, title: str = "") -> Figure:
-    """What robustness costs, a panel a representation: an arrow from each original to its robust model.
+    """Robust against clean accuracy, one panel per representation: an arrow from each original to its robust
+    model.
 
     Parameters
     ----------
-    frame : a row a pair and training: representation, model, training, and accuracy and fooling [%] with
+    frame : one row per model and training: representation, model, training, and clean and robust [%] with
         ``_low`` and ``_high``, drawn as pale bars. Colour and marker say the model; hollow is standard.
     """
     panels = names.in_order(frame["representation"])
-    figure, grid = _canvas(
-        1, len(panels), figsize=(1.9 + 1.95 * len(panels), 3.1), sharex=True, sharey=True
-    )  # fmt: skip
-    for axes, representation in zip(grid[0], panels, strict=True):
+    grid = _facets(frame, col="representation", col_order=panels, col_wrap=min(2, len(panels)), height=2.9)
+    for axes, representation in zip(grid.axes.flat, panels, strict=True):
         mine = frame[frame["representation"] == representation]
-        for model, pair in mine.groupby("model", sort=False):
-            colour, ends = COLOURS[model], {}
-            for row in pair.itertuples():
-                x, y = ends[row.training] = (row.accuracy, row.fooling)
-                axes.errorbar(
-                    x, y, fmt="none", ecolor=colour, elinewidth=0.7, alpha=0.35, zorder=1.5,
-                    xerr=[[max(0, x - row.accuracy_low)], [max(0, row.accuracy_high - x)]],
-                    yerr=[[max(0, y - row.fooling_low)], [max(0, row.fooling_high - y)]],
-                )  # fmt: skip
-                axes.plot(
-                    x, y, MARKERS[model], color=colour, markersize=6,
-                    markerfacecolor="white" if row.training == "standard" else colour,
-                )  # fmt: skip
+        for model, rows in mine.groupby("model", sort=False):
+            ends = {row.training: (row.clean, row.robust) for row in rows.itertuples()}
+            for row in rows.itertuples():
+                _crossed_bars(axes, row, COLOURS[model], hollow=row.training == "standard")
             for training in names.in_order(ends)[1:] if "standard" in ends else []:
-                axes.annotate(
-                    "", ends[training], ends["standard"],
-                    arrowprops={"arrowstyle": "->", "color": colour, "linewidth": 1, "shrinkA": 3,
-                                "shrinkB": 3},
-                )  # fmt: skip
+                arrow = {"arrowstyle": "->", "color": COLOURS[model], "shrinkA": 3, "shrinkB": 3}
+                axes.annotate("", ends[training], ends["standard"], arrowprops=arrow)
         axes.set_title(names.label(representation))
-        axes.set_xlabel("accuracy of\nclean clips [%]")
     for model in names.in_order(frame["model"]):
-        grid[0, -1].plot([], [], MARKERS[model], color=COLOURS[model], label=names.label(model))
+        look = {"color": COLOURS[model], "marker": MARKERS[model], "linestyle": "none"}
+        grid.axes.flat[-1].plot([], [], label=names.label(model), **look)
     for text, colour in (("standard", "white"), ("robust", "#777777")):
-        grid[0, -1].plot([], [], "o", color="#777777", markerfacecolor=colour, label=text)
-    grid[0, 0].set_ylabel("fooling rate within the budget,\nmean of attacks [%]")
-    figure.suptitle(title, fontsize=9)
-    figure.legend(loc="outside right center")
-    return figure
+        grid.axes.flat[-1].plot([], [], "o", color="#777777", markerfacecolor=colour, label=text)
+    grid.set_axis_labels("clean accuracy [%]", "robust accuracy at ε [%]")
+    grid.set(xlim=(-3, 103), ylim=(-3, 103))
+    return _finished(grid.figure, title)
 
 
-LEAST_SPAN = 4  # of a logarithmic axis, largest over smallest: a change of 2 % shall look like one
+def _crossed_bars(axes, row, colour: str, *, hollow: bool) -> None:
+    """A point with pale bars for its two intervals."""
+    bars = [[max(0, row.clean - row.clean_low)], [max(0, row.clean_high - row.clean)]]
+    upright = [[max(0, row.robust - row.robust_low)], [max(0, row.robust_high - row.robust)]]
+    pale = {"fmt": "none", "ecolor": colour, "elinewidth": 0.7, "alpha": 0.35, "zorder": 1.5}
+    axes.errorbar(row.clean, row.robust, xerr=bars, yerr=upright, **pale)
+    face = "white" if hollow else colour
+    axes.plot(row.clean, row.robust, MARKERS[row.model], color=colour, markerfacecolor=face, markersize=6)
 
 
-def _log_axis(axis) -> None:
-    """A logarithmic axis that spans `LEAST_SPAN` or more, with round numbers, fewer where decades are many.
-
-    To be called when all is drawn: the limits are fixed here.
-    """
-    axis.axes.set_xscale("log")
-    low, high = axis.get_view_interval()
-    wider = max(1.0, LEAST_SPAN * low / high) ** 0.5
-    low, high = low / wider, high * wider
-    axis.axes.set_xlim(low, high)
-    decades = np.log10(high / low)
-    axis.set_major_locator(
-        LogLocator(subs=(1, 2, 3, 5) if decades < 0.8 else (1, 2, 5) if decades < 1.5 else (1,))
-    )
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if value < 1e4 else f"{value:.0e}"))
-    axis.set_minor_formatter(NullFormatter())
-
-
-def dots(
-    frame: pd.DataFrame,
-    *,
-    unit: str,
-    by: str = "model",
-    line: float | None = None,
-    log: bool = False,
-    title: str = "",
-) -> Figure:
-    """A number of every pair with its interval, a panel a representation; the paper's as a cross.
+def ratios(frame: pd.DataFrame) -> Figure:
+    """ε_r by attack, one panel per representation: a point per model with its interval, 1 marked.
 
     Parameters
     ----------
-    frame : columns representation, ``by``, value, low, high and, where there is one, paper; with a column
-        training both trainings stand side by side, the standard one hollow; with a column exact those that
-        are not (a bound, or a comparison whose condition is not met) are hollow.
-    line : where a line stands, the number that means no effect.
-    log : a logarithmic axis.
+    frame : columns representation, attack, model, value, low, high, exact; what is not exact is hollow.
     """
-    panels, rows = names.in_order(frame["representation"]), names.in_order(frame[by])
-    trainings = names.in_order(frame["training"]) if "training" in frame else [""]
-    figure, grid = _canvas(
-        1, len(panels), figsize=(1.1 + 1.9 * len(panels), 0.9 + 0.3 * len(rows) * len(trainings) ** 0.5),
-        sharex=True, sharey=True,
-    )  # fmt: skip
-    for j, representation in enumerate(panels):
-        axes = grid[0, j]
+    panels, attacks = names.in_order(frame["representation"]), names.in_order(frame["attack"])
+    models = names.in_order(frame["model"])
+    grid = _facets(frame, col="representation", col_order=panels, col_wrap=min(2, len(panels)), height=2.9)
+    for axes, representation in zip(grid.axes.flat, panels, strict=True):
         mine = frame[frame["representation"] == representation]
-        for row in mine.to_dict("records"):
-            training = row.get("training", "")
-            y = rows.index(row[by]) + 0.18 * (trainings.index(training) - (len(trainings) - 1) / 2) * 2
-            colour = COLOURS.get(row[by], "#333333")
-            if np.isfinite(row["low"]) and np.isfinite(row["high"]):
-                axes.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=1.2)
-            hollow = (len(trainings) > 1 and training == "standard") or not row.get("exact", True)
-            axes.plot(
-                row["value"], y, MARKERS.get(row[by], "o"), color=colour,
-                markerfacecolor="white" if hollow else colour, markersize=6,
-            )  # fmt: skip
-            if np.isfinite(row.get("paper", np.nan)):
-                axes.plot(row["paper"], y, "x", color="black", markersize=6)
-        if line is not None:
-            axes.axvline(line, color="#888888", linewidth=0.8, linestyle=":")
-        axes.set_yticks(range(len(rows)), [names.label(name) for name in rows])
-        axes.set_ylim(len(rows) - 0.4, -0.6)
+        _model_points(axes, mine, attacks, models)
+        axes.axvline(1, color="#888888", linewidth=0.8, linestyle=":")
         axes.set_title(names.label(representation))
-        axes.set_xlabel(unit)
-    for axes in grid.flat if log else []:
-        _log_axis(axes.xaxis)
-    figure.suptitle(title, fontsize=9)
-    return figure
+        axes.set_yticks(range(len(attacks)), [names.label(attack) for attack in attacks])
+        axes.set_ylim(len(attacks) - 0.5, -0.5)
+    grid.set(xscale="log")
+    grid.set_axis_labels(r"$\epsilon_r$", "")
+    return _finished(grid.figure)
+
+
+def _model_points(axes, frame: pd.DataFrame, attacks: list[str], models: list[str]) -> None:
+    """One point per attack and model with its interval, the models of an attack a little apart."""
+    ends = frame.melt(["attack", "model"], ["low", "value", "high"], value_name="end").dropna(subset="end")
+    bars = {"estimator": "median", "errorbar": ("pi", 100), "err_kws": {"linewidth": 1}, "markers": ""}
+    look = {
+        "palette": [COLOURS[model] for model in models],
+        "dodge": 0.5,
+        "linestyle": "none",
+        "legend": False,
+    }
+    order = {"order": attacks, "hue": "model", "hue_order": models}
+    # The median of low, value and high is the value, and their range is the interval.
+    seaborn.pointplot(ends, x="end", y="attack", **order, **bars, **look, ax=axes)
+    apart = np.linspace(-0.25, 0.25, len(models)) if len(models) > 1 else [0.0]
+    for row in frame.itertuples():
+        y = attacks.index(row.attack) + apart[models.index(row.model)]
+        face = COLOURS[row.model] if row.exact else "white"
+        axes.plot(row.value, y, MARKERS[row.model], color=COLOURS[row.model], markerfacecolor=face)
+    for model in models:
+        label = names.label(model)
+        axes.plot([], [], MARKERS[model], color=COLOURS[model], linestyle="none", label=label)
 
 
 def gallery(
@@ -665,43 +657,6 @@ def gallery(
             _line_below(axes, [*lines, end] if difference else lines, size=7)
         unit = _unit(max(len(values) for values in images.values()), frequencies).replace(": 0 f", ":\n0 f")
         _bar(figure, list(grid[i]), difference, unit, pad=0.005, shrink=0.9, aspect=15)
-    return figure
-
-
-def costs(frame: pd.DataFrame, *, title: str = "") -> Figure:
-    """What an attack spends on a clip before and after adversarial training, a panel a count, log axis.
-
-    Parameters
-    ----------
-    frame : columns attack, measure, original (a wider ring, seen also where nothing changed), robust.
-    """
-    measures = [
-        name for name in ("iterations", "forwards", "backwards", "queries") if name in set(frame["measure"])
-    ]
-    attacks = names.in_order(frame["attack"])
-    figure, grid = _canvas(
-        1,
-        max(1, len(measures)),
-        figsize=(1.2 + 1.9 * max(1, len(measures)), 0.9 + 0.26 * len(attacks)),
-        sharey=True,
-    )
-    for j, measure in enumerate(measures):
-        axes = grid[0, j]
-        for row in frame[frame["measure"] == measure].itertuples():
-            if not (row.original > 0 or row.robust > 0):
-                continue
-            y, colour = attacks.index(row.attack), COLOURS.get(row.attack)
-            axes.plot([row.original, row.robust], [y, y], color=colour, linewidth=1)
-            marker = MARKERS.get(row.attack)
-            axes.plot(row.original, y, marker, color=colour, markerfacecolor="white", markersize=7)
-            axes.plot(row.robust, y, marker, color=colour, markersize=3.5)
-        _log_axis(axes.xaxis)
-        axes.set_yticks(range(len(attacks)), attacks)
-        axes.set_ylim(len(attacks) - 0.5, -0.5)
-        axes.set_xlabel(f"{measure} a clip")
-    figure.suptitle(
-        title or "hollow: original model, filled: adversarially trained; means over clips", fontsize=9
-    )
     return figure
 
 

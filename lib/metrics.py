@@ -1,8 +1,12 @@
-"""What is measured: accuracy, fooling rate, its area, least norms, the perturbation ratio, intervals.
+"""What is measured: least norms, fooling rate, robust accuracy, perturbation ratio, and their intervals.
 
 Everything here takes arrays or the rows that chapter 4 writes (one row per clip and attack: ``clip``,
 ``attack``, ``label``, ``after``, ``fooled``, ``l2``, …) and returns arrays or frames. `lib.analysis` maps
 these measures over folds and cells; chapter 6 explains them.
+
+Clips of one recording resemble each other, so an interval over clips takes recordings as its independent
+units wherever it is given them (``source``). No interval has width zero: of clips that all agree it is known
+that others may differ.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,10 +14,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
+from scipy import stats
 
 PAPER_SIZE = (768, 1568)  # bins, frames of a plain representation in the paper
 THRESHOLD = 0.9  # the fooling rate that an attack is given budget to pass (section VI)
+LEVEL = 0.95  # of every interval
+LEAST_ACCURACY = 0.8  # on the clips that are learnt, below which a training is unfinished
+FALLING = 0.05  # an epoch, the fall of the training loss above which a training is unfinished
 
 
 class Estimate(NamedTuple):
@@ -42,6 +49,9 @@ def scaled_budget(budget: float, size: tuple[int, int]) -> float:
     return float(budget * np.sqrt(bins * frames / (PAPER_SIZE[0] * PAPER_SIZE[1])))
 
 
+# ----------------------------------------------------------------------------------------- norms of a clip
+
+
 def least_norms(
     rows: pd.DataFrame, *, by: Sequence[str] = ("attack",), norm: str = "l2", success: str = "fooled"
 ) -> pd.DataFrame:
@@ -53,10 +63,14 @@ def least_norms(
     by : the columns that tell attacks, or victims and attacks, apart; the last one is the attack.
     norm : which column measures the perturbation.
     success : which column says that the attack succeeded: ``fooled``, the attack's own criterion, or
-        ``any``, that the victim gives any wrong class.
+        ``any``, any wrong class: of any example that the attack met, where the rows have ``l2_any``, else of
+        the one that it returned.
     """
-    held = rows["after"] != rows["label"] if success == "any" else rows[success].astype(bool)
-    found = rows[norm].astype(float).where(held, np.inf)
+    if success == "any" and "l2_any" in rows:
+        found = rows["l2_any"].astype(float).fillna(np.inf)
+    else:
+        held = rows["after"] != rows["label"] if success == "any" else rows[success].astype(bool)
+        found = rows[norm].astype(float).where(held, np.inf)
     return found.groupby([rows["clip"], *(rows[name] for name in by)]).min().unstack(list(by))
 
 
@@ -84,6 +98,27 @@ def shortfall(norms: pd.DataFrame, limit: float | Sequence[float]) -> pd.DataFra
     if not np.min(limit) > 0:
         raise ValueError(f"a budget is positive, not {limit}")
     return (1 - norms / limit).clip(lower=0)
+
+
+def needed(norms: pd.DataFrame, evaluated: Sequence[str]) -> pd.DataFrame:
+    """What it takes to have each evaluated clip misclassified, clip × attack: 0 where it is already.
+
+    The share of clips above b is the robust accuracy RA(b), and RA(0) is the clean accuracy.
+
+    Parameters
+    ----------
+    norms : least norms of any misclassified example, of the clips that were attacked, which are those that
+        the model classifies correctly.
+    evaluated : all clips, attacked or not.
+
+    Raises
+    ------
+    ValueError : if a clip was attacked that is not among the evaluated ones.
+    """
+    other = norms.index.difference(list(evaluated))
+    if len(other):
+        raise ValueError(f"{len(other)} attacked clips, such as {other[0]!r}, are not among those evaluated")
+    return norms.fillna(np.inf).reindex(list(evaluated), fill_value=0.0)
 
 
 def rate_within(norms: pd.DataFrame, budgets: Sequence[float]) -> pd.DataFrame:
@@ -117,6 +152,28 @@ def stairs(norms: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["attack", "norm", "rate"])
 
 
+# ------------------------------------------------------------------------------------ perturbation ratios
+
+
+def paired_ratios(original: pd.Series, robust: pd.Series) -> tuple[pd.Series, int]:
+    """d_robust / d_original of the clips that an attack fooled in both models, and how many it did not.
+
+    Parameters
+    ----------
+    original, robust : least norms by clip; a clip that one of them was not attacked on takes no part.
+    """
+    both = pd.concat([original, robust], axis=1).dropna()
+    fooled = np.isfinite(both).all(axis=1)
+    both = both[fooled]
+    return both.iloc[:, 1] / both.iloc[:, 0], int((~fooled).sum())
+
+
+def geometric_mean(ratios: pd.DataFrame) -> float:
+    """exp of the mean logarithm; of several columns, of their geometric means."""
+    with np.errstate(divide="ignore"):
+        return float(np.exp(np.log(ratios).mean().mean()))
+
+
 def censored(norms: pd.DataFrame, at: pd.Series) -> pd.DataFrame:
     """Least norms with every one above ``at``, failed attacks with them, counted as ``at``, by attack."""
     return norms.clip(upper=at, axis=1)
@@ -139,13 +196,12 @@ def censoring_norms(
     return found[0], found[1]
 
 
-def perturbation_ratio(
+def ratio_of_means(
     original: pd.DataFrame, robust: pd.DataFrame, *, threshold: float = THRESHOLD
 ) -> pd.DataFrame:
-    """Eq. 15, ε_r = |ε_a / ε_o|: how much larger a perturbation a robust victim needs, by attack.
+    """Eq. 15 in the paper's form, ε_r = |ε_a / ε_o| of mean norms, by attack.
 
-    A clip on which an attack failed is censored: it needs more than was tried. It counts at its
-    `censoring_norms` and is never dropped (design, reading 18).
+    A clip on which an attack failed needs more than was tried: it counts at its `censoring_norms`.
 
     Parameters
     ----------
@@ -154,117 +210,155 @@ def perturbation_ratio(
 
     Returns
     -------
-    A row per attack and columns
-
-    - ``original``, ``robust``: the two mean norms, and ``ratio``, the ratio of them;
-    - ``bound``: "=" nothing is censored, "≥" only clips of the robust victim are, so that the ratio is at
-      least this, "≤" only clips of the original, "?" both;
-    - ``median``: the ratio of medians; ∞ or NaN where half the clips failed;
-    - ``restricted``: the ratio of means of min(d, τ), τ the norm at which the fooling rate of both victims
-      passes the threshold, so that the few hardest clips do not carry it;
-    - ``rate_original``, ``rate_robust`` and ``comparable``, that both pass the threshold.
+    One row per attack: ``original``, ``robust`` (mean norms), ``ratio``, and ``comparable``, that both pass
+    the threshold; ``bound``: "=" nothing is censored, "≥" only clips of the robust victim are, so that the
+    ratio is at least this, "≤" only clips of the original, "?" both.
     """
     attacks = [attack for attack in original if attack in robust]
     original, robust = original[attacks], robust[attacks]
     at = censoring_norms(original, robust, threshold)
     mean_o, mean_a = censored(original, at[0]).mean(), censored(robust, at[1]).mean()
-    passing = [norms.quantile(threshold, interpolation="higher") for norms in (original, robust)]
-    tau = np.minimum(np.maximum(*passing), np.maximum(*at))
     rate_o, rate_a = ever(original).mean(), ever(robust).mean()
-    bounds = {(False, False): "=", (False, True): "≥", (True, False): "≤", (True, True): "?"}
     with np.errstate(divide="ignore", invalid="ignore"):
         return pd.DataFrame(
             {
                 "original": mean_o,
                 "robust": mean_a,
                 "ratio": mean_a / mean_o,
-                "bound": [bounds[o != 1, a != 1] for o, a in zip(rate_o, rate_a, strict=True)],
-                "median": robust.median() / original.median(),
-                "restricted": censored(robust, tau).mean() / censored(original, tau).mean(),
-                "rate_original": rate_o,
-                "rate_robust": rate_a,
+                "bound": [bound(o != 1, a != 1) for o, a in zip(rate_o, rate_a, strict=True)],
                 "comparable": (rate_o > threshold) & (rate_a > threshold),
             }
         ).rename_axis("attack")
 
 
-def resampled_means(values, *, resamples: int = 1000, seed: int = 0) -> np.ndarray:
-    """Column means of clips drawn with replacement, shape (resamples, columns).
+def bound(below: bool, above: bool) -> str:
+    """The mark of a ratio whose denominator (``below``) or numerator (``above``) may be larger than known."""
+    return {(False, False): "=", (False, True): "≥", (True, False): "≤", (True, True): "?"}[below, above]
 
-    Clips are rows and drawn whole, so what is measured on one clip (several attacks, two victims) stays
-    together. NaN means not measured on this clip and leaves both numerator and denominator.
+
+# --------------------------------------------------------------------------------------------- trainings
+
+
+def unfinished(history: pd.DataFrame) -> str:
+    """Why a training is unfinished, by its rows of epochs, or "" where it is not (design, section 5).
+
+    Raises
+    ------
+    ValueError : if the history has no epoch.
+    """
+    if history.empty:
+        raise ValueError("a training without an epoch has no end to judge")
+    accuracy = float(history["train_accuracy"].iloc[-1])
+    if accuracy < LEAST_ACCURACY:
+        return f"training accuracy {accuracy:.0%} in its last epoch"
+    loss = history["train_loss"].to_numpy(dtype=float)[-4:]
+    fall = 1 - (loss[-1] / loss[0]) ** (1 / (len(loss) - 1)) if len(loss) > 1 and loss[0] > 0 else 0.0
+    return f"training loss still falls by {fall:.0%} an epoch" if fall > FALLING else ""
+
+
+# --------------------------------------------------------------------------------------------- intervals
+
+
+def over_clips(
+    values, source: Sequence | None = None, *, bounds: tuple[float, float] = (0.0, 1.0)
+) -> Estimate:
+    """Mean of a number per clip with its 95 % interval, recordings being the independent units.
+
+    A plain share has Wilson's interval. Any other mean of numbers within ``bounds`` (an average over attacks
+    that see the same clips, a paired drop, clips of shared recordings) has Wilson's with the dispersion φ of
+    the numbers in place of a coin's, n / φ clips in place of n, and Student's quantile; φ is estimated with
+    half a unit more that is as dispersed as can be, so that units that all agree do not look like certainty.
+
+    Parameters
+    ----------
+    values : one number per clip, NaN where it was not measured.
+    source : the recording of each clip; each clip is one of its own where it is not given.
+    bounds : between which every number lies; (−1, 1) for differences of two shares.
+
+    Raises
+    ------
+    ValueError : if a value lies outside of the bounds.
     """
     values = np.asarray(values, dtype=float)
-    if values.ndim == 1:
-        values = values[:, None]
     known = ~np.isnan(values)
-    n = len(values)
+    units = np.arange(len(values)) if source is None else pd.factorize(np.asarray(source))[0]
+    values, units = values[known], units[known]
+    low, high = bounds
+    if ((values < low) | (values > high)).any():
+        raise ValueError(f"{values[(values < low) | (values > high)][0]:g} lies outside {low:g} to {high:g}")
+    n, m = len(values), len(np.unique(units))
+    over = f"{n} clips" + (f" of {m} recordings" if m < n else "")
     if n == 0:
-        return np.full((resamples, values.shape[1]), np.nan)
-    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return (counts @ np.where(known, values, 0)) / (counts @ known)
+        return Estimate(np.nan, np.nan, np.nan, over)
+    share = (values - low) / (high - low)
+    if m == n and np.isin(share, (0, 1)).all() and low == 0:
+        ends = stats.binomtest(int(share.sum()), n).proportion_ci(LEVEL, method="wilson")
+        return Estimate(float(values.mean()), *(float(high * end) for end in ends), over)
+    if m < 2:
+        return Estimate(float(values.mean()), np.nan, np.nan, over)
+    phi = (m * _dispersion(share, units) + 0.5 * n / m) / (m + 0.5)
+    ends = _wilson(share.mean(), n / phi, stats.t.ppf((1 + LEVEL) / 2, m - 1))
+    return Estimate(float(values.mean()), *(float(low + (high - low) * end) for end in ends), over)
 
 
-def percentile_interval(draws, level: float = 0.95) -> tuple[float, float]:
-    """The middle ``level`` of the draws; NaN, NaN where there are none."""
-    draws = np.asarray(draws, dtype=float)
-    draws = draws[~np.isnan(draws)]
-    if not len(draws):
-        return float("nan"), float("nan")
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")  # ∞ stays ∞
-    return float(low), float(high)
+def _dispersion(share: np.ndarray, units: np.ndarray) -> float:
+    """The variance of a mean over that of as many tosses of a coin with this mean; n a unit if all agree."""
+    p, n = share.mean(), len(share)
+    sums = np.bincount(units, share - p)
+    m = len(np.unique(units))
+    if p in (0, 1):
+        return n / m
+    return m / (m - 1) * (sums**2).sum() / n / (p * (1 - p))
 
 
-def over_clips(values, *, resamples: int = 1000, seed: int = 0) -> Estimate:
-    """Mean of a number per clip with its interval bootstrapped over clips."""
-    values = np.asarray(values, dtype=float)
-    values = values[~np.isnan(values)]
-    value = float(values.mean()) if len(values) else float("nan")
-    low, high = percentile_interval(resampled_means(values, resamples=resamples, seed=seed))
-    return Estimate(value, low, high, f"{len(values)} clips")
+def _wilson(p: float, n: float, q: float) -> tuple[float, float]:
+    middle, width = p + q**2 / (2 * n), q * np.sqrt(p * (1 - p) / n + (q / (2 * n)) ** 2)
+    return (middle - width) / (1 + q**2 / n), (middle + width) / (1 + q**2 / n)
 
 
 def over_repeats(values) -> Estimate:
     """Mean over folds and seeds with Student's interval; its half-width is t · s / √n.
 
-    Folds share most of their training clips, so the interval is, if anything, too narrow.
+    Folds share most of their training clips, so the interval is, if anything, too narrow. Of repeats that all
+    agree no interval is known.
     """
     values = np.asarray(values, dtype=float)
     values = values[~np.isnan(values)]
-    n = len(values)
-    if n == 0:
-        return Estimate(float("nan"), float("nan"), float("nan"), "0 repeats")
-    if n == 1:
-        return Estimate(float(values[0]), float("nan"), float("nan"), "1 repeat")
-    half = float(stdtrit(n - 1, 0.975) * values.std(ddof=1) / np.sqrt(n))
-    return Estimate(
-        float(values.mean()), float(values.mean()) - half, float(values.mean()) + half, f"{n} repeats"
-    )
+    n, mean = len(values), float(values.mean()) if len(values) else np.nan
+    over = f"{n} repeat" + ("s" if n != 1 else "")
+    spread = values.std(ddof=1) if n > 1 else 0.0
+    if not spread > 0:
+        return Estimate(mean, np.nan, np.nan, over)
+    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * spread / np.sqrt(n))
+    return Estimate(mean, mean - half, mean + half, over)
 
 
-def estimate(
-    panels: Sequence[pd.DataFrame],
-    statistic: Callable[[pd.DataFrame], pd.Series],
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
+def jackknife(
+    panel: pd.DataFrame, statistic: Callable[[pd.DataFrame], float], source: pd.Series | None = None
 ) -> Estimate:
-    """A number made of means over clips, and its interval: over repeats where there are two, else over clips.
+    """A positive number made of a panel of clips, and Student's interval of its logarithm.
+
+    Each recording is left out once. The geometric mean of ratios has by this the interval of a mean of
+    logarithms. Unknown where fewer than three recordings are left, or where nothing changes.
 
     Parameters
     ----------
-    panels : one frame a repeat (a fold, or a fold with another seed); a row a clip, a column for each thing
-        measured on it, NaN where it was not. Clips are drawn whole, so a difference between columns is
-        paired.
-    statistic : takes a frame of column means, a row a draw, and gives a number a row.
+    panel : one row per clip; a row that is all NaN takes no part.
+    statistic : gives the number of a panel, above 0.
+    source : the recording of each clip, by clip.
     """
-    if not panels:
-        return Estimate(float("nan"), float("nan"), float("nan"), "nothing")
-    values = [float(statistic(panel.mean().to_frame().T).iloc[0]) for panel in panels]
-    if len(panels) > 1:
-        return over_repeats(values)
-    (panel,) = panels
     panel = panel.dropna(how="all")
-    draws = pd.DataFrame(resampled_means(panel, resamples=resamples, seed=seed), columns=panel.columns)
-    return Estimate(values[0], *percentile_interval(statistic(draws)), f"{len(panel)} clips")
+    units = panel.index if source is None else source.reindex(panel.index)
+    names = pd.unique(units)
+    m, n = len(names), len(panel)
+    over = f"{n} clips" + (f" of {m} recordings" if m < n else "")
+    value = statistic(panel) if n else np.nan
+    unknown = Estimate(value, np.nan, np.nan, over)
+    if m < 3 or not (np.isfinite(value) and value > 0):
+        return unknown
+    left = np.log([statistic(panel[units != name]) for name in names])
+    pseudo = m * np.log(value) - (m - 1) * left
+    if not np.isfinite(pseudo).all() or np.ptp(pseudo) < 1e-9:
+        return unknown
+    half = stats.t.ppf((1 + LEVEL) / 2, m - 1) * pseudo.std(ddof=1) / np.sqrt(m)
+    return Estimate(value, float(value * np.exp(-half)), float(value * np.exp(half)), over)

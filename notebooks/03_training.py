@@ -215,7 +215,8 @@ print(chapter.expectation("a finished training, 80 % or more", seen, not last["u
 
 # %%
 clean = examine(victim, images, split, clips)
-right = metrics.over_clips(clean["predicted"] == clean["label"])
+recording = clips.set_index("clip")["source"]  # the unit of every interval
+right = metrics.over_clips(clean["predicted"] == clean["label"], clean["clip"].map(recording))
 print(
     f"{right.value:.1%} of {right.over} are classified correctly (95 % interval {right.low:.1%} to "
     f"{right.high:.1%})"
@@ -268,7 +269,7 @@ for name, other in equally_many(ways, seed).items():
     models.whiten(learner, images, other.loc[other["part"] == "train", "row"])
     fit(learner, images, other, recipe, device=where, checkpoint=cell.path(f"{name}.safetensors"))
     rows = examine(learner, images, other, clips)
-    accuracy = metrics.over_clips(rows["predicted"] == rows["label"])
+    accuracy = metrics.over_clips(rows["predicted"] == rows["label"], rows["clip"].map(recording))
     crossing = splits.leaks(other)["what"].value_counts()
     measured.append([name, crossing.get("recording", 0), crossing.get("clip", 0), *accuracy])
 

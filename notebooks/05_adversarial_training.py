@@ -215,7 +215,8 @@ print(chapter.expectation("a finished training, 80 % or more", seen, not last["u
 
 # %%
 clean = examine(victim, images, split, clips)
-right = metrics.over_clips(clean["predicted"] == clean["label"])
+recording = clips.set_index("clip")["source"]  # the unit of every interval
+right = metrics.over_clips(clean["predicted"] == clean["label"], clean["clip"].map(recording))
 print(f"clean accuracy {right.value:.1%} of {right.over} (95 % interval {right.low:.1%} to {right.high:.1%})")
 
 # %%
@@ -231,7 +232,7 @@ pairs = before.merge(clean, on=["clip", "label"], suffixes=("_before", "_after")
 lost = (pairs["predicted_before"] == pairs["label"]).astype(int) - (
     pairs["predicted_after"] == pairs["label"]
 )
-drop = metrics.over_clips(lost)
+drop = metrics.over_clips(lost, pairs["clip"].map(recording), bounds=(-1, 1))
 seen = f"{100 * drop.value:.1f} points over {drop.over}, {100 * drop.low:.1f} to {100 * drop.high:.1f}"
 above = True if drop.low > 0 else False if drop.high <= 0 else None
 print(chapter.expectation("a drop above zero", seen, above))
@@ -259,7 +260,7 @@ for name, other in victims.items():
         other, images, tested["row"], tested["label"], budget=epsilon, steps=pgd_steps, norm="l2", seed=seed
     )
 cell.save("robust.parquet", robust)
-under = {name: metrics.over_clips(robust[name]) for name in victims}
+under = {name: metrics.over_clips(robust[name], robust["clip"].map(recording)) for name in victims}
 pd.DataFrame(under, index=["robust accuracy under PGD", "low", "high", "over"]).T.rename(index=names.label)
 
 # %%

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 
 from lib import markup
-from lib.analysis import claims
 
 NARROW = 80  # characters of a row of a LaTeX table that fits a page as it is; wider columns are wrapped
 WIDEST = 44  # characters of a column for which room is kept, when columns are wrapped
@@ -22,20 +21,15 @@ def number(value: float, digits: int = 1, sign: bool = False) -> str:
 
 
 def interval(row: Mapping, digits: int, sign: bool = False) -> str:
-    """A number with its interval in brackets, or with its n where that is too small for one."""
-    if np.isnan(row["value"]):
-        return "–"
+    """A number with its interval in brackets, where it has one."""
     text = number(row["value"], digits, sign)
-    if np.isnan(row["low"]):
+    if text == "–" or np.isnan(row["low"]):
         return text
-    count, _, what = row.get("over", "").partition(" ")
-    if what == "clips" and int(count) < claims.FEWEST:  # a bootstrap of so few knows nothing
-        return f"{text} (n = {count})"
     return f"{text} [{number(row['low'], digits, sign)}, {number(row['high'], digits, sign)}]"
 
 
-def bounded(bound: str, text: str) -> str:
-    """A ratio with the side on which censored clips leave it open: before it, or ? after it."""
+def marked(bound: str, text: str) -> str:
+    """A number with the side on which it is open: ≥ or ≤ before it, ? after it where it may be either."""
     return text if text == "–" else {"=": text, "?": f"{text} ?"}.get(bound, f"{bound} {text}")
 
 
@@ -52,8 +46,8 @@ def table(
 
 
 def markdown(frame: pd.DataFrame) -> str:
-    """A frame of texts as a Markdown table, its index first; line breaks stay within a cell."""
-    return _texts(frame, markup.text).to_markdown(index=False, disable_numparse=True) + "\n"
+    """A frame of texts as a Markdown table, its index, which holds names, first."""
+    return markup.table(frame, marked=list(frame.columns)) + "\n"
 
 
 def _texts(frame: pd.DataFrame, escape) -> pd.DataFrame:
@@ -69,7 +63,7 @@ _LATEX = {
     "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}", "−": "$-$",
     "ε": r"$\varepsilon$", "δ": r"$\delta$", "‖": r"$\|$", "₂": "$_2$", "≥": r"$\geq$", "≤": r"$\leq$",
     "×": r"$\times$", "±": r"$\pm$", "∞": r"$\infty$", "→": r"$\to$", "<": "$<$", ">": "$>$", "–": "--",
-    "…": r"\dots{}", "√": r"$\surd$",
+    "…": r"\dots{}", "√": r"$\surd$", "†": r"\dag{}",
 }  # fmt: skip
 
 

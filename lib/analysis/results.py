@@ -17,19 +17,23 @@ from lib import files, study
 from lib.grid import receipts
 
 POINT = ["representation", "model", "fold", "training"]  # what distinguishes victims of one data set
-ATTACKED = [  # of a row of chapter 4, without seconds
-    *POINT, "clip", "attack", "label", "target", "before", "after", "fooled", "reached", "confidence",
-    "l0", "l2", "linf", "rms", "iterations", "forwards", "backwards", "queries", "rung", "budget",
-]  # fmt: skip
+_OF_ATTACK = (
+    *("clip", "attack", "label", "target", "before", "after", "fooled", "reached", "confidence"),
+    *("l0", "l2", "linf", "rms", "iterations", "forwards", "backwards", "queries", "rung", "budget"),
+)
+ATTACKED = [*POINT, *_OF_ATTACK]  # of a row of chapter 4, without seconds
 TIMES = ["seconds", "cpu_seconds", "peak_memory_mib"]  # differ from run to run, kept by themselves
 VICTIMS = ("03_training", "05_adversarial_training")
 SIZES = ["representation", "rows", "frames", "bins", "frequencies", "times"]
 FILES = {
-    "attacks": "attacks.parquet",
-    "clean": "clean.parquet",
-    "leaks": "leaks.csv",
-    "history": "history.csv",
+    "attacks": ("04_attacks", "attacks.parquet"),
+    "evaluated": ("04_attacks", "evaluated.csv"),
+    "clean": ("", "clean.parquet"),
+    "history": ("", "history.csv"),
+    "leaks": ("03_training", "leaks.csv"),
 }
+"""Of each frame: the chapter that writes it (empty: the one of this training), and its file."""
+PLACES = ("build", "data_folder", "folder", "mirror", *study.AXES)  # parameters that say where, not what
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,25 +44,31 @@ class Results:
     ----------
     dataset : its name.
     attacks : chapter 4's rows, with the columns ``POINT`` before them and without seconds.
-    clean : one row per tested clip and victim: ``POINT``, clip, label, predicted, confidence.
+    evaluated : one row per victim and clip that chapter 4 chose, attacked or misclassified anyway:
+        ``POINT``, clip.
+    clean : one row per tested clip and victim: ``POINT``, clip, source (its recording), label, predicted,
+        confidence.
     leaks : chapter 3's comparison of splits, with ``POINT``; empty where it was not asked for.
     history : one row per epoch and victim.
     sizes : one row per representation: rows and frames of its images, bins, its rows without tonnetz, their
         frequencies [Hz] and the times [s] of its frames.
     cells : one row per finished cell: chapter, ``POINT``, commit, dirty, device, changed.
-    times : one row per finished cell, or an attack within one: chapter, ``POINT``, attack, ``TIMES``.
+    times : one row per finished cell, or attack within one: chapter, ``POINT``, attack, ``TIMES``.
+    notes : sentences on what the rows lack or mix, one per row in the column ``note``.
     examples : representation to images by name (``original`` and attacks), (rows, frames) each.
     about : of each representation's examples: clip, name (of its class), model, fold, training.
     """
 
     dataset: str
     attacks: pd.DataFrame
+    evaluated: pd.DataFrame
     clean: pd.DataFrame
     leaks: pd.DataFrame
     history: pd.DataFrame
     sizes: pd.DataFrame
     cells: pd.DataFrame
     times: pd.DataFrame
+    notes: pd.DataFrame
     examples: Mapping[str, Mapping[str, np.ndarray]]
     about: Mapping[str, Mapping[str, str]]
 
@@ -86,6 +96,8 @@ class Results:
 def gather(build: str, dataset: str, shown: str = "resnet56/1/standard") -> Results:
     """Read every finished cell of a data set below ``build``.
 
+    A cell whose file is missing or damaged is left out, and a note names it.
+
     Parameters
     ----------
     shown : model/fold/training whose examples are drawn (Fig. 1 shows ResNet-56); where that point has
@@ -97,51 +109,82 @@ def gather(build: str, dataset: str, shown: str = "resnet56/1/standard") -> Resu
     """
     root = study.Cell(build, dataset).folder
     cells = receipts.collect(build, dataset)
-    found: dict[str, list[pd.DataFrame]] = {name: [] for name in FILES}
-    seconds = []
-    for cell in study.points(build, dataset):
-        for name, file in FILES.items():
-            if finished(cell, name) and cell.path(file).is_file():
-                frame = _placed(cell, cell.load(file))
-                if name == "attacks":
-                    seconds.append(
-                        frame.groupby(["attack", *POINT], sort=False)["seconds"].sum().reset_index()
-                    )
-                    frame = frame.drop(columns="seconds")
-                found[name].append(frame)
+    found, notes = _frames(build, dataset)
     if not found["clean"]:
         raise FileNotFoundError(f"{root}: no victim is there yet (no */*/*/*/clean.parquet)")
+    empty = {"attacks": ATTACKED, "evaluated": [*POINT, "clip"]}
     kept = {
-        name: pd.concat(frames, ignore_index=True)
-        if frames
-        else pd.DataFrame(columns=ATTACKED if name == "attacks" else POINT)
+        name: pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=empty.get(name, POINT))
         for name, frames in found.items()
     }
+    sources = study.Cell(build, dataset).load("clips.parquet").set_index("clip")["source"]
+    kept["clean"].insert(len(POINT) + 1, "source", kept["clean"]["clip"].map(sources))
+    attacks = kept.pop("attacks")
     spent = [cells[["chapter", *POINT, *TIMES]]]
-    spent += [frame.assign(chapter="04_attacks") for frame in seconds]
+    if "seconds" in attacks:
+        by_attack = attacks.groupby([*POINT, "attack"], sort=False)["seconds"].sum().reset_index()
+        spent.append(by_attack.assign(chapter="04_attacks"))
     examples, about = _examples(build, dataset, shown)
     return Results(
         dataset=dataset,
+        attacks=attacks.drop(columns="seconds", errors="ignore"),
         **kept,
         sizes=_sizes(build, dataset),
         cells=cells.drop(columns=["dataset", *TIMES]),
         times=pd.concat(spent, ignore_index=True).reindex(columns=["chapter", *POINT, "attack", *TIMES]),
+        notes=pd.DataFrame({"note": notes + _mixed(build, dataset, attacks)}, dtype=object),
         examples=examples,
         about=about,
     )
 
 
-def finished(cell: study.Cell, name: str) -> bool:
-    """Whether the chapter that writes these rows has ended here; those of a running one are not read."""
-    if name in ("attacks", "examples"):
-        return cell.path("04_attacks.ipynb").is_file()
-    return any(cell.path(f"{chapter}.ipynb").is_file() for chapter in VICTIMS)
+def _frames(build: str, dataset: str) -> tuple[dict[str, list[pd.DataFrame]], list[str]]:
+    """The frames of finished cells by name, and a note on each file that is missing or damaged."""
+    found: dict[str, list[pd.DataFrame]] = {name: [] for name in FILES}
+    notes = []
+    for cell in study.points(build, dataset):
+        for name, (chapter, file) in FILES.items():
+            if not finished(cell, chapter):
+                continue
+            if name == "leaks" and not cell.path(file).is_file():
+                continue  # it is written only where it was asked for
+            try:
+                frame = cell.load(file)
+            except (FileNotFoundError, ValueError) as error:
+                notes.append(f"{cell}/{file} is missing or damaged, so its rows are left out ({error})")
+                continue
+            for i, axis in enumerate(POINT):
+                frame.insert(i, axis, getattr(cell, axis))
+            found[name].append(frame)
+    return found, notes
 
 
-def _placed(cell: study.Cell, frame: pd.DataFrame) -> pd.DataFrame:
-    for i, axis in enumerate(POINT):
-        frame.insert(i, axis, getattr(cell, axis))
-    return frame
+def finished(cell: study.Cell, chapter: str) -> bool:
+    """Whether the chapter has ended here (empty: the training); the files of a running one are not read."""
+    return any(cell.path(f"{name}.ipynb").is_file() for name in ([chapter] if chapter else VICTIMS))
+
+
+def _mixed(build: str, dataset: str, attacks: pd.DataFrame) -> list[str]:
+    """What differs between victims that are put in one table: settings of a chapter, sets of attacks."""
+    values: dict[tuple[str, str], dict[str, int]] = {}
+    for cell in study.points(build, dataset):
+        for chapter in (*VICTIMS, "04_attacks"):
+            path = cell.path(f"{chapter}{receipts.ENDING}")
+            if path.is_file() and finished(cell, chapter):
+                for name, value in files.load(path)["parameters"].items():
+                    count = values.setdefault((chapter, name), {})
+                    count[repr(value)] = count.get(repr(value), 0) + 1
+    mixed = {key: count for key, count in values.items() if key[1] not in PLACES and len(count) > 1}
+    notes = [
+        f"{chapter} was run with different settings: {name} = "
+        + ", ".join(f"{value} in {cells} cells" for value, cells in count.items())
+        for (chapter, name), count in sorted(mixed.items())
+    ]
+    sets = attacks.groupby(POINT)["attack"].agg(lambda names: ", ".join(dict.fromkeys(names))).value_counts()
+    if len(sets) > 1:
+        met = "; ".join(f"{attacks} on {count} models" for attacks, count in sets.items())
+        notes.append(f"not all models met the same attacks: {met}")
+    return notes
 
 
 def _sizes(build: str, dataset: str) -> pd.DataFrame:
@@ -176,7 +219,7 @@ def read_examples(path: Path) -> tuple[dict[str, np.ndarray], list[str], list[st
 
 def _examples(build: str, dataset: str, shown: str) -> tuple[dict, dict]:
     """One clip's images for each representation: of the wanted victim, and the same clip where it can be."""
-    there = [cell for cell in study.points(build, dataset) if finished(cell, "examples")]
+    there = [cell for cell in study.points(build, dataset) if finished(cell, "04_attacks")]
     there = [cell for cell in there if cell.path("examples.safetensors").is_file()]
     victims = list(dict.fromkeys((cell.model, cell.fold, cell.training) for cell in there))
     wanted = tuple(shown.split("/"))
@@ -202,7 +245,12 @@ def _examples(build: str, dataset: str, shown: str) -> tuple[dict, dict]:
 
 # ----------------------------------------------------------------------------------------------- keeping
 
-FRAMES = ("attacks", "clean", "leaks", "history", "sizes", "cells", "times")
+FRAMES = ("attacks", "evaluated", "clean", "leaks", "history", "sizes", "cells", "times", "notes")
+ADDED = {  # by later versions: what is assumed of rows that were kept without them
+    "evaluated": "which clips were evaluated is not kept, so those that no model classified correctly are "
+    "left out",
+    "source": "the recordings of the clips are not kept: each clip is taken as a recording of its own",
+}
 
 
 def save(results: Results, folder: str | Path) -> Path:
@@ -223,15 +271,32 @@ def save(results: Results, folder: str | Path) -> Path:
 
 
 def load(folder: str | Path) -> Results:
-    """Read back what :func:`save` kept."""
+    """Read back what :func:`save` kept; what an older version did not keep is assumed, and noted."""
     folder = Path(folder)
-    frames = {name: files.load(folder / f"{name}.parquet") for name in FRAMES}
+    frames = {
+        name: files.load(folder / f"{name}.parquet")
+        for name in FRAMES
+        if name not in ("evaluated", "notes") or (folder / f"{name}.parquet").is_file()
+    }
+    notes = frames.get("notes", pd.DataFrame({"note": []}, dtype=object))["note"].tolist()
+    if "evaluated" not in frames:
+        frames["evaluated"] = _evaluated(frames["attacks"])
+        notes.append(ADDED["evaluated"])
+    if "source" not in frames["clean"]:
+        frames["clean"] = frames["clean"].assign(source=frames["clean"]["clip"])
+        notes.append(ADDED["source"])
+    tensors, about = files.load(folder / "examples.safetensors", numpy=True)
     examples: dict[str, dict[str, np.ndarray]] = {}
-    images, about = files.load(folder / "examples.safetensors", numpy=True)
-    for key, image in images.items():
+    for key, image in tensors.items():
         representation, name = key.split("/", 1)
         examples.setdefault(representation, {})[name] = image
     dataset = about.pop("dataset")
-    return Results(
-        dataset, **frames, examples=examples, about={name: json.loads(text) for name, text in about.items()}
-    )
+    frames["notes"] = pd.DataFrame({"note": notes}, dtype=object)
+    facts = {name: json.loads(text) for name, text in about.items()}
+    return Results(dataset, **frames, examples=examples, about=facts)
+
+
+def _evaluated(attacks: pd.DataFrame) -> pd.DataFrame:
+    """For every victim the clips of its fold on which some victim was attacked."""
+    victims, clips = attacks[POINT].drop_duplicates(), attacks[["fold", "clip"]].drop_duplicates()
+    return victims.merge(clips, on="fold")[[*POINT, "clip"]]

@@ -1,6 +1,6 @@
-"""Tables I, II and III and those that the paper lacks, computed from gathered rows, with intervals.
+"""Accuracy, robust accuracy, Tables I to III and what else chapter 6 shows, computed from gathered rows.
 
-`Analysis` holds what several of them rest on, each thing computed once. A table is a tidy frame with one row
+`Analysis` holds what several tables rest on, each thing computed once. A table is a tidy frame with one row
 per number: ``value``, ``low``, ``high`` and ``over`` (what the 95 % interval is over), and where the data set
 is the paper's ``paper`` and ``difference``. `lib.analysis.report` prints them, chapter 6 explains them.
 
@@ -8,7 +8,7 @@ Averages that are the paper's are over its own six attacks (`published.ATTACKS`)
 """
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -22,12 +22,16 @@ ROBUST = published.DEFENCE
 PAIR = ["representation", "model"]
 VICTIM = [*PAIR, "training"]
 COUNTS = ("iterations", "forwards", "backwards", "queries")  # what an attack spends
+WALKS = ("PIA",)  # whose norms are what a walk had reached when its queries ended: at most that is needed
+EXACT = "exact attacks"  # the mean of the ratios of those attacks none of whose norms is a bound
+MEANS = "ratio of means"  # the paper's form of its ratio
 Victim = tuple[str, str, str]
 Panels = Mapping[str, pd.DataFrame]  # by fold: one row per clip, one column per victim, or victim and attack
+PERCENT, POINTS = (0.0, 100.0), (-100.0, 100.0)  # bounds of a share and of a difference of shares
 
 
 class Analysis:
-    """Gathered rows, and what is measured on them: `Panels` by fold, and the three tables made of them."""
+    """Gathered rows, and what is measured on them: `Panels` by fold, and the tables that others rest on."""
 
     def __init__(self, results: Results):
         self.results = results
@@ -38,27 +42,37 @@ class Analysis:
         sizes = self.results.sizes.itertuples()
         return {r.representation: metrics.scaled_budget(published.BUDGET, (r.bins, r.frames)) for r in sizes}
 
+    @functools.cached_property
+    def unfinished(self) -> dict[Victim, str]:
+        """Why the training of a victim is unfinished in some fold; only of those where it is."""
+        found = {}
+        history = self.results.history
+        kept = dict(list(history.groupby(POINT))) if len(history) else {}
+        for representation, model, fold, training in self.results.clean[POINT].drop_duplicates().to_numpy():
+            rows = kept.get((representation, model, fold, training))
+            why = "its epochs are not kept" if rows is None else metrics.unfinished(rows)
+            if why:
+                found[representation, model, training] = f"fold {fold}: {why}"
+        return found
+
     # ------------------------------------------------------------------------------------------ panels
 
     @functools.cached_property
     def correct(self) -> Panels:
-        """1 where a tested clip is correctly classified, else 0: clip × (representation, model, training)."""
-        rows = self.results.clean
-        return _panels(rows, (rows["predicted"] == rows["label"]).astype(float), VICTIM)
+        """100 where a tested clip is correctly classified, else 0: clip × victim."""
+        rows = self.results.clean.assign(right=self.results.clean.eval("100.0 * (predicted == label)"))
+        wide = {fold: part.pivot(index="clip", columns=VICTIM, values="right") for fold, part in
+                rows.groupby("fold", sort=True)}  # fmt: skip
+        return {fold: panel.sort_index(axis=1) for fold, panel in wide.items()}
 
     @functools.cached_property
     def norms(self) -> Panels:
-        """Least fooling norms, clip × (representation, model, training, attack); ∞ where an attack failed."""
+        """Least norms that reached each attack's own goal: clip × (victim, attack); ∞ where it failed."""
         return self._norms("fooled")
-
-    @functools.cached_property
-    def any_norms(self) -> Panels:
-        """Norms where success is any wrong class of the returned example."""
-        return self._norms("any")
 
     def _norms(self, success: str) -> Panels:
         rows = self.results.attacks
-        rows = rows[rows["attack"].isin(names.ATTACKS)]
+        rows = rows[rows["attack"].isin(names.ATTACKS | names.REFERENCE)]
         found = {
             fold: metrics.least_norms(part, by=(*VICTIM, "attack"), success=success)
             for fold, part in rows.groupby("fold", sort=True)
@@ -66,35 +80,52 @@ class Analysis:
         return {fold: panel.dropna(axis=1, how="all") for fold, panel in found.items()}
 
     @functools.cached_property
-    def within(self) -> Panels:
-        """1 where an attack fooled a clip within the budget of its representation, 0 where it did not."""
-        return {fold: metrics.within(panel, self._limits(panel)) for fold, panel in self.norms.items()}
+    def needed(self) -> Panels:
+        """What it takes to have an evaluated clip misclassified: clip × (victim, attack); 0 if it is anyway.
 
-    @functools.cached_property
-    def ever(self) -> Panels:
-        """1 where an attack fooled a clip by whatever perturbation, 0 where it did not."""
-        return {fold: metrics.ever(panel) for fold, panel in self.norms.items()}
+        Beside the attacks "worst case", the least of those attacks that its neighbours of other trainings
+        have met as well, so that trainings are compared under the same adversary.
+        """
+        found, panels = {}, self._norms("any")
+        for fold, part in self.results.evaluated.groupby("fold", sort=True):
+            columns = {}
+            norms = panels.get(fold, pd.DataFrame())
+            for victim, clips in part.groupby(VICTIM)["clip"]:
+                least = metrics.needed(of_victim(norms, victim), clips)
+                met = least[common(norms, victim)]
+                least[names.WORST] = metrics.worst_case(met) if len(met.columns) else 0.0
+                columns |= {(*victim, attack): least[attack] for attack in least}
+            found[fold] = pd.DataFrame(columns)
+        return found
 
-    @functools.cached_property
-    def worst(self) -> Panels:
-        """The least norm of any attack: clip × (representation, model, training, "worst case")."""
-        return {fold: self._worst(panel) for fold, panel in self.norms.items()}
-
-    def _worst(self, panel: pd.DataFrame) -> pd.DataFrame:
-        victims = dict.fromkeys(column[:3] for column in panel.columns)
-        least = {(*v, names.WORST): metrics.worst_case(panel[self._met(panel, v)]) for v in victims}
-        return pd.DataFrame(least, index=panel.index)
-
-    @staticmethod
-    def _met(panel: pd.DataFrame, victim: Victim) -> list[tuple]:
-        """The columns of a victim's attacks that its neighbours of other trainings have met as well."""
-        near = [column for column in panel.columns if column[:2] == victim[:2]]
-        trainings = {column[2] for column in near}
-        count = pd.Series([column[3] for column in near]).value_counts()
-        return [c for c in near if c[2] == victim[2] and count[c[3]] == len(trainings)]
-
-    def _limits(self, panel: pd.DataFrame) -> np.ndarray:
+    def limits(self, panel: pd.DataFrame) -> np.ndarray:
+        """The budget of each column of a panel."""
         return np.array([self.budgets[column[0]] for column in panel.columns])
+
+    @functools.cached_property
+    def clean(self) -> Panels:
+        """100 where an evaluated clip is correctly classified, else 0: clip × (victim, attack)."""
+        return {fold: 100.0 * (p > 0).astype(float).where(p.notna()) for fold, p in self.needed.items()}
+
+    @functools.cached_property
+    def robust(self) -> Panels:
+        """100 where an evaluated clip is correct and stays so within the budget: clip × (victim, attack)."""
+        return {fold: 100 * (1 - metrics.within(p, self.limits(p))) for fold, p in self.needed.items()}
+
+    @functools.cached_property
+    def fooled(self) -> Panels:
+        """100 where an attack reached its own goal within the budget, 0 where not, of attacked clips."""
+        return {fold: 100 * metrics.within(p, self.limits(p)) for fold, p in self.norms.items()}
+
+    @functools.cached_property
+    def fooled_of_all(self) -> Panels:
+        """`fooled`, of all evaluated clips: one that is misclassified anyway counts as not fooled."""
+        found = {}
+        for fold, panel in self.fooled.items():
+            known = {c: self.needed[fold][(*c[:3], names.WORST)].notna() for c in panel.columns}
+            columns = {c: panel[c].reindex(at.index).fillna(0.0).where(at) for c, at in known.items()}
+            found[fold] = pd.DataFrame(columns)
+        return found
 
     # ------------------------------------------------------------------------------------------ victims
 
@@ -111,117 +142,169 @@ class Analysis:
 
     @functools.cached_property
     def pairs(self) -> list[Victim]:
-        """The original models beside which a robust one was tested."""
+        """The original models of which a robust one was tested as well."""
         robust = self.victims(ROBUST)
         return [v for v in self.victims("standard") if defended(v) in robust]
 
     @functools.cached_property
     def attacked(self) -> list[Victim]:
         """Of `pairs`, those of which both models were attacked in some fold."""
-        return [v for v in self.pairs if restrict(self.norms, [v, defended(v)])]
+        return [v for v in self.pairs if restrict(self.needed, [v, defended(v)])]
 
-    def mean(self, panels: Panels, victims: Sequence[Victim], statistic) -> Estimate:
-        """A statistic of the means over clips of the panels that hold all the victims."""
-        return metrics.estimate(restrict(panels, victims), statistic)
+    def scores(self, panels: Panels, victims: Sequence[Victim], score) -> list[pd.Series]:
+        """A number per clip of each repeat that holds all the victims."""
+        return [score(panel).dropna() for panel in restrict(panels, victims)]
 
-    # ------------------------------------------------------------------------------------ Tables I to III
+    def mean(self, panels: Panels, victims: Sequence[Victim], score, bounds=PERCENT) -> Estimate:
+        """The mean over clips of a number per clip: over repeats where there are two, else over clips."""
+        parts = self.scores(panels, victims, score)
+        if len(parts) > 1:
+            measured = metrics.over_repeats([part.mean() for part in parts])
+            if not np.isnan(measured.low):
+                return measured
+        whole = pd.concat(parts) if parts else pd.Series(dtype=float)
+        return metrics.over_clips(whole, self.sources.reindex(whole.index), bounds=bounds)
 
     @functools.cached_property
-    def accuracies(self) -> pd.DataFrame:
-        """Accuracy of every victim of both trainings [%]."""
-        victims = [v for training in ("standard", ROBUST) for v in self.victims(training)]
-        found = [(v, self.mean(self.correct, [v], lambda m, v=v: 100 * m[v])) for v in victims]
-        rows = [dict(zip(VICTIM, v, strict=True)) | measured._asdict() for v, measured in found]
-        return pd.DataFrame(rows).assign(measure="accuracy")
+    def sources(self) -> pd.Series:
+        """The recording of each tested clip."""
+        return self.results.clean.drop_duplicates("clip").set_index("clip")["source"]
+
+    # ------------------------------------------------------------------------- accuracy, before and after
 
     @functools.cached_property
     def recognition(self) -> pd.DataFrame:
-        """Table I: accuracy of the original models [%], and the drop after adversarial training [points].
+        """Table I and its like for every training: accuracy [%] of all tested clips, and the drop [points].
 
-        The drop is paired: both victims are tested on the same clips.
+        The drop is paired: both models are tested on the same clips.
         """
         rows = []
-        for original in self.victims("standard"):
-            measured = self.mean(self.correct, [original], lambda m, o=original: 100 * m[o])
-            rows.append(self._row(original, "accuracy_percent", measured))
-            both = [original, defended(original)]
-            if restrict(self.correct, both):
-                measured = self.mean(self.correct, both, lambda m, b=both: 100 * (m[b[0]] - m[b[1]]))
-                rows.append(self._row(original, "accuracy_drop_percent", measured))
+        for victim in self._all_victims():
+            measured = self.mean(self.correct, [victim], lambda p, v=victim: p[v])
+            rows.append(self._row(victim, "accuracy_percent", measured))
+            original = (*victim[:2], "standard")
+            both = [original, victim]
+            if victim != original and restrict(self.correct, both):
+                measured = self.mean(self.correct, both, lambda p, b=both: p[b[0]] - p[b[1]], POINTS)
+                rows.append(self._row(victim, "accuracy_drop_percent", measured))
         return _tidy(rows)
 
     @functools.cached_property
-    def fooling(self) -> pd.DataFrame:
-        """Table II with its control: fooling within the budget [%], averaged over attacks, by victim.
+    def robustness(self) -> pd.DataFrame:
+        """Robust accuracy [%] of every training, over all evaluated clips, worst case over attacks.
 
-        Measures: ``fooling_auc_percent`` (the paper's column as design reading 14 takes it, the fooling rate
-        within ε), ``area_percent`` (under the fooling curve up to ε), ``any_class_percent`` (success is any
-        wrong class), ``worst_percent`` (clips that some attack fools within ε), for both trainings, and
-        ``gain_percent``, the fooling rate of the original less that of the robust model.
+        Measures: ``clean_percent``, RA(0); ``robust_percent``, RA(ε); ``gain_percent``, RA(ε) less that of
+        the original model, paired by clip.
         """
-        limits = {"area_percent": (self.norms, metrics.shortfall)}
-        limits["any_class_percent"] = (self.any_norms, metrics.within)
-        limits["worst_percent"] = (self.worst, metrics.within)
-        panels = {"fooling_auc_percent": self.within}
-        for measure, (found, how) in limits.items():
-            panels[measure] = {fold: how(panel, self._limits(panel)) for fold, panel in found.items()}
         rows = []
-        for victim in [v for training in ("standard", ROBUST) for v in self.victims(training)]:
-            for measure, panel in panels.items():
-                if restrict(panel, [victim]):
-                    measured = self.mean(panel, [victim], lambda m, v=victim: 100 * over_attacks(m, v))
+        for victim in self._all_victims():
+            worst, original = (*victim, names.WORST), (*victim[:2], "standard")
+            if not restrict(self.needed, [victim]):
+                continue
+            clean = self.mean(self.clean, [victim], lambda p, w=worst: p[w])
+            rows.append(self._row(victim, "clean_percent", clean))
+            measured = self.mean(self.robust, [victim], lambda p, w=worst: p[w])
+            rows.append(self._row(victim, "robust_percent", measured))
+            if victim != original and restrict(self.robust, [original, victim]):
+                measured = self.mean(self.robust, [original, victim], gain(original, victim), POINTS)
+                rows.append(self._row(victim, "gain_percent", measured))
+        return _tidy(rows)
+
+    def _all_victims(self) -> list[Victim]:
+        trainings = names.in_order(self.results.clean["training"])
+        found = [victim for training in trainings for victim in self.victims(training)]
+        pairs = list(dict.fromkeys(v[:2] for training in trainings for v in self.victims(training)))
+        return sorted(found, key=lambda v: (pairs.index(v[:2]), trainings.index(v[2])))
+
+    # --------------------------------------------------------------------------- the paper's Tables II, III
+
+    @functools.cached_property
+    def fooling(self) -> pd.DataFrame:
+        """Table II: fooling by the paper's attacks within the budget [%], each by its own goal, averaged.
+
+        Measures: ``fooling_auc_percent``, of correctly classified clips (the paper's column as design reading
+        14 takes it); ``of_all_percent``, of all evaluated clips; ``area_percent``, under the fooling curve up
+        to ε; ``less_percent``, how much less the robust model is fooled, of all evaluated clips, paired.
+        """
+        area = {
+            fold: 100 * metrics.shortfall(panel, self.limits(panel)) for fold, panel in self.norms.items()
+        }
+        panels = {"fooling_auc_percent": self.fooled, "of_all_percent": self.fooled_of_all}
+        rows = []
+        for victim in self._all_victims():
+            for measure, panel in (panels | {"area_percent": area}).items():
+                if victim[2] in ("standard", ROBUST) and restrict(panel, [victim]):
+                    measured = self.mean(panel, [victim], lambda p, v=victim: over_attacks(p, v))
                     rows.append(self._row(victim, measure, measured))
         for original in self.attacked:
-            measured = self.mean(
-                self.within,
-                [original, defended(original)],
-                lambda m, o=original: 100 * (over_attacks(m, o) - over_attacks(m, defended(o))),
-            )
-            rows.append(self._row(defended(original), "gain_percent", measured))
+            both = [original, defended(original)]
+            if restrict(self.fooled_of_all, both):
+                less = lambda p, b=both: over_attacks(p, b[0]) - over_attacks(p, b[1])  # noqa: E731
+                measured = self.mean(self.fooled_of_all, both, less, POINTS)
+                rows.append(self._row(both[1], "less_percent", measured))
         return _tidy(rows)
 
     @functools.cached_property
     def ratios(self) -> pd.DataFrame:
-        """Table III: ε_r of every pair, Eq. 15, and of every attack on it.
+        """ε_r of every pair: by attack, over the attacks with exact norms, and as the paper's ratio of means.
 
-        A row with ``attack`` "all" has the ratio of the norms averaged over the paper's attacks and, beside
-        it, ``geometric``, the geometric mean of the attacks' ratios. ``bound`` says on which side clips are
-        censored, ``comparable`` how many attacks pass the fooling rate of 0.9 on both victims, ``attacks``
-        how many there are.
+        By attack it is the geometric mean of d_robust / d_original over clips fooled in both models;
+        ``fooled`` and ``censored`` count these clips, and those that failed on one of them. ``bound`` says on
+        which side a ratio is open: "=", at least "≥", at most "≤", either "?". ``comparable`` says whether
+        the paper's condition is met, a fooling rate above 0.9 of both models.
         """
         rows = [row for original in self.attacked for row in self._ratios(original)]
-        more = ["attack", "bound", "comparable", "attacks", "median", "restricted", "geometric"]
-        return _tidy(rows, more)
+        return _tidy(rows, ["attack", "bound", "fooled", "censored", "comparable"])
 
     def _ratios(self, original: Victim) -> list[dict]:
-        robust, rows = defended(original), []
-        chosen = restrict(self.norms, [original, robust])
-        panels, each = zip(*(censor(panel, original) for panel in chosen), strict=True)
-        each = pd.concat(each)
-        for attack in names.in_order(each.index):
-            measured = metrics.estimate(
-                panels, lambda m, a=attack: _column(m, (*robust, a)) / _column(m, (*original, a))
-            )
-            one = each.loc[[attack]]
-            rows.append(
-                self._row(robust, "epsilon_ratio", measured, attack=attack)
-                | {"bound": _bound(one["bound"]), "comparable": int(one["comparable"].all()), "attacks": 1}
-                | {reading: one[reading].mean() for reading in ("median", "restricted")}
-            )
-        each = each[each.index.isin(published.ATTACKS)]
-        if each.empty:
-            return rows
-        measured = metrics.estimate(panels, lambda m: over_attacks(m, robust) / over_attacks(m, original))
-        with np.errstate(divide="ignore"):
-            geometric = np.exp(np.log(each["ratio"]).mean())
-        rows.append(
-            self._row(robust, "epsilon_ratio", measured, attack="all")
-            | {"bound": _bound(each["bound"]), "geometric": geometric}
-            | {"comparable": int(each.groupby(level=0)["comparable"].all().sum())}
-            | {"attacks": each.index.nunique()}
-            | {reading: _finite(each[reading]).median() for reading in ("median", "restricted")}
-        )
-        return rows
+        robust = defended(original)
+        pairs = [(of_victim(panel, original), of_victim(panel, robust)) for panel in
+                 restrict(self.norms, [original, robust])]  # fmt: skip
+        attacks = names.in_order(attack for before, after in pairs for attack in before if attack in after)
+        found, lost = {}, {}
+        for attack in attacks:
+            each = [metrics.paired_ratios(before[attack], after[attack]) for before, after in pairs]
+            found[attack], lost[attack] = [ratios for ratios, _ in each], sum(count for _, count in each)
+        rows = []
+        for attack, ratios in found.items():
+            measured = self._over([r.to_frame() for r in ratios], metrics.geometric_mean)
+            count, mark = sum(map(len, ratios)), "?" if attack in WALKS else "="
+            more = {"attack": attack, "bound": mark, "fooled": count, "censored": lost[attack]}
+            rows.append(self._row(robust, "epsilon_ratio", measured, **more))
+        exact = [a for a in attacks if a not in WALKS and not lost[a] and a not in names.REFERENCE]
+        if exact:
+            frames = [pd.DataFrame({a: found[a][i] for a in exact}) for i in range(len(pairs))]
+            measured = self._over(frames, metrics.geometric_mean)
+            more = {"attack": EXACT, "bound": "=", "fooled": sum(map(len, frames)), "censored": 0}
+            rows.append(self._row(robust, "epsilon_ratio", measured, **more))
+        return rows + self._ratio_of_means(robust, pairs)
+
+    def _ratio_of_means(self, robust: Victim, pairs: list[tuple[pd.DataFrame, pd.DataFrame]]) -> list[dict]:
+        """The paper's form, of its own attacks; both models' norms are averaged over attacks first."""
+        own = [[frame[[a for a in frame if a in published.ATTACKS]] for frame in pair] for pair in pairs]
+        own = [pair for pair in own if len(pair[0].columns) and len(pair[1].columns)]
+        if not own:
+            return []
+
+        def ratio(both: pd.DataFrame) -> float:
+            each = metrics.ratio_of_means(both["before"], both["after"])
+            return float(each["robust"].mean() / each["original"].mean()) if len(each) else np.nan
+
+        frames = [pd.concat({"before": before, "after": after}, axis=1) for before, after in own]
+        each = pd.concat([metrics.ratio_of_means(*pair) for pair in own])
+        open_ = set(each["bound"])
+        mark = metrics.bound(bool(open_ & {"≤", "?"}), bool(open_ & {"≥", "?"}))
+        measured = self._over(frames, ratio)
+        more = {"attack": MEANS, "bound": mark, "comparable": bool(each["comparable"].all())}
+        return [self._row(robust, "epsilon_ratio", measured, **more)]
+
+    def _over(self, frames: list[pd.DataFrame], statistic: Callable[[pd.DataFrame], float]) -> Estimate:
+        """A positive number of each repeat's clips: over repeats in logarithms, else over recordings."""
+        if len(frames) > 1:
+            logs = metrics.over_repeats(np.log([statistic(frame) for frame in frames]))
+            if not np.isnan(logs.low):
+                return Estimate(*(float(np.exp(end)) for end in logs[:3]), logs.over)
+        return metrics.jackknife(pd.concat(frames), statistic, self.sources)
 
     def _row(self, victim: Victim, measure: str, measured: Estimate, **more) -> dict:
         representation, model, training = victim
@@ -229,9 +312,9 @@ class Analysis:
         if measure not in published.MEASURES:
             return row
         reported = published.table(measure, self.results.dataset)
-        of_paper = training == ("standard" if measure.startswith("accuracy") else ROBUST)
+        of_paper = training == ("standard" if measure == "accuracy_percent" else ROBUST)
         known = representation in reported.index and model in reported.columns
-        if of_paper and more.get("attack", "all") == "all" and known:
+        if of_paper and more.get("attack", MEANS) == MEANS and known:
             row["paper"] = reported.loc[representation, model]
             row["difference"] = measured.value - row["paper"]
         return row
@@ -242,11 +325,20 @@ def defended(victim: Victim) -> Victim:
     return (*victim[:2], ROBUST)
 
 
-def _panels(rows: pd.DataFrame, values: pd.Series, columns: Sequence[str]) -> Panels:
-    keys = ["fold", "clip", *columns]
-    wide = values.groupby([rows[key] for key in keys], sort=True).min().unstack(list(columns))
-    folds = wide.index.get_level_values(0).unique()
-    return {fold: wide.loc[fold].dropna(axis=1, how="all") for fold in folds}
+def of_victim(panel: pd.DataFrame, victim: Victim) -> pd.DataFrame:
+    """A victim's columns of a panel, named by attack; clips that it was not attacked on are left out."""
+    columns = [column for column in panel.columns if column[:3] == victim]
+    if not columns:
+        return pd.DataFrame()
+    return panel[columns].set_axis([column[3] for column in columns], axis=1).dropna(how="all")
+
+
+def common(panel: pd.DataFrame, victim: Victim) -> list[str]:
+    """The attacks on a victim that were run on this model after every training as well."""
+    near = [column for column in panel.columns if column[:2] == victim[:2]]
+    mine = [column[3] for column in near if column[2] == victim[2]]
+    met = [{c[3] for c in near if c[2] == training} for training in {c[2] for c in near}]
+    return [attack for attack in mine if all(attack in attacks for attacks in met)]
 
 
 def restrict(found: Panels, victims: Iterable[Victim]) -> list[pd.DataFrame]:
@@ -260,54 +352,141 @@ def restrict(found: Panels, victims: Iterable[Victim]) -> list[pd.DataFrame]:
     return kept
 
 
-def of_victim(panel: pd.DataFrame, victim: Victim) -> pd.DataFrame:
-    """A victim's columns of a panel, named by attack."""
-    columns = [column for column in panel.columns if column[:3] == victim]
-    return panel[columns].set_axis([column[3] for column in columns], axis=1)
+def over_attacks(panel: pd.DataFrame, victim: Victim) -> pd.Series:
+    """The mean over the paper's attacks on a victim, clip by clip."""
+    columns = [c for c in panel.columns if tuple(c[:3]) == victim and c[-1] in published.ATTACKS]
+    return panel[columns].mean(axis=1)
 
 
-def over_attacks(means: pd.DataFrame, victim: Victim) -> pd.Series:
-    """The mean over the paper's attacks on a victim (or its worst case, or the victim itself)."""
-    kept = {*published.ATTACKS, names.WORST, victim[-1]}
-    return means[[c for c in means.columns if tuple(c[:3]) == victim and c[-1] in kept]].mean(axis=1)
-
-
-def censor(panel: pd.DataFrame, original: Victim) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The norms of a pair with failed clips counted as censored, and their ratios by attack."""
-    robust = defended(original)
-    before, after = of_victim(panel, original), of_victim(panel, robust)
-    shared = [attack for attack in before if attack in after]
-    before, after = before[shared], after[shared]
-    at = metrics.censoring_norms(before, after)
-    cut = {original: metrics.censored(before, at[0]), robust: metrics.censored(after, at[1])}
-    wide = {(*victim, attack): frame[attack] for victim, frame in cut.items() for attack in shared}
-    return pd.DataFrame(wide, index=panel.index), metrics.perturbation_ratio(before, after)
-
-
-def _column(means: pd.DataFrame, column: tuple) -> pd.Series:
-    return means[column] if column in means.columns else pd.Series(np.nan, index=means.index)
-
-
-def _bound(bounds: Iterable[str]) -> str:
-    found = set(bounds) - {"="}
-    return "=" if not found else found.pop() if len(found) == 1 else "?"
-
-
-def _finite(values: pd.Series) -> pd.Series:
-    return values.replace([np.inf, -np.inf], np.nan)
+def gain(original: Victim, robust: Victim) -> Callable[[pd.DataFrame], pd.Series]:
+    """How much more of each clip is robust after the second training than after the first [points]."""
+    return lambda panel: panel[(*robust, names.WORST)] - panel[(*original, names.WORST)]
 
 
 def _tidy(rows: list[dict], more: Sequence[str] = ()) -> pd.DataFrame:
     """The rows as a frame that has its columns where there are no rows, too."""
-    first = [*VICTIM, "measure", "value", "low", "high", "over", *more]
-    frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=first)
-    for column in ("paper", "difference"):
-        if column not in frame:
-            frame[column] = np.nan
-    return frame
+    first = [*VICTIM, "measure", "value", "low", "high", "over", "paper", "difference", *more]
+    return pd.DataFrame(rows).reindex(columns=list(dict.fromkeys(first)))
 
 
-# --------------------------------------------------------------------------------------- cost and the rest
+# --------------------------------------------------------------------------------------- summary and curves
+
+
+def summary(found: Analysis) -> pd.DataFrame:
+    """Clean and robust accuracy [%] before and after, per representation: means over its attacked models.
+
+    Over all evaluated clips; a clip's number is the mean over models. Columns representation, measure
+    (``clean_percent``, ``robust_percent``), training, value, low, high, over, models, clips.
+    """
+    rows = []
+    for representation in names.in_order(v[0] for v in found.attacked):
+        mine = [v for v in found.attacked if v[0] == representation]
+        for training in ("standard", ROBUST):
+            victims = [(*v[:2], training) for v in mine]
+            worst = [(*v, names.WORST) for v in victims]
+            for measure, panels in (("clean_percent", found.clean), ("robust_percent", found.robust)):
+                measured = found.mean(panels, victims, lambda p, w=worst: p[w].dropna().mean(axis=1))
+                point = {"representation": representation, "measure": measure, "training": training}
+                rows.append(point | measured._asdict() | {"models": len(mine)})
+    return pd.DataFrame(rows)
+
+
+def by_fold(found: Analysis) -> pd.DataFrame:
+    """What adversarial training changes in each fold and seed: means over pairs, paired by clip [points].
+
+    Columns fold, measure (``accuracy_drop_percent``, ``gain_percent``), value, low, high, over.
+    """
+    rows = []
+    for fold in found.results.folds:
+        for measure, panels in (("accuracy_drop_percent", found.correct), ("gain_percent", found.robust)):
+            panel = panels.get(fold, pd.DataFrame())
+            worst = (names.WORST,) if measure == "gain_percent" else ()
+            pairs = [v for v in found.pairs if {(*v, *worst), (*defended(v), *worst)} <= set(panel.columns)]
+            if not pairs:
+                continue
+            before, after = (panel[[(*of(v), *worst) for v in pairs]] for of in (tuple, defended))
+            change = (after.to_numpy() - before.to_numpy()) * (1 if worst else -1)
+            clips = pd.DataFrame(change, index=panel.index).dropna().mean(axis=1)
+            measured = metrics.over_clips(clips, found.sources.reindex(clips.index), bounds=POINTS)
+            rows.append({"fold": fold, "measure": measure} | measured._asdict() | {"pairs": len(pairs)})
+    return pd.DataFrame(rows)
+
+
+CURVE = ["representation", "training", "attack", "norm", "rate", "low", "high"]
+
+
+def robust_curves(found: Analysis) -> pd.DataFrame:
+    """Robust accuracy at each norm, of each training and attack: mean, lowest and highest victim."""
+    curves = _curves(found, found.needed)
+    return curves.assign(rate=1 - curves["rate"], low=1 - curves["high"], high=1 - curves["low"])
+
+
+def fooling_curves(found: Analysis) -> pd.DataFrame:
+    """Rates of attacked clips for which an attack reached its own goal, at each norm."""
+    return _curves(found, found.norms)
+
+
+def _curves(found: Analysis, panels: Panels, count: int = 120) -> pd.DataFrame:
+    """Shares of clips at or below ``count`` norms, even in the logarithm, and every stair where those are
+    fewer."""
+    gathered: dict[tuple[str, str, str], list[pd.Series]] = {}
+    for panel in panels.values():
+        for (representation, _, training, attack), values in panel.items():
+            gathered.setdefault((representation, training, attack), []).append(values.dropna())
+    budgets = found.budgets.values()
+    every = np.concatenate([*(v for victims in gathered.values() for v in victims), [np.inf]])
+    inside = every[np.isfinite(every) & (every > 0)]
+    least = min(inside.min(initial=np.inf), min(budgets, default=1.0) / 10)
+    even = np.geomspace(least / 1.2, max(inside.max(initial=0), 10 * max(budgets, default=1.0)) * 1.2, count)
+    rows = []
+    for key, victims in gathered.items():
+        stairs = np.unique(np.concatenate(victims))
+        stairs = stairs[np.isfinite(stairs) & (stairs > 0)]
+        at = np.union1d(even, stairs) if len(stairs) <= count else even
+        rates = metrics.rate_within(dict(enumerate(victims)), at).to_numpy()
+        spread = zip(at, rates.mean(axis=0), rates.min(axis=0), rates.max(axis=0), strict=True)
+        rows += [(*key, *line) for line in spread]
+    return pd.DataFrame(rows, columns=CURVE)
+
+
+# --------------------------------------------------------------------------------------- attacks, cost, rest
+
+
+def by_attack(found: Analysis) -> pd.DataFrame:
+    """Fooling of each attack, averaged over victims of a training: within ε, without limit, norms.
+
+    Over those pairs of representation and model that were attacked under the most trainings, so that
+    trainings are compared over the same ones. Columns training, attack (the worst case and the controls among
+    them), ``within_percent`` and ``ever_percent`` by the attack's own goal, ``any_percent`` (any wrong class
+    within ε, of any example that it met), ``median_norm`` (of clips, ∞ where most attacks failed), bound ("≥"
+    where some clips are censored, "≤" where norms are those of cut walks), victims.
+    """
+    rows = found.results.attacks
+    count = rows.groupby([*PAIR, "fold"])["training"].transform("nunique")
+    rows = rows[count == count.max()]
+    gathered: dict[tuple[str, str], list] = {}
+    for (representation, _, _, training), part in rows.groupby([*PAIR, "fold", "training"]):
+        limit = found.budgets[representation]
+        least, harm = (_with_worst(metrics.least_norms(part, success=how)) for how in ("fooled", "any"))
+        least[names.WORST] = harm[names.WORST]  # its goal is any wrong class
+        shares = [metrics.within(least, limit), metrics.ever(least), metrics.within(harm, limit)]
+        table = pd.DataFrame([*(100 * part.mean() for part in shares), least.median()])
+        for attack in table:
+            gathered.setdefault((training, attack), []).append(table[attack].to_numpy())
+    lines = []
+    for training in names.in_order(training for training, _ in gathered):
+        for attack in names.in_order(attack for t, attack in gathered if t == training):
+            values = np.array(gathered[training, attack], dtype=float)
+            mark = metrics.bound(attack in WALKS, bool((values[:, 1] < 100).any()))
+            lines.append((training, attack, *values[:, :3].mean(axis=0), np.median(values[:, 3]), mark))
+            lines[-1] += (len(values),)
+    columns = ["training", "attack", "within_percent", "ever_percent", "any_percent", "median_norm"]
+    return pd.DataFrame(lines, columns=[*columns, "bound", "victims"])
+
+
+def _with_worst(norms: pd.DataFrame) -> pd.DataFrame:
+    attacks = [attack for attack in norms if attack in names.ATTACKS | names.REFERENCE]
+    return norms.assign(**{names.WORST: metrics.worst_case(norms[attacks])})
 
 
 def cost(found: Analysis) -> pd.DataFrame:
@@ -316,27 +495,15 @@ def cost(found: Analysis) -> pd.DataFrame:
     Over victims that were attacked both before and after. Columns attack, measure (`COUNTS`), original,
     robust, ratio, and clips. Seconds are in `seconds`.
     """
-    both, rows = _both(found.results), []
+    rows = found.results.attacks[found.results.attacks["training"].isin(["standard", ROBUST])]
+    both, lines = rows[rows.groupby([*PAIR, "fold"])["training"].transform("nunique") == 2], []
     for attack in names.in_order(both["attack"]):
         mine = both[both["attack"] == attack]
         for measure in COUNTS:
             spent = mine.groupby("training")[measure].mean()
             before, after = float(spent.get("standard", np.nan)), float(spent.get(ROBUST, np.nan))
-            rows.append((attack, measure, before, after, after / before if before else np.nan, len(mine)))
-    return pd.DataFrame(rows, columns=["attack", "measure", "original", "robust", "ratio", "clips"])
-
-
-def _both(results: Results) -> pd.DataFrame:
-    """The attack rows of victims that were attacked both before and after adversarial training."""
-    rows = results.attacks[results.attacks["training"].isin(["standard", ROBUST])]
-    return rows[rows.groupby([*PAIR, "fold"])["training"].transform("nunique") == 2]
-
-
-def spent(found: Analysis, what: str) -> Panels:
-    """What the paper's attacks spent on each clip of victims attacked both before and after."""
-    rows = _both(found.results)
-    rows = rows[rows["attack"].isin(published.ATTACKS)]
-    return _panels(rows, rows[what].astype(float), [*VICTIM, "attack"]) if len(rows) else {}
+            lines.append((attack, measure, before, after, after / before if before else np.nan, len(mine)))
+    return pd.DataFrame(lines, columns=["attack", "measure", "original", "robust", "ratio", "clips"])
 
 
 def seconds(results: Results) -> pd.DataFrame:
@@ -351,95 +518,11 @@ def seconds(results: Results) -> pd.DataFrame:
         minutes=("seconds", lambda s: s.sum() / 60),
         peak_memory_mib=("peak_memory_mib", "max"),
     ).reset_index()
-    order = {name: i for i, name in enumerate(["", *names.TRAININGS, "", *names.ATTACKS, *names.CONTROLS])}
+    attacks = [*names.ATTACKS, *names.REFERENCE, *names.CONTROLS]
+    order = {name: i for i, name in enumerate(["", *names.TRAININGS, "", *attacks])}
     rank = frame[["training", "attack"]].map(lambda name: order.get(name, len(order)))
     rank = rank.assign(chapter=frame["chapter"]).sort_values(["chapter", "training", "attack"])
     return frame.loc[rank.index]
-
-
-def by_attack(found: Analysis) -> pd.DataFrame:
-    """Fooling of each attack, averaged over victims of a training: within ε, area, without limit, norms.
-
-    Over those pairs of representation and model that were attacked under the most trainings, so that
-    trainings are compared over the same ones. Columns training, attack (the worst case and the controls among
-    them), ``within_percent``, ``area_percent``, ``ever_percent``, ``any_percent`` (any wrong class, whichever
-    was aimed at and however sure), ``median_norm`` (of clips, ∞ where most attacks failed), victims.
-    """
-    rows = found.results.attacks
-    count = rows.groupby([*PAIR, "fold"])["training"].transform("nunique")
-    rows = rows[count == count.max()]
-    gathered: dict[tuple[str, str], list] = {}
-    for (representation, _, _, training), part in rows.groupby([*PAIR, "fold", "training"]):
-        limit = found.budgets[representation]
-        least, harm = (_with_worst(metrics.least_norms(part, success=how)) for how in ("fooled", "any"))
-        parts = metrics.within(least, limit), metrics.shortfall(least, limit), metrics.ever(least)
-        table = pd.DataFrame([*(part.mean() for part in parts), metrics.ever(harm).mean(), least.median()])
-        for attack in least:
-            gathered.setdefault((training, attack), []).append(table[attack].to_numpy())
-    columns = ["training", "attack", "within_percent", "area_percent", "ever_percent", "any_percent"]
-    lines = []
-    for training in names.in_order(training for training, _ in gathered):
-        for attack in names.in_order(attack for t, attack in gathered if t == training):
-            values = np.array(gathered[training, attack], dtype=float)
-            share = 100 * values[:, :4].mean(axis=0)
-            lines.append((training, attack, *share, float(np.median(values[:, 4])), len(values)))
-    return pd.DataFrame(lines, columns=[*columns, "median_norm", "victims"])
-
-
-def _with_worst(norms: pd.DataFrame) -> pd.DataFrame:
-    attacks = [attack for attack in norms if attack in names.ATTACKS]
-    return norms.assign(**{names.WORST: metrics.worst_case(norms[attacks])}) if attacks else norms
-
-
-def curves(found: Analysis, count: int = 120) -> pd.DataFrame:
-    """Fooling rates of each training and attack: mean, lowest and highest victim at each norm.
-
-    At ``count`` norms, even in the logarithm, and at every stair where those are fewer.
-    """
-    gathered: dict[tuple[str, str, str], list[pd.Series]] = {}
-    for fold, panel in found.norms.items():
-        for column, values in [*panel.items(), *found.worst[fold].items()]:
-            representation, _, training, attack = column
-            if len(values.dropna()):
-                gathered.setdefault((representation, training, attack), []).append(values)
-    even = _even(found, count)
-    rows = []
-    for key, victims in gathered.items():
-        stairs = np.unique(np.concatenate(victims))
-        stairs = stairs[np.isfinite(stairs) & (stairs > 0)]
-        at = np.union1d(even, stairs) if len(stairs) <= count else even
-        rates = metrics.rate_within(dict(enumerate(victims)), at).to_numpy()
-        rows += [
-            (*key, *line)
-            for line in zip(at, rates.mean(axis=0), rates.min(axis=0), rates.max(axis=0), strict=True)
-        ]
-    return pd.DataFrame(rows, columns=["representation", "training", "attack", "norm", "rate", "low", "high"])
-
-
-def _even(found: Analysis, count: int) -> np.ndarray:
-    """Norms from the least to the largest that fooled, or around the budgets where none did."""
-    finite = [panel.replace(np.inf, np.nan) for panel in found.norms.values()]
-    top = max((panel.max(axis=None) for panel in finite), default=np.nan)
-    least = min((panel.where(panel > 0).min(axis=None) for panel in finite), default=np.nan)
-    if not np.isfinite(least):
-        budgets = found.budgets.values()
-        least, top = min(budgets, default=1.0) / 10, 10 * max(budgets, default=1.0)
-    return np.geomspace(least / 1.2, top * 1.2, count)
-
-
-def defences(found: Analysis) -> pd.DataFrame:
-    """Accuracy, fooling within the budget and worst case of every training that was run [%], by victim."""
-    worst = {fold: metrics.within(panel, found._limits(panel)) for fold, panel in found.worst.items()}
-    panels = {"accuracy": found.correct, "fooling": found.within, "worst": worst}
-    rows = []
-    for training in names.in_order(found.results.clean["training"]):
-        for victim in found.victims(training):
-            for measure, panel in panels.items():
-                if restrict(panel, [victim]):
-                    measured = found.mean(panel, [victim], lambda m, v=victim: 100 * over_attacks(m, v))
-                    point = dict(zip(VICTIM, victim, strict=True))
-                    rows.append(point | {"measure": measure} | measured._asdict())
-    return pd.DataFrame(rows)
 
 
 def leaks(results: Results) -> pd.DataFrame:
