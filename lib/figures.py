@@ -597,7 +597,7 @@ def _model_points(axes, frame: pd.DataFrame, attacks: list[str], models: list[st
     bars = {"estimator": "median", "errorbar": ("pi", 100), "err_kws": {"linewidth": 1}, "markers": ""}
     look = {
         "palette": [COLOURS[model] for model in models],
-        "dodge": 0.5,
+        "dodge": 0.5 if len(models) > 1 else False,
         "linestyle": "none",
         "legend": False,
     }

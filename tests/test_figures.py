@@ -118,16 +118,28 @@ def test_fooling_curves_are_the_staircases_of_the_norms():
     assert heights == {"BIM-a": pytest.approx(2 / 3), "PIA": pytest.approx(1 / 3)}
 
 
-def test_curves_of_a_grid_are_stairs_with_the_worst_case_behind_them():
+def test_curves_of_a_grid_are_stairs_at_the_norms_themselves():
     run = made_up.grid(representations=("stft",))
     figure = report.fooling_curves(Analysis(run)).figure
     lines = {line.get_label(): line for line in figure.axes[0].lines}
-    assert {line.get_drawstyle() for name, line in lines.items() if name in names.ATTACKS} == {"steps-post"}
-    assert all(lines[names.WORST].get_zorder() < lines[name].get_zorder() for name in names.ATTACKS)
+    drawn = [names.label(attack) for attack in (*names.ATTACKS, *names.REFERENCE)]
+    assert {lines[name].get_drawstyle() for name in drawn} == {"steps-post"}
     assert "ε = 0.247" in [text.get_text() for text in figure.axes[0].texts]
     victim = run.attacks.query("attack == 'PIA' and training == 'standard' and model == 'alexnet'")
-    drawn = lines["PIA"].get_xdata()
-    assert set(victim["l2"]) <= set(drawn)  # the stairs lie at the norms themselves
+    assert set(victim["l2"]) <= set(lines["PIA"].get_xdata())
+
+
+def test_robust_accuracy_falls_from_the_clean_accuracy_and_its_worst_case_is_widest():
+    run = made_up.grid(representations=("stft",), models=("alexnet",))
+    axes = report.robust_curves(Analysis(run)).figure.axes[0]
+    lines = {line.get_label(): line for line in axes.lines}
+    for training, clean in (("standard", 0.8), ("adversarial (FGSM)", 0.6)):
+        heights = lines[f"{training}, worst case"].get_ydata()
+        assert heights[0] == pytest.approx(clean)
+        assert (np.diff(heights) <= 0).all()
+        assert heights[-1] == 0
+    widths = {name: line.get_linewidth() for name, line in lines.items()}
+    assert widths["standard, worst case"] > widths["standard, DeepFool"]
 
 
 def test_an_attack_that_did_not_fool_says_so_under_its_picture():
@@ -153,24 +165,21 @@ def test_each_change_has_a_scale_of_its_own_and_tells_its_largest(draw):
     assert ["max ±0.02" in axes.get_xlabel() for axes in figure.axes[:2]] == [True, False]
 
 
-def test_ratios_that_are_bounds_are_hollow():
-    rows = pd.DataFrame({"model": ["alexnet", "vgg16"], "value": [1.0, 1.02], "low": 0.9, "high": 1.1})
-    rows = rows.assign(representation="stft", exact=[True, False])
-    axes = figures.dots(rows, unit="", log=True).axes[0]
-    faces = [line.get_markerfacecolor() for line in axes.lines if line.get_marker() in ("s", "v", "P")]
-    assert [face == "white" for face in faces] == [False, True]
-
-
-def test_a_logarithmic_axis_does_not_blow_up_a_small_change():
-    frame = pd.DataFrame({"attack": ["PIA"], "measure": "queries", "original": 134.0, "robust": 136.0})
-    low, high = figures.costs(frame).axes[0].get_xlim()
-    assert high / low == pytest.approx(figures.LEAST_SPAN)
-    assert low < 134 < 136 < high
+def test_ratios_that_are_bounds_are_hollow_and_have_their_interval():
+    rows = pd.DataFrame(
+        {"model": ["alexnet", "vgg16"], "value": [1.0, 1.3], "low": 0.9, "high": [1.4, np.nan]}
+    )
+    rows = rows.assign(representation="stft", attack="CWA", exact=[True, False])
+    axes = figures.ratios(rows).axes[0]
+    points = [line for line in axes.lines if line.get_marker() in ("s", "v", "P") and len(line.get_xdata())]
+    assert [line.get_markerfacecolor() == "white" for line in points] == [False, True]
+    assert [float(line.get_xdata()[0]) for line in points] == [1.0, 1.3]
+    bars = [sorted(line.get_xdata()) for line in axes.lines if len(line.get_xdata()) == 2]
+    assert [0.9, 1.4] in [[pytest.approx(end) for end in bar] for bar in bars]
 
 
 def test_a_trade_off_has_a_panel_a_representation_and_the_models_markers():
-    frame = report.trade_off(Analysis(made_up.grid())).frame
-    figure = figures.trade_off(frame)
+    figure = figures.trade_off(report.trade_off(Analysis(made_up.grid())).frame)
     assert [axes.get_title() for axes in figure.axes] == ["STFT", "DWT"]
     for axes in figure.axes:
         markers = {line.get_marker() for line in axes.lines if len(line.get_xdata())}

@@ -13,8 +13,9 @@ from lib import figures, metrics, names
 from lib.analysis import claims, printing, published, report, results, tables
 from lib.analysis.results import POINT
 from lib.analysis.tables import Analysis
-from lib.metrics import Estimate
 from tests import made_up
+
+ONE = {"representations": ("stft",), "models": ("alexnet",)}
 
 
 @pytest.fixture(autouse=True)
@@ -22,9 +23,17 @@ def _style():
     figures.use_style()
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pictures are made but not printed, which takes most of the time and is tested below."""
+    monkeypatch.setattr(figures, "_FORMATS", {})
+    monkeypatch.setattr(figures.Figure, "draw_without_rendering", lambda self: None)
+    monkeypatch.setattr(figures.Figure, "get_tightbbox", lambda self: self.bbox_inches)
+
+
 @pytest.fixture(scope="module")
 def found():
-    return made_up.grid(representations=("stft", "dwt_tonnetz"))
+    return Analysis(made_up.grid(representations=("stft", "dwt_tonnetz"), noise=0.1))
 
 
 def value(frame: pd.DataFrame, **where) -> pd.Series:
@@ -34,28 +43,88 @@ def value(frame: pd.DataFrame, **where) -> pd.Series:
     return rows.iloc[0]
 
 
-def test_table_1_has_accuracy_and_paired_drop(found):
-    frame = Analysis(found).recognition
-    where = {"representation": "stft", "model": "alexnet"}
-    assert value(frame, measure="accuracy_percent", **where)["value"] == pytest.approx(80)
-    drop = value(frame, measure="accuracy_drop_percent", **where)
+HERE = {"representation": "stft", "model": "alexnet"}
+
+
+# ------------------------------------------------------------------------------------------------- tables
+
+
+def test_accuracy_and_its_paired_drop():
+    frame = Analysis(made_up.grid()).recognition
+    assert value(frame, measure="accuracy_percent", training="standard", **HERE)["value"] == pytest.approx(80)
+    drop = value(frame, measure="accuracy_drop_percent", **HERE)
     assert drop["value"] == pytest.approx(20)
     assert drop["low"] < 20 < drop["high"]
     assert drop["over"] == "20 clips"
 
 
-def test_table_2_counts_only_clips_fooled_within_the_scaled_budget(found):
-    budget = Analysis(found).budgets["stft"]
+def test_robust_accuracy_is_of_all_evaluated_clips_and_of_any_wrong_class():
+    """By hand, from rows: a clip is robust if it is correct and no attack of the worst case is within ε."""
+    run = made_up.grid(**ONE)
+    found = Analysis(run)
+    frame, budget = found.robustness, found.budgets["stft"]
+    for training in ("standard", "adversarial"):
+        rows = run.attacks[run.attacks["training"] == training]
+        rows = rows[~rows["attack"].isin(names.CONTROLS)]
+        broken = set(rows.loc[(rows["after"] != rows["label"]) & (rows["l2"] <= budget), "clip"])
+        clean = run.clean[run.clean["training"] == training]
+        right = clean[clean["predicted"] == clean["label"]]
+        by_hand = 100 * (~right["clip"].isin(broken)).sum() / len(clean)
+        robust = value(frame, measure="robust_percent", training=training, **HERE)
+        assert robust["value"] == pytest.approx(by_hand)
+        assert robust["over"] == "20 clips"
+        accuracy = value(frame, measure="clean_percent", training=training, **HERE)["value"]
+        assert accuracy == pytest.approx(100 * len(right) / len(clean))
+    gain = value(frame, measure="gain_percent", training="adversarial", **HERE)
+    each = [
+        value(frame, measure="robust_percent", training=t, **HERE)["value"]
+        for t in ("adversarial", "standard")
+    ]
+    assert gain["value"] == pytest.approx(each[0] - each[1])
+
+
+def test_a_model_that_classifies_fewer_clips_correctly_is_not_flattered():
+    """Its attacked clips are fooled as little, but it is robust on fewer of all clips."""
+    found = Analysis(made_up.grid(**ONE, accuracy=(0.8, 0.3), ratio=1.0, clips=100))
+    fooled = {t: value(found.fooling, measure="fooling_auc_percent", training=t, **HERE)["value"] for t in
+              ("standard", "adversarial")}  # fmt: skip
+    assert fooled["adversarial"] == pytest.approx(fooled["standard"], abs=6)
+    assert value(found.robustness, measure="gain_percent", **HERE)["high"] < 0
+
+
+def test_robust_accuracy_takes_the_least_misclassified_iterate():
+    run = made_up.grid(**ONE)
+    kept = dataclasses.replace(run, attacks=run.attacks.assign(l2_any=0.01))
+    assert (Analysis(kept).robustness.query("measure == 'robust_percent'")["value"] == 0).all()
+    assert (Analysis(run).robustness.query("measure == 'robust_percent'")["value"] > 0).all()
+
+
+def test_a_model_without_a_correct_clip_has_robust_accuracy_zero():
+    found = Analysis(made_up.grid(**ONE, accuracy=(0.8, 0.0)))
+    robust = value(found.robustness, measure="robust_percent", training="adversarial", **HERE)
+    assert (robust["value"], robust["over"]) == (0, "20 clips")
+    assert robust["high"] > 5
+
+
+def test_table_2_counts_only_clips_fooled_within_the_scaled_budget():
+    run = made_up.grid(**ONE)
+    found = Analysis(run)
+    budget = found.budgets["stft"]
     assert budget == pytest.approx(metrics.scaled_budget(3, (64, 128)))
-    frame = Analysis(found).fooling
-    rows = found.attacks.query("representation == 'stft' and model == 'alexnet' and training == 'standard'")
-    six = rows[rows["attack"].isin(published.ATTACKS)]
+    six = run.attacks[(run.attacks["training"] == "standard") & run.attacks["attack"].isin(published.ATTACKS)]
     by_hand = 100 * np.mean([(part["l2"] <= budget).mean() for _, part in six.groupby("attack")])
-    where = {"representation": "stft", "model": "alexnet", "training": "standard"}
-    assert value(frame, measure="fooling_auc_percent", **where)["value"] == pytest.approx(by_hand)
-    worst = value(frame, measure="worst_percent", **where)["value"]
-    assert worst == pytest.approx(100 * (six.groupby("clip")["l2"].min() <= budget).mean())
-    assert worst >= by_hand
+    mine = value(found.fooling, measure="fooling_auc_percent", training="standard", **HERE)["value"]
+    assert mine == pytest.approx(by_hand)
+    of_all = value(found.fooling, measure="of_all_percent", training="standard", **HERE)["value"]
+    assert of_all == pytest.approx(by_hand * 0.8)  # sixteen of twenty clips are correct
+
+
+def test_an_attack_that_cannot_fool_within_the_budget_is_named():
+    run = made_up.grid(**ONE)
+    coarse = run.attacks.assign(smallest=np.where(run.attacks["attack"] == "JSMA", 0.588, 0.01))
+    part = report.table_2(Analysis(dataclasses.replace(run, attacks=coarse)))
+    assert "JSMA cannot fool within ε" in part.caption
+    assert "cannot fool" not in report.table_2(Analysis(run)).caption
 
 
 def test_appended_representations_have_the_budget_of_plain_ones():
@@ -63,25 +132,85 @@ def test_appended_representations_have_the_budget_of_plain_ones():
     assert both["dwt"] == both["dwt_tonnetz"]
 
 
-def test_table_3_finds_the_ratio_of_every_attack_when_the_same_clips_are_attacked():
-    run = made_up.grid(accuracy=(0.8, 0.8), ratio=1.7)
-    frame = Analysis(run).ratios
-    assert frame["value"].to_numpy() == pytest.approx(1.7)
-    assert (frame["bound"] == "=").all()
-    assert frame.loc[frame["attack"] == "all", "geometric"].to_numpy() == pytest.approx(1.7)
+def test_ratios_are_those_of_every_attack_clip_by_clip():
+    found = Analysis(made_up.grid(accuracy=(0.8, 0.6), ratio=1.7))
+    frame = found.ratios[found.ratios["attack"] != tables.MEANS]
+    assert frame["value"].to_numpy() == pytest.approx(1.7)  # though the two models have other correct clips
+    assert (frame.loc[frame["attack"] != "PIA", "bound"] == "=").all()
+    assert (frame.loc[frame["attack"] == "PIA", "bound"] == "?").all()
+    assert set(frame["attack"]) == {*published.ATTACKS, *names.REFERENCE, tables.EXACT}
+    noisy = Analysis(made_up.grid(**ONE, accuracy=(0.8, 0.8), ratio=1.7, noise=0.2, clips=80)).ratios
+    row = value(noisy, attack="DeepFool")
+    assert row["low"] < 1.7 < row["high"]
+    assert row["low"] > 1.4
+
+
+def test_censored_clips_are_counted_beside_a_ratio():
+    found = Analysis(made_up.grid(**ONE, accuracy=(0.8, 0.8), failing=0.25))
+    row = value(found.ratios, attack="CWA")
+    assert (row["fooled"], row["censored"]) == (11, 5)
+    assert tables.EXACT not in set(found.ratios["attack"])
+    assert "5 of 16 censored" in printing.markdown(report.ratio_table(found).shown)
+
+
+def test_rows_say_which_norms_are_only_upper_bounds():
+    run = made_up.grid(**ONE, accuracy=(0.8, 0.8))
+    cut = (run.attacks["attack"] == "CWA") & (run.attacks["training"] == "adversarial")
+    rows = run.attacks.assign(bound=np.where(cut, "at most", "exact"))
+    marks = Analysis(dataclasses.replace(run, attacks=rows)).ratios.set_index("attack")["bound"]
+    assert marks["CWA"] == "≤"
+    assert marks["PIA"] == "="
 
 
 def test_repeats_give_students_interval():
-    frame = Analysis(made_up.grid(folds=("1", "2", "2.1"))).recognition
+    frame = Analysis(made_up.grid(folds=("1", "2", "2.1"), noise=0.3, clips=200)).recognition
     assert (frame["over"] == "3 repeats").all()
+
+
+def test_repeats_that_agree_are_as_uncertain_as_their_clips():
+    frame = Analysis(made_up.grid(folds=("1", "2", "3"))).recognition
+    assert (frame["over"] == "60 clips").all()
+    assert (frame["high"] > frame["low"]).all()
+
+
+def test_every_interval_over_clips_takes_recordings_as_its_units():
+    alone, shared = (Analysis(made_up.grid(**ONE, clips=60, clips_per_source=k)) for k in (1, 6))
+    for name in ("recognition", "robustness", "fooling"):
+        one, other = getattr(alone, name), getattr(shared, name)
+        assert one["value"].to_numpy() == pytest.approx(other["value"].to_numpy())
+        assert other["over"].str.contains(" of .* recordings").all(), name
+        assert ((other["high"] - other["low"]) > (one["high"] - one["low"])).mean() > 0.7, name
+    ratios = Analysis(made_up.grid(**ONE, clips=60, clips_per_source=6, noise=0.2)).ratios
+    assert ratios["over"].str.contains("recordings").all()
+    assert "recordings" in report.summary_table(shared).caption
 
 
 def test_papers_numbers_stand_beside_ours_only_on_its_data_sets():
     assert Analysis(made_up.grid()).recognition["paper"].isna().all()
     frame = Analysis(made_up.grid(dataset="esc50")).recognition
-    row = value(frame, measure="accuracy_percent", representation="dwt", model="resnet18")
+    row = value(
+        frame, measure="accuracy_percent", representation="dwt", model="resnet18", training="standard"
+    )
     assert row["paper"] == 67.06
     assert row["difference"] == pytest.approx(80 - 67.06)
+
+
+def test_unfinished_trainings_are_marked_and_kept_out_of_verdicts():
+    run = made_up.grid(models=("alexnet", "resnet18"), folds=("1", "2", "3"), noise=0.2, accuracy=(0.9, 0.5))
+    poor = (run.history["model"] == "alexnet") & (run.history["training"] == "adversarial")
+    rows = run.history.assign(train_accuracy=np.where(poor, 0.34, 0.95))
+    found = Analysis(dataclasses.replace(run, history=rows))
+    assert set(found.unfinished) == {(r, "alexnet", "adversarial") for r in ("stft", "dwt")}
+    for name in ("accuracy", "robust_accuracy", "table_1", "table_2", "table_3", "epsilon_ratio_attacks"):
+        part = report.PARTS[name](found)
+        assert "†" in printing.markdown(part.shown), name
+        assert "training accuracy 34% in its last epoch" in part.caption, name
+    frame = claims.ledger(found)
+    row = frame[frame["claim"].str.startswith("adversarial training lowers the accuracy")].iloc[0]
+    assert row["parts"] == 2  # the two of ResNet-18
+
+
+# ---------------------------------------------------------------------------------------------- the report
 
 
 @pytest.mark.parametrize(
@@ -99,43 +228,81 @@ def test_papers_numbers_stand_beside_ours_only_on_its_data_sets():
     ],
     ids=str,
 )
-def test_any_part_of_a_grid_is_reported(part, tmp_path, monkeypatch):
-    """Pictures are drawn but not printed, which takes most of the time and is tested below."""
-    monkeypatch.setattr(figures, "_FORMATS", {})
-    monkeypatch.setattr(figures.Figure, "draw_without_rendering", lambda self: None)
-    monkeypatch.setattr(figures.Figure, "get_tightbbox", lambda self: self.bbox_inches)
+def test_any_part_of_a_grid_is_reported(part, tmp_path, undrawn):
     run = made_up.grid(**part)
     made = report.Report(Analysis(run), tmp_path)
     for name in report.PARTS:
-        part = made.add(name)
-        assert part.caption
+        assert made.add(name).caption
+    text = made.finish().read_text()
     assert "nan" not in "".join(path.read_text() for path in tmp_path.glob("*.md")).lower()
-    text = made.index().read_text()
     most = max(run.attacks.groupby(POINT)["clip"].nunique(), default=0)
-    assert re.search(rf"^- Clips of a victim: .*20 tested, (\d+ to )?{most} attacked\.$", text, re.MULTILINE)
-    text = re.sub(r"\S+(png|pdf)\)", "", text)
-    for link in re.findall(r"\]\((\S+?)\)", text):
+    clips = rf"^- Clips of a model: 20 tested, 20 evaluated, (\d+ to )?{most} attacked\.$"
+    assert re.search(clips, text, re.MULTILINE)
+    for link in re.findall(r"\]\((\S+?)\)", re.sub(r"\S+(png|pdf)\)", "", text)):
         assert (tmp_path / link).is_file(), link
+
+
+@pytest.mark.parametrize(
+    ("run", "part", "why"),
+    [
+        ({"failing": 1.0}, "table_3", "some attack fooled no clip of either model"),
+        ({"failing": 1.0}, "epsilon_ratio_attacks", "no attack fooled one clip in both models"),
+        ({"trainings": ("standard",)}, "table_3", "no model was attacked both before and after"),
+        ({"trainings": ("standard",)}, "summary", "no model was attacked both before and after"),
+        ({"trainings": ("adversarial",)}, "table_1", "no original model was tested"),
+        ({}, "splits", "no point was asked to measure it"),
+    ],
+)
+def test_an_empty_table_says_the_true_reason(run, part, why, tmp_path, undrawn):
+    made = report.Report(Analysis(made_up.grid(**ONE | run)), tmp_path).add(part)
+    assert made.frame.empty
+    assert made.caption.startswith("Nothing to show: ")
+    assert why in made.caption
+
+
+def test_a_failure_leaves_the_earlier_tables_as_they_were(found, tmp_path, undrawn, monkeypatch):
+    made = report.Report(found, tmp_path)
+    for name in report.PARTS:
+        made.add(name)
+    made.finish()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    again = report.Report(Analysis(made_up.grid(**ONE)), tmp_path)
+    again.add("cells")
+    with pytest.raises(ValueError, match="not complete: summary, accuracy"):
+        again.finish()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+def test_a_part_that_is_empty_now_leaves_no_earlier_file(found, tmp_path, undrawn):
+    for run in (found, Analysis(made_up.grid(**ONE, trainings=("standard",)))):
+        made = report.Report(run, tmp_path)
+        for name in report.PARTS:
+            made.add(name)
+        made.finish()
+        assert (tmp_path / "table_3.md").exists() == (run is found)
+        assert ("table_3.md" in (tmp_path / "README.md").read_text()) == (run is found)
 
 
 @pytest.mark.slow
 def test_the_same_rows_give_the_same_bytes_also_after_keeping_them(tmp_path, found):
-    results.save(found, tmp_path / "rows")
-    for folder, run in (("a", found), ("b", results.load(tmp_path / "rows"))):
-        made = report.Report(Analysis(run), tmp_path / folder)
+    results.save(found.results, tmp_path / "rows")
+    for folder, run in (("a", found), ("b", Analysis(results.load(tmp_path / "rows")))):
+        made = report.Report(run, tmp_path / folder)
         for name in report.PARTS:
             made.add(name)
-        made.index()
+        made.finish()
     one = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (tmp_path / "a").iterdir()}
     two = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (tmp_path / "b").iterdir()}
     assert one == two
-    assert {"table_1_drop.tex", "claims.md", "figure_1.pdf", "fooling_curves.png", "README.md"} <= set(one)
+    assert {"table_1.tex", "claims.md", "figure_1.pdf", "robust_curves.png", "README.md"} <= set(one)
 
 
 def test_latex_is_booktabs_with_nothing_left_to_escape(found):
-    part = report.table_2_control(Analysis(found))
+    part = report.table_2(found)
     text = printing.latex(part.shown, part.caption, "control")
     assert text.count(r"\toprule") == text.count(r"\midrule") == text.count(r"\bottomrule") == 1
+    assert text.splitlines()[0].startswith("%")
+    assert "booktabs" in text.splitlines()[0]
     body = text.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
     assert {line.count(" & ") for line in body} == {part.shown.shape[1] + 1}
     assert "$$" not in text
@@ -143,10 +310,28 @@ def test_latex_is_booktabs_with_nothing_left_to_escape(found):
     assert text.isascii(), sorted({letter for letter in text if not letter.isascii()})
 
 
+def test_a_wide_latex_table_shares_the_width_of_the_text(found):
+    text = printing.latex(report.table_2(found).shown, "", "wide")
+    shares = [float(share) for share in re.findall(r"\\dimexpr ([\d.]+)\\textwidth", text)]
+    assert sum(shares) <= 1.002
+    assert len(shares) > 5
+
+
 def test_latex_keeps_a_symbol_and_its_index_together(found):
-    part = report.table_3(Analysis(found))
+    part = report.table_3(found)
     assert r"$\varepsilon_r$ of Eq. 15" in printing.latex(part.shown, part.caption, "three")
     assert r"$\|\delta\|_2$" in printing.latex(part.shown, part.caption, "three")
+
+
+def test_names_of_other_people_stay_whole_and_in_their_place():
+    shown = printing.table([(("dog|bark", "<b>\n*x*"), "n", "1")], ["class", "other"], ["n"])
+    lines = printing.markdown(shown).splitlines()
+    assert len(lines) == 3
+    assert [line.count("|") for line in lines] == [4, 4, 4]
+    assert "<b>" not in lines[2]
+    tex = printing.latex(shown, "a & b", "x")
+    assert r"a \& b" in tex
+    assert r"dog\textbar{}bark" in tex
 
 
 def test_every_part_is_shown_once_by_chapter_6():
@@ -166,130 +351,123 @@ def one_more_of_each(monkeypatch):
     return added
 
 
-def test_one_more_of_each_is_in_every_table_and_figure(one_more_of_each, tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "_FORMATS", {})
+def test_one_more_of_each_is_in_every_table_and_figure(one_more_of_each):
     grid = {"representations": ("stft", "fifth"), "models": ("alexnet", "net7")}
     run = made_up.grid(**grid, trainings=("standard", "adversarial", "sixth"))
     found = Analysis(run)
-    made = {name: report.PARTS[name](found) for name in report.PARTS}
-    holds = {
-        "mine-a": ("attacks", "fooling_curves", "table_3_attacks", "epsilon_ratio_attacks", "cost"),
-        "net7": ("victims", "table_1_accuracy", "table_2", "table_3", "trade_off", "accuracy", "defences"),
-        "fifth": ("victims", "table_1_drop", "table_2_control", "fooling_curves", "figure_1", "accuracy"),
-        "sixth": ("defences", "attacks", "fooling_curves"),
-    }
+    made = {name: report.PARTS[name](found) for name in report.PARTS if name != "splits"}
     assert "mine-a" in made["figure_1"].frame["attack"].to_list()
+    holds = {
+        "mine-a": ("attacks", "fooling_curves", "epsilon_ratio_attacks", "epsilon_ratio", "cost"),
+        "net7": ("accuracy", "robust_accuracy", "table_1", "table_2", "table_3", "trade_off"),
+        "fifth": ("summary", "accuracy", "table_2", "robust_curves", "fooling_curves", "trade_off"),
+        "sixth": ("robust_accuracy", "attacks", "fooling_curves", "trade_off"),
+    }
     for key, parts in holds.items():
         for part in parts:
             assert key in made[part].frame.to_numpy().ravel().tolist(), (key, part)
             if made[part].shown is not None:
                 assert f"My {key}" in printing.markdown(made[part].shown), (key, part)
     before = Analysis(dataclasses.replace(run, attacks=run.attacks[run.attacks["attack"] != "mine-a"]))
-    for name in ("fooling", "ratios"):  # the paper's averages stay the paper's
-        frame, old = getattr(found, name), getattr(before, name)
-        if name == "ratios":
-            frame = frame[frame["attack"] != "mine-a"]
-        frame, old = (f[~f["measure"].str.startswith("worst")].reset_index(drop=True) for f in (frame, old))
-        pd.testing.assert_frame_equal(frame, old)
+    pd.testing.assert_frame_equal(found.fooling, before.fooling)  # the paper's averages stay the paper's
+    ratios = found.ratios[found.ratios["attack"] != "mine-a"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(ratios, before.ratios)
 
 
-def test_an_attack_that_only_one_training_has_met_breaks_no_table(one_more_of_each, tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "_FORMATS", {})
+def test_an_attack_that_only_one_training_has_met_breaks_no_table(one_more_of_each):
     run = made_up.grid(**ONE)
     mine = (run.attacks["attack"] == "mine-a") & (run.attacks["training"] == "adversarial")
     found = Analysis(dataclasses.replace(run, attacks=run.attacks[~mine]))
     for name, make in report.PARTS.items():
-        assert make(found).caption, name
-    least = found.worst["1"]
+        if name != "splits":
+            assert make(found).caption, name
     without = Analysis(dataclasses.replace(run, attacks=run.attacks[run.attacks["attack"] != "mine-a"]))
-    pd.testing.assert_frame_equal(least, without.worst["1"])  # nor does it tilt the worst case
+    pd.testing.assert_frame_equal(found.robustness, without.robustness)  # nor does it tilt the worst case
 
 
 def test_all_trainings_are_compared():
     run = made_up.grid(**ONE, trainings=("standard", "adversarial", "pgd"))
-    frame = tables.defences(Analysis(run))
+    frame = Analysis(run).robustness
     assert list(dict.fromkeys(frame["training"])) == ["standard", "adversarial", "pgd"]
-    assert value(frame, training="pgd", measure="accuracy")["value"] == pytest.approx(60)
+    assert value(frame, training="pgd", measure="clean_percent")["value"] == pytest.approx(60)
 
 
 def test_an_unknown_part_is_refused(found, tmp_path):
     with pytest.raises(ValueError, match="'table_9' is none of cells"):
-        report.Report(Analysis(found), tmp_path).add("table_9")
+        report.Report(found, tmp_path).add("table_9")
 
 
 # ------------------------------------------------------------------------------------------------- ledger
 
 
-ONE = {"representations": ("stft",), "models": ("alexnet",)}
+FOLDS = {"folds": ("1", "2", "3", "4", "5"), "noise": 0.15}
 
 
 def claim(run, start: str) -> pd.Series:
     """The one claim that begins so."""
-    frame = claims.ledger(Analysis(run), {"resnet56": 860000, "vgg16": 138000000, "resnet34": 21800000})
+    weights = {"resnet56": 860000, "vgg16": 138000000, "resnet34": 21800000}
+    frame = claims.ledger(Analysis(run), weights)
     rows = frame[frame["claim"].str.startswith(start)]
     assert len(rows) == 1, frame["claim"].tolist()
     return rows.iloc[0]
 
 
 @pytest.mark.parametrize(
-    ("ratio", "verdict"), [(4.0, claims.HOLDS), (1.0, claims.FAILS), (0.25, claims.FAILS)]
+    ("ratio", "verdict"), [(4.0, claims.HOLDS), (1.0, claims.OPEN), (0.25, claims.FAILS)]
 )
 def test_the_claim_on_perturbations_follows_the_effect(ratio, verdict):
-    run = made_up.grid(**ONE, clips=60, accuracy=(0.8, 0.8), ratio=ratio)
+    run = made_up.grid(**ONE, **FOLDS, clips=60, accuracy=(0.8, 0.8), ratio=ratio)
     assert claim(run, "attacking every robust model takes a larger")["verdict"] == verdict
 
 
 @pytest.mark.parametrize(
     ("accuracy", "verdict"),
-    [((0.9, 0.5), claims.HOLDS), ((0.7, 0.7), claims.FAILS), ((0.5, 0.9), claims.FAILS)],
+    [((0.9, 0.5), claims.HOLDS), ((0.7, 0.7), claims.OPEN), ((0.4, 0.9), claims.FAILS)],
 )
 def test_the_claim_on_accuracy_follows_the_effect(accuracy, verdict):
-    run = made_up.grid(**ONE, clips=60, accuracy=accuracy)
+    run = made_up.grid(**ONE, **FOLDS, clips=60, accuracy=accuracy)
     assert claim(run, "adversarial training lowers the accuracy")["verdict"] == verdict
 
 
 def test_robustness_is_judged_against_the_undefended_control():
-    assert (
-        claim(made_up.grid(**ONE, clips=60, ratio=4.0), "adversarial training makes every")["verdict"]
-        == claims.HOLDS
-    )
-    worse = made_up.grid(**ONE, clips=60, ratio=0.25)
-    assert claim(worse, "adversarial training makes every")["verdict"] == claims.FAILS
+    more = made_up.grid(**ONE, **FOLDS, clips=60, ratio=4.0, accuracy=(0.8, 0.8))
+    assert claim(more, "adversarial training raises the worst-case")["verdict"] == claims.HOLDS
+    worse = made_up.grid(**ONE, **FOLDS, clips=60, ratio=0.25, accuracy=(0.8, 0.8))
+    assert claim(worse, "adversarial training raises the worst-case")["verdict"] == claims.FAILS
 
 
-def test_a_defence_against_what_fools_nobody_is_not_refuted():
-    idle = made_up.grid(**ONE, clips=60, failing=1.0)
-    assert claim(idle, "adversarial training makes every")["verdict"] == claims.OPEN
-    assert claim(idle, "adversarial training lowers the fooling")["verdict"] == claims.OPEN
+def test_one_or_two_trainings_give_no_verdict_on_models():
+    for folds in (("1",), ("1", "2")):
+        run = made_up.grid(**ONE, folds=folds, noise=0.1, clips=60, ratio=4.0, accuracy=(0.9, 0.5))
+        frame = claims.ledger(Analysis(run), {})
+        assert set(frame["verdict"]) == {claims.OPEN}
+        assert frame["why"].str.contains("the sentence needs 3").any()
 
 
-def test_a_pair_without_a_number_is_not_counted():
-    parts = {1: Estimate(2.0, 1.5, 2.5, "60 clips"), 2: Estimate(*[float("nan")] * 3, "60 clips")}
-    row = dict(zip(claims.COLUMNS, claims._all("", "", "", "", parts, "pairs", 1.0), strict=True))
-    assert row["ours"] == 100
-    assert row["scope"] == "2 pairs, undefined for 1"
+def test_every_row_says_n_and_what_would_have_shown_the_opposite():
+    run = made_up.grid(**ONE, **FOLDS, clips=60, ratio=4.0, accuracy=(0.9, 0.5))
+    frame = claims.ledger(Analysis(run), {})
+    assert (frame["opposite"].str.len() > 5).all()
+    judged = frame[frame["verdict"] != claims.OPEN]
+    assert len(judged) >= 3
+    assert (judged["trainings"] >= claims.TRAININGS).all()
+    assert (judged["clips"] > 0).all()
+    assert (frame.loc[frame["verdict"] == claims.OPEN, "why"] != "").all()
+
+
+def test_shorter_ladders_than_the_papers_refute_nothing():
+    hard = made_up.grid(**ONE, **FOLDS, clips=60, failing=0.4)
+    row = claim(hard, "without a limit")
     assert row["verdict"] == claims.OPEN
+    assert "JSMA ended after 30 iterations where the paper's go to 1000" in row["why"]
+    long = dataclasses.replace(hard, attacks=hard.attacks.assign(iterations=2000))
+    assert claim(long, "without a limit")["verdict"] == claims.FAILS
 
 
-def test_few_clips_and_absent_models_leave_a_claim_open():
-    few = made_up.grid(**ONE, clips=8, ratio=4.0)
-    assert claim(few, "adversarial training makes every")["verdict"] == claims.OPEN
-    assert claim(few, "ResNet-56 on DWT | Tonnetz names more")["verdict"] == claims.OPEN
-    assert "missing" in claim(few, "ResNet-56 on DWT | Tonnetz names more")["scope"]
-
-
-def test_failed_attacks_refute_that_everybody_can_be_fooled():
-    assert claim(made_up.grid(**ONE, clips=60), "without a limit on the budget")["verdict"] == claims.HOLDS
-    hard = made_up.grid(**ONE, clips=60, failing=0.4)
-    assert claim(hard, "without a limit on the budget")["verdict"] == claims.FAILS
-    assert claim(hard, "attacking every robust model takes a larger")["verdict"] == claims.OPEN
-
-
-def test_a_refuted_part_refutes_all_and_an_open_one_leaves_it_open():
-    assert claims.every([claims.HOLDS, claims.HOLDS]) == claims.HOLDS
-    assert claims.every([claims.HOLDS, claims.OPEN]) == claims.OPEN
-    assert claims.every([claims.HOLDS, claims.OPEN, claims.FAILS]) == claims.FAILS
-    assert claims.every([]) == claims.OPEN
+def test_what_our_ladders_decide_is_left_open():
+    run = made_up.grid(**ONE, **FOLDS, clips=60)
+    assert claim(run, "attacking robust models takes more gradient")["verdict"] == claims.OPEN
+    assert claim(run, "every example of Fig. 1")["verdict"] == claims.OPEN
 
 
 def test_the_count_of_weights_is_a_count():
@@ -298,14 +476,22 @@ def test_the_count_of_weights_is_a_count():
     assert row["ours"] == pytest.approx(-99.38, abs=0.01)
 
 
-def test_every_cell_of_the_papers_tables_is_in_the_ledger_on_its_data_sets():
-    run = made_up.grid(dataset="esc50")
-    frame = claims.ledger(Analysis(run))
-    cells = frame[frame["where"].isin(["Table I", "Table II", "Table III"])]
-    assert len(cells) == 4 * 24
-    there = cells[cells["scope"] == "this cell"]
-    assert len(there) == 4 * 4
-    assert set(there["verdict"]) <= {claims.AGREES, claims.DIFFERS}
+def test_a_maximum_is_compared_with_each_rival():
+    models = ("resnet56", "alexnet", "vgg16")
+    run = made_up.grid(models=models, representations=("dwt_tonnetz", "stft"), **FOLDS)
+    row = claim(run, "ResNet-56 on DWT | Tonnetz")
+    assert (row["parts"], row["trainings"]) == (5, 5)
+
+
+def test_cells_of_the_papers_tables_need_three_trainings():
+    one = claims.ledger(Analysis(made_up.grid(dataset="esc50", noise=0.1)))
+    cells = one[one["where"].str.fullmatch("Table I+")]
+    assert len(cells) == 4 * 4  # two numbers of Table I, one of II and III, of two models on two images
+    assert set(cells["verdict"]) == {claims.OPEN}
+    several = claims.ledger(Analysis(made_up.grid(dataset="esc50", noise=0.1, folds=("1", "2", "3"))))
+    cells = several[several["where"].str.fullmatch("Table I+")]
+    assert set(cells["verdict"]) <= {claims.AGREES, claims.DIFFERS, claims.OPEN}
+    assert (cells["verdict"] != claims.OPEN).mean() > 0.8
 
 
 def test_the_papers_own_numbers_support_its_sentences():
@@ -314,19 +500,62 @@ def test_the_papers_own_numbers_support_its_sentences():
     assert claim(run, "ResNet-56 has the highest accuracy")["paper"] == "7 of 8"
     assert claim(run, "ResNet-56 has the highest ε_r")["paper"] == "4 of 8"
     assert claim(run, "attacking every robust")["paper"] == "48 of 48"
-    assert claim(run, "DWT | Tonnetz loses slightly")["paper"].startswith("+")
-    assert claim(run, "DWT loses considerably")["paper"].count("+") == 2
+    assert claim(run, "DWT | Tonnetz loses more")["paper"].startswith("+")
+    assert claim(run, "DWT loses more")["paper"].count("+") == 2
+    assert claim(run, "ResNet-56 on DWT | Tonnetz")["paper"].count("+") == 2
 
 
-def test_the_leaks_that_are_told_are_those_that_chapter_3_leaves():
+# ------------------------------------------------------------------------------------- verdicts, simulated
+
+
+def wrong_verdicts(effects, studies: int, trainings: int = 3, seed: int = 0, spread: float = 1.0) -> float:
+    """The share of simulated studies whose verdict contradicts the true effects of the parts."""
+    rng = np.random.default_rng(seed)
+    effects, wrong = np.asarray(effects, dtype=float), 0
+    truth = claims.HOLDS if (effects > 0).all() else claims.FAILS
+    for _ in range(studies):
+        parts = {k: e + spread * rng.normal(size=trainings) for k, e in enumerate(effects)}
+        verdict = claims.decide(parts, 0.0)
+        wrong += verdict not in (truth, claims.OPEN)
+    return wrong / studies
+
+
+STUDIES = {
+    "true, clearly": [3.0],
+    "true, just so": [0.05],
+    "false, clearly": [-3.0],
+    "false, just so": [-1e-9],
+    "all of twelve are true, just so": [0.05] * 12,
+    "one of twelve is false": [3.0] * 11 + [-1e-9],
+    "the best of thirteen by the paper's 1.22 points": [1.22] * 12,
+}
+
+
+@pytest.mark.parametrize("effects", STUDIES.values(), ids=STUDIES)
+@pytest.mark.parametrize("trainings", [3, 5])
+def test_fewer_than_five_in_a_hundred_verdicts_are_wrong(effects, trainings):
+    assert wrong_verdicts(effects, 300, trainings) <= 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("effects", STUDIES.values(), ids=STUDIES)
+@pytest.mark.parametrize("trainings", [3, 5, 10])
+def test_the_share_of_wrong_verdicts_in_many_studies(effects, trainings):
+    assert wrong_verdicts(effects, 4000, trainings, seed=1) <= 0.032
+
+
+def test_clear_effects_are_found_and_two_trainings_find_none():
+    rng = np.random.default_rng(0)
+    clear = [claims.decide({0: 3 + 0.3 * rng.normal(size=3)}, 0.0) for _ in range(100)]
+    assert clear.count(claims.HOLDS) > 95
+    assert claims.decide({0: [3.0, 3.1]}, 0.0) == claims.OPEN
+    assert claims.decide({}, 0.0) == claims.OPEN
+    mixed = {0: 3 + 0.1 * rng.normal(size=5), 1: -3 + 0.1 * rng.normal(size=5)}
+    assert claims.decide(mixed, 0.0) == claims.FAILS
+    assert claims.decide({0: mixed[0], 1: [np.nan] * 5}, 0.0) == claims.OPEN
+
+
+def test_the_leaks_that_are_reported_are_those_that_chapter_3_writes():
     source = Path("notebooks/03_training.py").read_text(encoding="utf-8")
     columns = "[" + ", ".join(f'"{name}"' for name in made_up.LEAK) + "]"
     assert f"columns = {columns}" in source
-
-
-def test_one_representation_refutes_nothing_of_most():
-    models = ("resnet56", "alexnet")
-    behind = made_up.grid(models=models, representations=("stft",))
-    assert claim(behind, "ResNet-56 has the highest accuracy")["verdict"] == claims.OPEN
-    everywhere = made_up.grid(models=models, representations=tuple(published.REPRESENTATIONS))
-    assert claim(everywhere, "ResNet-56 has the highest accuracy")["verdict"] == claims.FAILS

@@ -13,7 +13,16 @@ from lib.analysis import results
 CLIPS = ["a", "b"]
 
 
-def leave(build, representation: str, model: str, training: str, *, done: bool = True, attacked: bool = True):
+def leave(
+    build,
+    representation: str,
+    model: str,
+    training: str,
+    *,
+    done: bool = True,
+    attacked: bool = True,
+    steps: int = 5,
+):
     """The files of one victim as chapters 3 to 5 leave them."""
     cell = study.Cell(str(build), "demo", representation, model, "1", training)
     chapter = "03_training" if training == "standard" else "05_adversarial_training"
@@ -22,6 +31,8 @@ def leave(build, representation: str, model: str, training: str, *, done: bool =
         pd.DataFrame({"clip": CLIPS, "label": [0, 1], "predicted": [0, 0], "confidence": 0.5}),
     )
     cell.save("history.csv", pd.DataFrame({"epoch": [1]}))
+    sources = pd.DataFrame({"clip": CLIPS, "source": ["one recording", "one recording"]})
+    cell.up(1).save("clips.parquet", sources)
     rows = {
         "clip": ["a"],
         "attack": "BIM-a",
@@ -35,11 +46,13 @@ def leave(build, representation: str, model: str, training: str, *, done: bool =
     ended = [chapter] + ["04_attacks"] * done * attacked
     if attacked:
         cell.save("attacks.parquet", pd.DataFrame(rows))
+        cell.save("evaluated.csv", pd.DataFrame({"clip": CLIPS}))
         about = {"clips": json.dumps(["b", "a"]), "names": json.dumps(["dog", "cat"])}
         cell.save("examples.safetensors", (images, about))
     for name in ended:
         cell.path(f"{name}.ipynb").write_text("{}")
         receipt = {"commit": "c", "dirty": False, "device": "cpu", "data": "", "sources": {}}
+        receipt["parameters"] = {"build": "b", "model": model, "bim_steps": steps}
         cell.save(f"{name}.receipt.json", receipt | dict.fromkeys(results.TIMES, 1.0))
     return images
 
@@ -65,7 +78,7 @@ def test_a_cell_that_still_runs_is_not_read_and_is_missing(tmp_path):
     assert found.missing() == ["dwt/resnet18/1/standard/04_attacks"]
 
 
-def test_a_grid_without_attacks_is_told_too(tmp_path):
+def test_a_grid_without_attacks_is_gathered_too(tmp_path):
     leave(tmp_path, "dwt", "alexnet", "standard", attacked=False)
     found = results.gather(str(tmp_path), "demo")
     assert found.attacks.empty
@@ -91,6 +104,55 @@ def test_what_is_kept_is_read_back(tmp_path):
         pd.testing.assert_frame_equal(getattr(again, name), getattr(found, name))
     assert again.dataset == "demo"
     assert again.about == found.about
+
+
+def test_clips_know_their_recording_and_which_were_evaluated(tmp_path):
+    leave(tmp_path, "dwt", "alexnet", "standard")
+    found = results.gather(str(tmp_path), "demo")
+    assert found.clean["source"].tolist() == ["one recording"] * 2
+    assert found.evaluated["clip"].tolist() == CLIPS  # b was misclassified, and was evaluated as well
+
+
+def test_a_mix_of_settings_and_of_attacks_is_noted(tmp_path):
+    leave(tmp_path, "dwt", "alexnet", "standard")
+    assert results.gather(str(tmp_path), "demo").notes.empty
+    leave(tmp_path, "dwt", "resnet18", "standard", steps=9)
+    (note,) = [n for n in results.gather(str(tmp_path), "demo").notes["note"] if "04_attacks" in n]
+    assert note == "04_attacks was run with different settings: bim_steps = 5 in 1 cells, 9 in 1 cells"
+    rows = study.Cell(str(tmp_path), "demo", "dwt", "alexnet", "1", "standard").path("attacks.parquet")
+    pd.read_parquet(rows).assign(attack="CWA").to_parquet(rows)
+    notes = results.gather(str(tmp_path), "demo").notes["note"]
+    assert notes.str.contains("not all models met the same attacks: CWA on 1 models; BIM-a on 1 models").any()
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "empty"])
+@pytest.mark.parametrize("file", ["attacks.parquet", "clean.parquet", "history.csv", "evaluated.csv"])
+def test_a_file_that_is_missing_or_damaged_is_named(tmp_path, file, damage):
+    for model in ("alexnet", "resnet18"):
+        leave(tmp_path, "dwt", model, "standard")
+    path = study.Cell(str(tmp_path), "demo", "dwt", "alexnet", "1", "standard").path(file)
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[: 10 if damage == "cut" and file.endswith("parquet") else 0])
+    found = results.gather(str(tmp_path), "demo")
+    (note,) = [n for n in found.notes["note"] if file in n]
+    assert f"demo/dwt/alexnet/1/standard/{file} is missing or damaged, so its rows are left out" in note
+    assert set(found.clean["model"]) >= {"resnet18"}
+
+
+def test_rows_of_an_older_version_are_read_and_what_they_lack_is_noted(tmp_path):
+    leave(tmp_path, "dwt", "alexnet", "standard")
+    leave(tmp_path, "dwt", "resnet18", "standard")
+    found = results.gather(str(tmp_path), "demo")
+    folder = results.save(found, tmp_path / "rows")
+    for name in ("evaluated", "notes"):
+        (folder / f"{name}.parquet").unlink()
+    found.clean.drop(columns="source").to_parquet(folder / "clean.parquet")
+    again = results.load(folder)
+    assert set(again.notes["note"]) == set(results.ADDED.values())
+    assert again.clean["source"].tolist() == again.clean["clip"].tolist()
+    assert set(again.evaluated["clip"]) == {"a"}  # those that some model classified correctly
 
 
 def test_an_empty_grid_is_refused_with_its_folder(tmp_path):

@@ -308,6 +308,7 @@ def _per_attack(found: Analysis) -> Claim:
         paper="no control",
         parts=parts,
         opposite="one attack that fools more clips after it",
+        impossible=_coarse(found),
         clips=_clips(found.fooled_of_all, everyone[:1]),
     )
 
@@ -379,6 +380,13 @@ def shorter(rows: pd.DataFrame) -> str:
     return "; ".join(found)
 
 
+def _coarse(found: Analysis) -> str:
+    """Why attacks could not have fooled a clip within the budget, or ""."""
+    return (
+        f"{', '.join(found.too_coarse)} cannot fool within ε by its smallest step" if found.too_coarse else ""
+    )
+
+
 def _within_budget(found: Analysis) -> Claim:
     pairs = [v for v in _finished(found, found.pairs) if v in found.attacked]
     parts = {}
@@ -395,6 +403,7 @@ def _within_budget(found: Analysis) -> Claim:
         paper="yes",
         parts=parts,
         opposite="a robust model of which 90 % or less are fooled within ε, averaged over attacks",
+        impossible=_coarse(found),
         threshold=100 * metrics.THRESHOLD,
         clips=_clips(found.norms, [defended(v) for v in pairs[:1]]),
     )

@@ -151,6 +151,23 @@ def _records(frame: pd.DataFrame) -> list[dict]:
     return frame.to_dict("records")
 
 
+def answer(found: Analysis) -> str:
+    """The answer to chapter 6's question in one sentence: means over all pairs that were attacked."""
+    frame = tables.summary(found)
+    if frame.empty:
+        return "No model was attacked both before and after adversarial training, so there is no answer yet."
+    means = frame.assign(value=frame["value"] * frame["models"]).groupby(["measure", "training"])
+    value = (means["value"].sum() / means["models"].sum()).to_dict()
+    clean, robust = ([value[f"{m}_percent", t] for t in ("standard", ROBUST)] for m in ("clean", "robust"))
+    pairs = int(frame["models"].sum() / 4)
+    more = "raises" if robust[1] > robust[0] else "does not raise"
+    return (
+        f"Averaged over {pairs} pairs of models, adversarial training {more} the robust accuracy within the "
+        f"budget (from {robust[0]:.0f} to {robust[1]:.0f} %), and the clean accuracy of the same clips goes "
+        f"from {clean[0]:.0f} to {clean[1]:.0f} %."
+    )
+
+
 def accuracy_table(found: Analysis) -> Part:
     frame = found.recognition
     frame = frame[frame["training"].isin(["standard", ROBUST])]
@@ -243,13 +260,19 @@ def table_2(found: Analysis) -> Part:
     columns = [f"{kind}, {who}" for kind in dict.fromkeys(kinds.values()) for who in ("original", "robust")]
     columns.insert(4, "of all evaluated clips, less")
     columns += ["paper, robust"] * any(column == "paper, robust" for _, column, _ in cells)
+    coarse = ", ".join(found.too_coarse)
+    coarse = (
+        f" Open: {coarse} cannot fool within ε, because already its smallest step is larger."
+        if coarse
+        else ""
+    )
     caption = (
         "Table II, the paper's measure: fooling within the budget [%], each attack by its own goal, "
         "averaged over the paper's six; of the clips that the model classifies correctly, as the paper has "
         "it, and of all evaluated ones, by which a model with fewer correct clips is not flattered."
     )
     shown = table(cells, ["representation", "model"], columns)
-    return Part(caption + _over(frame) + _dagger(found, frame), frame, shown)
+    return Part(caption + coarse + _over(frame) + _dagger(found, frame), frame, shown)
 
 
 def table_3(found: Analysis) -> Part:
@@ -364,7 +387,7 @@ def folds_table(found: Analysis) -> Part:
         "gain_percent": "gain of robust accuracy [points]",
     }
     cells = [((row["fold"],), heads[row["measure"]], interval(row, 1, True)) for row in _records(frame)]
-    caption = "The two changes by fold and seed, averaged over representations and models, paired by clip."
+    caption = "The two changes by fold and seed, averaged over all pairs of models, paired by clip."
     return Part(caption + _over(frame), frame, table(cells, ["fold"], heads.values()))
 
 

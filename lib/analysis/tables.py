@@ -22,7 +22,7 @@ ROBUST = published.DEFENCE
 PAIR = ["representation", "model"]
 VICTIM = [*PAIR, "training"]
 COUNTS = ("iterations", "forwards", "backwards", "queries")  # what an attack spends
-WALKS = ("PIA",)  # whose norms are what a walk had reached when its queries ended: at most that is needed
+WALKS = ("PIA",)  # taken as cut, so that their norms are upper bounds, where rows do not say it
 EXACT = "exact attacks"  # the mean of the ratios of those attacks none of whose norms is a bound
 MEANS = "ratio of means"  # the paper's form of its ratio
 Victim = tuple[str, str, str]
@@ -98,6 +98,26 @@ class Analysis:
             found[fold] = pd.DataFrame(columns)
         return found
 
+    @functools.cached_property
+    def at_most(self) -> set[tuple]:
+        """The victims and attacks of which some norm is only an upper bound: a walk that was cut."""
+        rows = self.results.attacks
+        cut = rows["bound"] == "at most" if "bound" in rows else rows["attack"].isin(WALKS)
+        return set(
+            rows.loc[cut & rows["fooled"].astype(bool), [*VICTIM, "attack"]].itertuples(
+                index=False, name=None
+            )
+        )
+
+    @functools.cached_property
+    def too_coarse(self) -> list[str]:
+        """The paper's attacks whose smallest perturbation is above the budget: they cannot fool within it."""
+        rows = self.results.attacks
+        if "smallest" not in rows:
+            return []
+        above = rows["smallest"] > rows["representation"].map(self.budgets)
+        return names.in_order(rows.loc[above & rows["attack"].isin(published.ATTACKS), "attack"])
+
     def limits(self, panel: pd.DataFrame) -> np.ndarray:
         """The budget of each column of a panel."""
         return np.array([self.budgets[column[0]] for column in panel.columns])
@@ -122,7 +142,9 @@ class Analysis:
         """`fooled`, of all evaluated clips: one that is misclassified anyway counts as not fooled."""
         found = {}
         for fold, panel in self.fooled.items():
-            known = {c: self.needed[fold][(*c[:3], names.WORST)].notna() for c in panel.columns}
+            worst = {c: (*c[:3], names.WORST) for c in panel.columns}
+            needed = self.needed.get(fold, pd.DataFrame())
+            known = {c: needed[w].notna() for c, w in worst.items() if w in needed.columns}
             columns = {c: panel[c].reindex(at.index).fillna(0.0).where(at) for c, at in known.items()}
             found[fold] = pd.DataFrame(columns)
         return found
@@ -268,10 +290,16 @@ class Analysis:
         rows = []
         for attack, ratios in found.items():
             measured = self._over([r.to_frame() for r in ratios], metrics.geometric_mean)
-            count, mark = sum(map(len, ratios)), "?" if attack in WALKS else "="
-            more = {"attack": attack, "bound": mark, "fooled": count, "censored": lost[attack]}
+            mark = metrics.bound(*((*victim, attack) in self.at_most for victim in (robust, original)))
+            more = {
+                "attack": attack,
+                "bound": mark,
+                "fooled": sum(map(len, ratios)),
+                "censored": lost[attack],
+            }
             rows.append(self._row(robust, "epsilon_ratio", measured, **more))
-        exact = [a for a in attacks if a not in WALKS and not lost[a] and a not in names.REFERENCE]
+        bounds = {row["attack"] for row in rows if row["bound"] != "=" or row["censored"]}
+        exact = [attack for attack in attacks if attack in published.ATTACKS and attack not in bounds]
         if exact:
             frames = [pd.DataFrame({a: found[a][i] for a in exact}) for i in range(len(pairs))]
             measured = self._over(frames, metrics.geometric_mean)
@@ -288,7 +316,8 @@ class Analysis:
 
         def ratio(both: pd.DataFrame) -> float:
             each = metrics.ratio_of_means(both["before"], both["after"])
-            return float(each["robust"].mean() / each["original"].mean()) if len(each) else np.nan
+            before, after = each["original"].mean(), each["robust"].mean()
+            return float(after / before) if 0 < before < np.inf else np.nan
 
         frames = [pd.concat({"before": before, "after": after}, axis=1) for before, after in own]
         each = pd.concat([metrics.ratio_of_means(*pair) for pair in own])
@@ -477,7 +506,8 @@ def by_attack(found: Analysis) -> pd.DataFrame:
     for training in names.in_order(training for training, _ in gathered):
         for attack in names.in_order(attack for t, attack in gathered if t == training):
             values = np.array(gathered[training, attack], dtype=float)
-            mark = metrics.bound(attack in WALKS, bool((values[:, 1] < 100).any()))
+            walks = {victim[3] for victim in found.at_most if victim[2] == training}
+            mark = metrics.bound(attack in walks, bool((values[:, 1] < 100).any()))
             lines.append((training, attack, *values[:, :3].mean(axis=0), np.median(values[:, 3]), mark))
             lines[-1] += (len(values),)
     columns = ["training", "attack", "within_percent", "ever_percent", "any_percent", "median_norm"]
