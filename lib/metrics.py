@@ -20,6 +20,7 @@ PAPER_SIZE = (768, 1568)  # bins, frames of a plain representation in the paper
 THRESHOLD = 0.9  # the fooling rate that an attack is given budget to pass (section VI)
 LEVEL = 0.95  # of every interval
 LEAST_ACCURACY = 0.8  # on the clips that are learnt, below which a training is unfinished
+LEARNT_ALL = 0.99  # on the same, from which it is finished, however its loss falls
 FALLING = 0.05  # an epoch, the fall of the training loss above which a training is unfinished
 
 
@@ -242,6 +243,8 @@ def bound(below: bool, above: bool) -> str:
 def unfinished(history: pd.DataFrame) -> str:
     """Why a training is unfinished, by its rows of epochs, or "" where it is not (design, section 5).
 
+    `lib.training` decides it, in the column ``unfinished``; older rows are judged here.
+
     Raises
     ------
     ValueError : if the history has no epoch.
@@ -249,11 +252,15 @@ def unfinished(history: pd.DataFrame) -> str:
     if history.empty:
         raise ValueError("a training without an epoch has no end to judge")
     accuracy = float(history["train_accuracy"].iloc[-1])
-    if accuracy < LEAST_ACCURACY:
-        return f"training accuracy {accuracy:.0%} in its last epoch"
     loss = history["train_loss"].to_numpy(dtype=float)[-4:]
     fall = 1 - (loss[-1] / loss[0]) ** (1 / (len(loss) - 1)) if len(loss) > 1 and loss[0] > 0 else 0.0
-    return f"training loss still falls by {fall:.0%} an epoch" if fall > FALLING else ""
+    open_ = accuracy < LEAST_ACCURACY or (accuracy < LEARNT_ALL and fall > FALLING)
+    if "unfinished" in history and pd.notna(history["unfinished"].iloc[-1]):
+        open_ = bool(history["unfinished"].iloc[-1])
+    if not open_:
+        return ""
+    why = f"training accuracy {accuracy:.0%} in its last epoch"
+    return why if accuracy < LEAST_ACCURACY else f"{why}, its loss still falling by {fall:.0%} an epoch"
 
 
 # --------------------------------------------------------------------------------------------- intervals

@@ -265,7 +265,8 @@ pd.DataFrame(under, index=["robust accuracy under PGD", "low", "high", "over"]).
 
 # %%
 left = under[training]
-gain = metrics.over_clips(robust[training].astype(int) - robust["standard"]) if len(before) else None
+change = robust[training].astype(int) - robust["standard"] if len(before) else []
+gain = metrics.over_clips(change, robust["clip"].map(recording), bounds=(-1, 1)) if len(before) else None
 seen = (
     f"{100 * gain.value:+.1f} points, {100 * gain.low:.1f} to {100 * gain.high:.1f}"
     if gain

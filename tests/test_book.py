@@ -156,10 +156,11 @@ def folder(tmp_path_factory):
     figures.use_style()
     run = made_up.grid(dataset="demo")
     run.about.update({key: about | {"name": HOSTILE[0]} for key, about in run.about.items()})
-    made = report.Report(tables.Analysis(run), demo / "figures")
-    for name in ("table_2_control", "accuracy", "claims", "figure_1"):
+    parts = ("table_2", "trade_off", "claims", "figure_1")
+    made = report.Report(tables.Analysis(run), demo / "figures", parts)
+    for name in parts:
         made.add(name)
-    made.index()
+    made.finish()
     if (here / "figures").is_dir():
         shutil.copytree(here / "figures", root / "figures")
     (root / "lib").symlink_to(here / "lib")

@@ -178,7 +178,12 @@ def test_ratio_without_any_success_is_unknown():
     [
         (0.95, [0.5, 0.4, 0.38, 0.37, 0.37], ""),
         (0.34, [0.5, 0.4, 0.38, 0.37, 0.37], "training accuracy 34%"),
-        (0.95, [0.8, 0.7, 0.6, 0.5, 0.4], "training loss still falls by 17% an epoch"),
+        (
+            0.95,
+            [0.8, 0.7, 0.6, 0.5, 0.4],
+            "training accuracy 95% in its last epoch, its loss still falling by 17% an epoch",
+        ),
+        (0.995, [0.8, 0.7, 0.6, 0.5, 0.4], ""),
         (0.95, [0.4], ""),
     ],
 )
@@ -186,6 +191,8 @@ def test_unfinished_trainings_say_why(accuracy, losses, why):
     history = pd.DataFrame({"train_loss": losses, "train_accuracy": accuracy})
     assert metrics.unfinished(history).startswith(why)
     assert bool(metrics.unfinished(history)) == bool(why)
+    decided = history.assign(unfinished=not why)  # by the training itself
+    assert bool(metrics.unfinished(decided)) != bool(why)
 
 
 # ---------------------------------------------------------------------------------------------- intervals

@@ -235,10 +235,11 @@ def made(tmp_path):
     folder = tmp_path / "build/esc10/figures"
     found = made_up.grid()
     results.save(found, folder / "rows")
-    shelf = report.Report(tables.Analysis(found), folder)
-    for name in ("table_1_accuracy", "accuracy"):
-        shelf.add(name)
-    shelf.index()
+    parts = ("table_1", "trade_off")
+    made = report.Report(tables.Analysis(found), folder, parts)
+    for name in parts:
+        made.add(name)
+    made.finish()
     plt.close("all")
     return folder
 
@@ -300,8 +301,8 @@ def test_rows_that_are_too_many_or_none_are_refused(made, tmp_path):
 
 
 def test_figures_that_name_a_path_are_refused(made, tmp_path):
-    (made / "table_1_accuracy.md").write_text("in /home/me/build\n")
-    with pytest.raises(publish.Refused, match=r"table_1_accuracy\.md: it names a path of a machine"):
+    (made / "table_1.md").write_text("in /home/me/build\n")
+    with pytest.raises(publish.Refused, match=r"table_1\.md: it names a path of a machine"):
         publish.shelve(made, tmp_path / "figures/esc10")
 
 

@@ -11,7 +11,7 @@ import dataclasses
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -328,7 +328,7 @@ def attacks_table(found: Analysis) -> Part:
         cells.append((key, "models", str(row["victims"])))
     caption = (
         "Each attack, averaged over the models that were attacked under every training. Own goal: the "
-        "target for a targeted attack, any wrong class for DeepFool, the reference and the worst case; *any "
+        "target for a targeted attack, any wrong class for DeepFool, the reference and the worst case; any "
         "wrong class: of any example that it met on its way. ≥ where clips are censored, ≤ where a walk "
         "was cut."
     )
@@ -612,10 +612,11 @@ class Report:
     ----------
     found : the analysis of the gathered rows.
     folder : where tables and pictures go.
+    parts : the names of those that make it complete.
     """
 
-    def __init__(self, found: Analysis, folder: str | Path):
-        self.found, self.folder = found, Path(folder)
+    def __init__(self, found: Analysis, folder: str | Path, parts: Iterable[str] = tuple(PARTS)):
+        self.found, self.folder, self.parts = found, Path(folder), tuple(parts)
         self.made: dict[str, Part] = {}
         self.waiting = self.folder / ".new"
         shutil.rmtree(self.waiting, ignore_errors=True)
@@ -652,7 +653,7 @@ class Report:
 
     def finish(self) -> Path:
         """Write the index and put everything in place; what an earlier run wrote of other parts goes."""
-        missing = [name for name in PARTS if name not in self.made]
+        missing = [name for name in self.parts if name not in self.made]
         if missing:
             raise ValueError(f"the report is not complete: {', '.join(missing)} was not made")
         files.save(self.waiting / "README.md", self._index())
@@ -668,7 +669,7 @@ class Report:
     def _index(self) -> str:
         """What there is, of what run, with caption, chapter, point and commit."""
         lines = _about_the_run(self.found)
-        for name in PARTS:  # in one order, whichever the parts were made in
+        for name in self.parts:  # in one order, whichever the parts were made in
             part = self.made[name]
             if part.frame.empty:
                 continue
