@@ -229,10 +229,10 @@ def test_a_text_that_is_too_large_is_refused():
 # ------------------------------------------------------------------------------------------------- a run
 
 
-@pytest.fixture
-def made(tmp_path):
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory):
     figures.use_style()
-    folder = tmp_path / "build/esc10/figures"
+    folder = tmp_path_factory.mktemp("made")
     found = made_up.grid()
     results.save(found, folder / "rows")
     parts = ("table_1", "trade_off")
@@ -242,6 +242,11 @@ def made(tmp_path):
     made.finish()
     plt.close("all")
     return folder
+
+
+@pytest.fixture
+def made(made_once, tmp_path):
+    return shutil.copytree(made_once, tmp_path / "build/esc10/figures")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -264,6 +269,18 @@ def test_figures_are_put_in_place_of_the_old_ones_and_told(made, tmp_path):
     assert "- Points: representations STFT, DWT" in listed
     assert "- 1 pictures and 1 tables" in listed
     assert results.load(shelf / "rows").dataset == "esc10"
+
+
+@pytest.mark.parametrize("name", ["attacks.parquet", "examples.safetensors"])
+@pytest.mark.parametrize(
+    "damage", [lambda whole: whole[: len(whole) // 2], lambda whole: b"", lambda whole: b"<html>"]
+)
+def test_a_damaged_file_of_rows_is_one_sentence(made, capsys, name, damage):
+    path = made / "rows" / name
+    path.write_bytes(damage(path.read_bytes()))
+    assert report.main([str(made / "rows")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"figures: {path} cannot be read, it is damaged or of another format: ")
 
 
 def test_a_shelf_stands_until_the_new_one_is_there(made, tmp_path, monkeypatch):
