@@ -175,13 +175,9 @@ def write(
     ------
     ValueError : if a representation is unknown, there is no clip, or two clips have one id.
     """
-    wanted = [part for each in (representation, *together) for part in features.parts(each)]
-    if not len(clips) or clips["clip"].duplicated().any():
-        twice = clips.loc[clips["clip"].duplicated(), "clip"].head(1).to_list()
-        raise ValueError(f"a store takes clips with ids of their own, given {len(clips)} with {twice} twice")
+    facts = _wanted(clips, (representation, *together), settings)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    facts = {part: _facts(clips, settings, part) for part in dict.fromkeys(wanted)}
     with contextlib.ExitStack() as stack:
         with files.locked(folder / "store"):
             missing = [part for part in facts if _held(folder, part) != facts[part]["digest"]]
@@ -207,6 +203,15 @@ def write(
         for part in missing:
             if _held(folder, part) != facts[part]["digest"]:
                 _end(folder, part, facts[part])
+
+
+def _wanted(clips: pd.DataFrame, representations: Iterable[str], settings: Settings) -> dict[str, dict]:
+    """The parts of these representations, and what their sidecars are to say."""
+    wanted = [part for each in representations for part in features.parts(each)]
+    if not len(clips) or clips["clip"].duplicated().any():
+        twice = clips.loc[clips["clip"].duplicated(), "clip"].head(1).to_list()
+        raise ValueError(f"a store takes clips with ids of their own, given {len(clips)} with {twice} twice")
+    return {part: _facts(clips, settings, part) for part in dict.fromkeys(wanted)}
 
 
 def _compile(job: _Job) -> Iterator[None]:

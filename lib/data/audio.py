@@ -14,6 +14,7 @@ from lib.data import demo, pitch
 from lib.data.decoding import decode
 
 OFFSET = 0.1  # of the effective value of the sound about it, from which a constant offset is taken away
+_RUN = 64  # zeros in a row that are digital silence
 _CANCELS = 0.01  # of the channels' power: a mean of channels with less is not the sound
 
 
@@ -29,12 +30,9 @@ def mono(sound: np.ndarray) -> np.ndarray:
 def offset(sound: np.ndarray) -> tuple[float, float]:
     """A recorder's constant offset, and as a multiple of the effective value of the sound about it.
 
-    Both are taken over (samples,) that are not digital silence.
+    Both are taken over those of the (samples,) that are not digital silence.
     """
-    heard = sound[sound != 0]
-    constant = float(heard.mean(dtype=np.float64)) if heard.size else 0.0
-    about = float(heard.std(dtype=np.float64)) if heard.size else 0.0
-    return constant, constant / about if about else math.copysign(math.inf, constant) if constant else 0.0
+    return _offset(sound[~_silent(sound)])
 
 
 def centred(sound: np.ndarray) -> np.ndarray:
@@ -43,10 +41,24 @@ def centred(sound: np.ndarray) -> np.ndarray:
     The peak of a clip, to which its images are relative, would otherwise be the offset's. Digital silence
     stays silent, and a smaller offset, which hardly shows, stays.
     """
-    constant, share = offset(sound)
-    if abs(share) <= OFFSET:
-        return sound
-    return np.where(sound != 0, sound - np.float32(constant), np.float32(0))
+    silent = _silent(sound)
+    constant, share = _offset(sound[~silent])
+    return sound if abs(share) <= OFFSET else np.where(silent, 0, sound - np.float32(constant))
+
+
+def _silent(sound: np.ndarray) -> np.ndarray:
+    """Which samples are digital silence: runs of zeros, not those that a sound passes through zero at."""
+    edges = np.flatnonzero(np.diff(sound == 0, prepend=False, append=False))
+    silent = np.zeros(sound.size, bool)
+    for begin, end in edges.reshape(-1, 2):
+        silent[begin:end] = end - begin >= _RUN
+    return silent
+
+
+def _offset(heard: np.ndarray) -> tuple[float, float]:
+    constant = float(heard.mean(dtype=np.float64)) if heard.size else 0.0
+    about = float(heard.std(dtype=np.float64)) if heard.size else 0.0
+    return constant, constant / about if about else math.copysign(math.inf, constant) if constant else 0.0
 
 
 def waveform(clip: Mapping[str, Any] | pd.Series, rate: int, duration: float) -> np.ndarray:

@@ -116,12 +116,7 @@ def fetch(
     folder, by_hand = data / source.folder, data / source.archive
     if folder.is_dir():
         return folder
-    try:
-        data.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NotADirectoryError(
-            f"{data}, where {source.folder} is to lie, is no folder and none can be made: {error.strerror}"
-        ) from error
+    _make(data, source)
     with files.locked(folder, say):
         if folder.is_dir():
             return folder
@@ -144,6 +139,15 @@ def fetch(
             part.unlink()
     say(f"{folder} is there")
     return folder
+
+
+def _make(data: Path, source: Source) -> None:
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NotADirectoryError(
+            f"{data}, where {source.folder} is to lie, is no folder and none can be made: {error.strerror}"
+        ) from error
 
 
 def _unpack_by_hand(archive: Path, folder: Path, source: Source) -> None:
