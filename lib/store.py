@@ -20,7 +20,6 @@ import dataclasses
 import errno
 import fcntl
 import hashlib
-import importlib
 import json
 import math
 import multiprocessing
@@ -42,7 +41,7 @@ from lib.features.image import append, from_sixteen_bits, sixteen_bits
 
 with warnings.catch_warnings():  # pooch, which librosa imports, asks for widgets of tqdm; none is shown
     warnings.filterwarnings("ignore", "IProgress not found")
-    importlib.import_module("tqdm.auto")
+    import tqdm.auto  # noqa: F401
 
 KEPT = ("images", "waveforms")
 HOW = ("pitch", "speed")

@@ -172,7 +172,7 @@ class Real:
         import pandas as pd
         import soundfile
 
-        from lib.data import demo
+        from lib.data import toy
 
         self.folder = folder
         shutil.copy(ROOT / "Makefile", folder)
@@ -182,11 +182,11 @@ class Real:
             (folder / name).mkdir(parents=True)
         for chapter, values in SOUNDS.items():
             self.settings(chapter, **values)
-        clips = demo.clips()
+        clips = toy.clips()
         clips = clips[clips["name"].isin(clips["name"].unique()[:3])].groupby(["name", "fold"]).head(4)
         for clip in clips["clip"]:
-            sound = demo.sound(clip)[: demo.RATE // 2]
-            soundfile.write(folder / "data/small" / f"{clip}.wav", sound, demo.RATE, subtype="PCM_16")
+            sound = toy.sound(clip)[: toy.RATE // 2]
+            soundfile.write(folder / "data/small" / f"{clip}.wav", sound, toy.RATE, subtype="PCM_16")
         table = pd.DataFrame({"path": clips["clip"] + ".wav", "label": clips["name"]})
         table = table.assign(source=clips["source"], fold=clips["fold"])
         table.to_csv(folder / "data/small/clips.csv", index=False)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lib.data import demo, duplicates, readers
+from lib.data import duplicates, readers, toy
 
 
 def test_toy_sounds_have_the_form_of_a_data_set():
@@ -15,22 +15,22 @@ def test_toy_sounds_have_the_form_of_a_data_set():
     assert (frame.groupby("source").size() > 1).all()
 
 
-@pytest.mark.parametrize("name", demo.NAMES)
+@pytest.mark.parametrize("name", toy.NAMES)
 def test_a_toy_sound_is_seeded_and_can_be_heard(name):
-    frame = demo.clips()
+    frame = toy.clips()
     clips = frame[frame["name"] == name]["clip"].to_list()
-    sound = demo.sound(clips[0])
+    sound = toy.sound(clips[0])
     assert sound.dtype == np.float32
-    assert sound.shape == (round(demo.RATE * demo.SECONDS),)
+    assert sound.shape == (round(toy.RATE * toy.SECONDS),)
     assert np.isfinite(sound).all()
     assert 0.01 < np.abs(sound).max() <= 1
-    np.testing.assert_array_equal(sound, demo.sound(clips[0]))
-    assert not np.array_equal(sound, demo.sound(clips[1]))
+    np.testing.assert_array_equal(sound, toy.sound(clips[0]))
+    assert not np.array_equal(sound, toy.sound(clips[1]))
 
 
 def test_takes_of_a_recording_resemble_each_other_more_than_other_recordings():
-    frame = demo.clips()
-    marks = {clip: duplicates.fingerprint(demo.sound(clip), demo.RATE) for clip in frame["clip"][::1][:80]}
+    frame = toy.clips()
+    marks = {clip: duplicates.fingerprint(toy.sound(clip), toy.RATE) for clip in frame["clip"][::1][:80]}
     within, between = [], []
     some = frame[frame["clip"].isin(marks)]
     for one in some.itertuples():

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lib import files, samples
-from lib.data import demo, pitch
+from lib.data import pitch, toy
 from lib.data.decoding import decode
 
 OFFSET = 0.1  # of the effective value of the sound about it, from which a constant offset is taken away
@@ -83,7 +83,7 @@ def waveform(clip: Mapping[str, Any] | pd.Series, rate: int, duration: float) ->
     if rate <= 0 or length <= 0:
         raise ValueError(f"rate = {rate} Hz and duration = {duration} s leave no sample")
     if not clip["path"]:
-        sound, native = demo.sound(clip["clip"]), demo.RATE
+        sound, native = toy.sound(clip["clip"]), toy.RATE
     else:
         if clip.get("sha256") and files.digest(clip["path"]) != clip["sha256"]:
             raise ValueError(

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from lib import files, reporting, study
-from lib.data import changes, demo
+from lib.data import changes, toy
 from lib.data.audio import centred, mono, offset
 from lib.data.decoding import BYTES, decode
 from lib.data.duplicates import fingerprint
@@ -115,7 +115,7 @@ class _Listener:
                     facts["sha256"] = files.digest(row["path"])
                 sound, facts["rate"] = decode(row["path"])
             else:
-                sound, facts["rate"] = demo.sound(row["clip"])[:, None], demo.RATE
+                sound, facts["rate"] = toy.sound(row["clip"])[:, None], toy.RATE
                 facts["sha256"] = hashlib.sha256(sound.tobytes()).hexdigest()
             return facts | self._measured(sound, facts["rate"])
         except (ValueError, OSError) as error:
