@@ -437,21 +437,21 @@ def confusion(label_, predicted, names: Sequence[str], *, title: str = "") -> Fi
     if len(drawn) < len(names):
         part = f"the {len(drawn)} most confused of {len(names)} classes"
         title = f"{title}: {part}" if title else part
-    side = 1.8 + 0.3 * len(drawn)
-    figure, grid = _canvas(figsize=(side + 0.8, side))
     few = len(drawn) <= 20
+    side = 1.8 + (0.3 if few else 0.16) * len(drawn)
+    figure, grid = _canvas(figsize=(side + 0.8, side))
     cells = np.ix_(drawn, drawn)
     seaborn.heatmap(
         pd.DataFrame(share[cells], *[[_short(names[i]) for i in drawn]] * 2),
-        annot=np.where(counts[cells] > 0, counts[cells].astype(str), "") if few else None,
+        annot=np.where(counts[cells] > 0, counts[cells].astype(str), ""),
         fmt="",
-        annot_kws={"fontsize": 7},
+        annot_kws={"fontsize": 7 if few else 5},
         xticklabels=True,
         yticklabels=True,
         **_GREYS | {"cbar_kws": {"shrink": 0.7, "label": "share of the class"}},
         ax=grid[0, 0],
     )
-    _dress_matrix(grid[0, 0], "classified as", "class", title, 8 if few else 5, 90)
+    _dress_matrix(grid[0, 0], "classified as", "class", title, 8 if few else 6, 90)
     return figure
 
 
