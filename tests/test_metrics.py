@@ -367,3 +367,30 @@ def test_intervals_over_recordings_cover_where_those_over_clips_do_not():
     by_clip = covered(draw, 0.6, metrics.over_clips, 400)
     assert by_recording >= 0.92
     assert by_clip < 0.8
+
+
+def test_robust_accuracy_from_rows_is_that_of_attacking_again():
+    """The number of chapter 6 from the rows of a climb, and by attacking the model again with Foolbox's own
+    attack: the share of all clips that are correct and not misclassified within the budget."""
+    foolbox, torch = pytest.importorskip("foolbox"), pytest.importorskip("torch")
+    from lib import attacks
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(32, 3)).eval()
+    victim = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
+    x = 0.3 + 0.4 * torch.rand(24, 1, 4, 8)
+    with torch.no_grad():
+        label = model(x).argmax(1)
+    label[:6] = (label[:6] + 1) % 3  # misclassified before any attack
+    clips = [f"clip{i}" for i in range(24)]
+    ladders = attacks.ladders((4, 8), only=["DeepFool"], seed=0, deepfool_caps=[50])
+    rows, _ = attacks.climb(victim, x, label, (label + 1) % 3, clips, ladders, until=1.0)
+    least = metrics.needed(metrics.least_norms(rows, success="any"), clips)["DeepFool"]
+    again = foolbox.attacks.L2DeepFoolAttack(steps=50)
+    attacked = torch.arange(6, 24)
+    criterion = foolbox.Misclassification(label[attacked])
+    for budget in least[least > 0].quantile([0.25, 0.5, 0.75]) * 1.02:
+        _, _, broken = again(victim, x[attacked], criterion, epsilons=[float(budget)])
+        by_attack = float((~broken[0]).sum()) / len(clips)
+        assert (least > budget).mean() == pytest.approx(by_attack, abs=1 / 24 + 1e-9)
+    assert (least > 0).mean() == 18 / 24
