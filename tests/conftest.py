@@ -151,18 +151,35 @@ def tiny(tmp_path: Path) -> Tiny:
 
 SOUNDS = {  # settings under which the real chapters take seconds
     "02_features": {
-        "bins": 32, "frames": 32, "duration": 0.5, "stft_rate": 16000, "n_fft": 512, "factors": [0.75, 1.5],
+        "bins": 32,
+        "frames": 32,
+        "duration": 0.5,
+        "stft_rate": 16000,
+        "n_fft": 512,
+        "factors": [0.75, 1.5],
     },
     "03_training": {"pretrained": "none", "epochs": 6, "batch": 8, "patience": 0},
     "05_adversarial_training": {"pretrained": "none", "epochs": 6, "batch": 8, "patience": 0, "pgd_steps": 2},
     "04_attacks": {
-        "clips": 6, "batch": 2, "bim_step": 0.01569, "bim_steps": 3, "bim_first": 0.006, "bim_rungs": 4,
-        "bim_bisections": 1, "jsma_thetas": [0.98039], "jsma_steps": 10, "deepfool_caps": [5],
-        "cwa_cs": [7.0], "cwa_steps": [10], "pia_steps": 2, "pia_samples": 4, "checked": 2,
+        "clips": 6,
+        "batch": 2,
+        "bim_step": 0.01569,
+        "bim_steps": 3,
+        "bim_first": 0.006,
+        "bim_rungs": 4,
+        "bim_bisections": 1,
+        "jsma_thetas": [0.98039],
+        "jsma_steps": 10,
+        "deepfool_caps": [5],
+        "cwa_cs": [7.0],
+        "cwa_steps": [10],
+        "pia_steps": 2,
+        "pia_samples": 4,
+        "checked": 2,
     },
     "06_analysis": {},
     "07_beyond": {"clips": 4, "bim_steps": 4, "round_trip_steps": 5, "levels": [30.0], "wave_steps": 3},
-}  # fmt: skip
+}
 
 
 class Real:

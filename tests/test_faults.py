@@ -418,9 +418,12 @@ def test_bytes_reach_the_disk_before_the_name_and_the_name_before_we_go_on(tmp_p
     monkeypatch.setattr(os, "fsync", watched_fsync)
     monkeypatch.setattr(os, "replace", watched_replace)
     content = {
-        ".json": {"a": 1}, ".parquet": pd.DataFrame({"a": [1]}), ".csv": pd.DataFrame({"a": [1]}),
-        ".safetensors": {"a": torch.zeros(3)}, ".md": "text",
-    }[Path(name).suffix]  # fmt: skip
+        ".json": {"a": 1},
+        ".parquet": pd.DataFrame({"a": [1]}),
+        ".csv": pd.DataFrame({"a": [1]}),
+        ".safetensors": {"a": torch.zeros(3)},
+        ".md": "text",
+    }[Path(name).suffix]
     files.save(tmp_path / name, content)
     (first, part, size), (second, old, new), (third, folder, _) = happened
     assert (first, second, third) == ("fsync", "replace", "fsync")

@@ -170,6 +170,10 @@ def test_the_study_runs_without_a_network(tiny):
         pytest.skip("unshare -n is refused: it takes root")
     done = subprocess.run(
         ["unshare", "-n", *tiny.command("all", "-j2")],
-        cwd=tiny.folder, env=outside(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=tiny.folder,
+        env=outside(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr

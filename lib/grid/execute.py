@@ -173,8 +173,10 @@ class _Attempt:
         words = [self.private, self.part, target, root, str(os.getpid())]
         self.guard = subprocess.Popen(
             [sys.executable, "-I", "-S", guard.__file__, *words],
-            stdin=subprocess.PIPE, bufsize=0, start_new_session=True,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,
+        )
 
     def __enter__(self) -> _Attempt:
         return self
