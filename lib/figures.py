@@ -263,7 +263,7 @@ def fooling_curves(
     alone = "representation" not in curves
     drawn = curves.assign(representation="", training="") if alone else curves
     budgets = {"": budgets} if alone else budgets
-    rows, columns = names.in_order(drawn["representation"]), names.in_order(drawn["training"])
+    rows, columns = (names.in_order(drawn[axis]) or [""] for axis in ("representation", "training"))
     size = {"height": 3.4, "aspect": 1.6} if alone else {"height": 2.0, "aspect": 1.55}
     grid = _facets(drawn, row="representation", col="training", row_order=rows, col_order=columns, **size)
     for (i, j, _), panel in grid.facet_data():

@@ -27,7 +27,7 @@ from lib import attacks, figures, files, markup, metrics, models, names, ranges,
 from lib.analysis import published
 from lib.attacks import checks
 from lib.data import manifest, splits
-from lib.device import choose_device
+from lib.device import PRECISIONS, choose_device, computing, resolve
 
 figures.use_style()
 
@@ -45,6 +45,7 @@ batch = 16  # most clips attacked at once
 memory = 8.0  # GiB that they may take; fewer are attacked at once where images are large
 bim_step = 0.00392  # ζ of Eq. 1: one grey level, 1/255, our reading of the paper's 1
 bim_steps = 100  # most steps of BIM at one budget
+bim_normalised = False  # True steps along the normalised gradient by ε/10, as Foolbox does, not by its sign
 bim_first = 0.00009375  # RMS of the first budget, 0.0015/16, reading 9
 bim_rungs = 12  # budgets, each twice the one before
 bim_bisections = 4  # between the last failing and the first fooling budget
@@ -56,12 +57,15 @@ deepfool_caps = [100, 200, 300, 400, 500, 600]  # most linearisations, Section V
 cwa_cs = [1.0, 3.0, 5.0, 7.0]  # c of Eq. 5, Section VI
 cwa_steps = [25, 100, 1000, 1500]  # paired with c, Section VI
 cwa_product = False  # True climbs every pair of c and steps, cheapest first
-cwa_searches = 1  # values of c tried at a rung: more raise c until it fools, then halve the gap
+cwa_search = 100  # steps after a clip's first example in which its c falls; 0 keeps c, as a plain ladder
 cwa_kappa = 0.0  # κ of Eq. 6, by how much the target's logit has to lead
 pia_steps = 500  # most moves, Section VI
 pia_samples = 50  # probes of one gradient estimate
 pia_top = 1  # how many of its most likely classes the victim reports
 pia_queries = 0  # most queries of a clip; 0 sets no limit
+pia_patience = 0  # queries without the ball shrinking by 1 % after which a walk ends; 0 waits for its steps
+brackets = True  # begin each ladder near the rung that fools; False climbs from the foot, as the paper
+crafting = "auto"  # precision in which examples are made: auto, float32, tf32 or bfloat16; judged in float32
 checked = 8  # clips on which the attacks themselves are checked
 shown_class = "children_playing"  # whose clip is kept for pictures; another where there is none
 seed = 0
@@ -79,12 +83,13 @@ ranges.check(
     ranges.number("memory cwa_kappa", 0),
     ranges.number("bim_step bim_first jsma_thetas", above=0, most=1),
     ranges.number("cwa_cs", above=0),
-    ranges.whole("clips bim_bisections pia_queries seed", 0),
+    ranges.whole("clips bim_bisections cwa_search pia_queries pia_patience seed", 0),
     ranges.whole("batch checked bim_steps bim_rungs jsma_steps jsma_features deepfool_caps", 1),
-    ranges.whole("cwa_steps cwa_searches pia_steps pia_top", 1),
+    ranges.whole("cwa_steps pia_steps pia_top", 1),
     ranges.whole("pia_samples", 2, multiple_of=2),
     ranges.one_of("jsma_change", ("increase", "decrease")),
-    ranges.flag("cwa_product"),
+    ranges.one_of("crafting", PRECISIONS),
+    ranges.flag("cwa_product bim_normalised brackets"),
     ranges.as_many("cwa_cs cwa_steps", unless="cwa_product"),
     ranges.text("shown_class", ".+", "the name of a class"),
 )
@@ -93,7 +98,10 @@ ranges.check(
 cell = study.Cell(build, dataset, representation, model, fold, training)
 where = choose_device(device)
 weights = cell.path("model.safetensors")
-victim = foolbox.PyTorchModel(models.load(weights, where), bounds=(0, 1), device=where)
+net = models.load(weights, where)
+victim = foolbox.PyTorchModel(net, bounds=(0, 1), device=where)
+precision = resolve(crafting, where)
+crafted = foolbox.PyTorchModel(attacks.InPrecision(net, precision), bounds=(0, 1), device=where)
 catalogue = manifest.usable(cell)
 images = store.open(cell.up(1).path("store"), representation)
 
@@ -247,6 +255,7 @@ print(f"a step that moves every value by ζ has ‖δ‖₂ = {bim_step * x[0].n
 settings = {
     "bim_step": bim_step,
     "bim_steps": bim_steps,
+    "bim_normalised": bim_normalised,
     "bim_first": bim_first,
     "bim_rungs": bim_rungs,
     "bim_bisections": bim_bisections,
@@ -258,16 +267,17 @@ settings = {
     "cwa_cs": cwa_cs,
     "cwa_steps": cwa_steps,
     "cwa_product": cwa_product,
-    "cwa_searches": cwa_searches,
+    "cwa_search": cwa_search,
     "cwa_kappa": cwa_kappa,
     "pia_steps": pia_steps,
     "pia_samples": pia_samples,
     "pia_top": pia_top,
     "pia_queries": pia_queries,
+    "pia_patience": pia_patience,
 }
 
 # %%
-every = [*names.ATTACKS, *names.CONTROLS]
+every = [*names.ATTACKS, *names.REFERENCE, *names.CONTROLS]
 ladders = attacks.ladders(images.size, only=every, seed=seed, **settings)
 named = torch.tensor(tested["label"].where(tested["predicted"] == tested["label"], -1).to_numpy())
 starts = attacks.starting_points(images, place, named, target, list(chosen["clip"]), seed=seed)
@@ -284,6 +294,9 @@ rows, examples = attacks.climb(
     list(chosen["clip"]),
     ladders,
     until=until,
+    brackets=brackets,
+    crafted=crafted,
+    crafting=lambda: computing(precision),
     batch=batch,
     memory=memory,
     starts=starts,
@@ -387,11 +400,10 @@ print(f"BIM-b at half, one and two medians: {grown}; with twice the steps: {long
 last = metrics.ever(norms).mean()
 measured = rows.set_index(["clip", "attack"])["l2"]
 same = [np.isclose(each.norm(), measured[shown[0], name], rtol=1e-3) for name, each in change.items()]
-white = last.drop(["PIA", "FGSM", "noise"])
+white = last[[name for name in names.ATTACKS if name != "PIA"]]
 short = white[~(white > until)].index
 walks = rows[(rows["attack"] == "PIA") & rows["fooled"].astype(bool)]
-asked = pia_queries > 0 and walks["queries"] + pia_samples + 1 > pia_queries
-cut = int(((walks["iterations"] >= pia_steps) | asked).sum())
+cut = int((walks["bound"] == "at most").sum())
 found = {
     "there was a clip to attack": len(right) > 0,
     "a larger budget never fools fewer": grown == sorted(grown),

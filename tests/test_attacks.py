@@ -89,6 +89,7 @@ def starts_for(net, target, seed=11):
 
 # Every attack, small: how it is made, whether it is called with ε, and what it is after.
 MAKE = {
+    "DDN": lambda a: a.DDN(steps=60),
     "BIM-a": lambda a: a.BIM(step=0.02, steps=30),
     "BIM-b": lambda a: a.BIM(step=0.02, steps=30, stop_at_first=False),
     "JSMA": lambda a: a.JSMA(theta=0.5, steps=200),
@@ -117,7 +118,7 @@ def goals(net, x):
 
 
 def test_every_listed_attack_is_promised_here():
-    every = [*names.ATTACKS, *names.CONTROLS]
+    every = [*names.ATTACKS, *names.CONTROLS, *names.REFERENCE]
     made = attacks.ladders((8, 12), only=every)
     assert list(made) == every
     listed = {type(rung.attack) for ladder in made.values() for rung in ladder.rungs}
@@ -411,7 +412,7 @@ BAD = [
     (lambda: attacks.CWA(confidence=-1), "confidence"),
     (lambda: attacks.CWA(c=0), "c is"),
     (lambda: attacks.CWA(confidence=math.nan), "confidence"),
-    (lambda: attacks.CWA(searches=1.5), "searches is a whole"),
+    (lambda: attacks.CWA(search=1.5), "search is a whole"),
     (lambda: attacks.PIA(samples=3), "even"),
     (lambda: attacks.PIA(rates=(0.6, 0.001)), "rates"),
     (lambda: attacks.PIA(queries=-1), "queries"),
@@ -444,14 +445,15 @@ def check_bim_is_equation_1(a):
             made = a.BIM(step=0.03, steps=12, stop_at_first=stop)
             example = made.run(wrap(net), x, goal, epsilon=0.35)
             for n in range(len(x)):
-                y = x[n : n + 1].clone()
+                y, last = x[n : n + 1].clone(), None
+
+                def hits(y, n=n, sign=sign):
+                    found = int(named(net, y))
+                    return found == int(target[n]) if sign < 0 else found != int(label[n])
+
                 for _ in range(12):
-                    hit = (
-                        int(named(net, y)) == int(target[n])
-                        if sign < 0
-                        else int(named(net, y)) != int(label[n])
-                    )
-                    if stop and hit:
+                    last = y if hits(y) else last
+                    if stop and hits(y):
                         break
                     y.requires_grad_(True)
                     (g,) = torch.autograd.grad(cross_entropy(net(y), classes[n : n + 1]), y)
@@ -459,6 +461,7 @@ def check_bim_is_equation_1(a):
                     change = y - x[n]
                     y = x[n] + change * min(1, 0.35 / float(change.norm()))
                     y = y.clamp(0, 1)
+                y = y if hits(y) or last is None else last
                 torch.testing.assert_close(example[n], y[0], atol=1e-5, rtol=0)
 
 
@@ -468,6 +471,26 @@ def check_bim_takes_one_budget_a_clip(a):
     made = a.BIM(step=0.03, steps=12, stop_at_first=False)
     example = made.run(wrap(net), x, criterion, epsilon=torch.tensor([0.0, 0.1, 0.3]))
     torch.testing.assert_close(l2(example - x), torch.tensor([0.0, 0.1, 0.3]), atol=1e-4, rtol=0)
+
+
+def check_bim_b_returns_the_last_iterate_that_holds(a):
+    """On a victim whose decision alternates, the goal holds at some iterates and not at the last."""
+    w = draw(VALUES, seed=4)
+
+    class Wave(nn.Module):
+        def forward(self, x):
+            z = 40 * (x.flatten(1) - 0.5) @ w / VALUES
+            return torch.stack([z.sin(), -z.sin()], 1)
+
+    net, x = Wave(), images(8)
+    label = named(net, x)
+    for steps in (5, 6, 7, 8):
+        made = a.BIM(step=0.05, steps=steps, stop_at_first=False)
+        with attacks.counting() as ledger:
+            example = made.run(wrap(net), x, label, epsilon=100.0)
+        first = a.BIM(step=0.05, steps=steps).run(wrap(net), x, label, epsilon=100.0)
+        assert ((named(net, first) != label) <= (named(net, example) != label)).all()
+        assert ledger["forwards"].tolist() == [steps + 1] * len(x)
 
 
 def check_bim_a_stops_where_the_target_is_confident(a):
@@ -647,7 +670,7 @@ def check_cwa_comes_within_5_percent_of_the_plane(a):
     z, w = net(x).detach(), net.weight.detach()
     far = (z[:, 0] - z[:, 1]).abs() / (w[0] - w[1]).norm()
     for goal in (foolbox.TargetedMisclassification(1 - label), foolbox.Misclassification(label)):
-        made = a.CWA(c=4.0, steps=150, step=0.02, searches=3)
+        made = a.CWA(c=40.0, steps=150, step=0.02, search=100)
         example = made.run(wrap(net), x, goal)
         assert torch.equal(named(net, example), 1 - label)
         assert (l2(example - x) <= 1.05 * far).all()
@@ -731,9 +754,9 @@ def check_cwa_returns_a_clip_that_fools_as_it_is(a):
         foolbox.TargetedMisclassification(label),
         foolbox.Misclassification((label + 1) % CLASSES),
     ):
-        for searches in (1, 3):
+        for search in (0, 30):
             with attacks.counting() as ledger:
-                example = a.CWA(steps=100, searches=searches).run(wrap(net), x, criterion)
+                example = a.CWA(steps=100, search=search).run(wrap(net), x, criterion)
             assert torch.equal(example, x)
             assert (ledger["forwards"] <= 2).all()
 
@@ -807,6 +830,12 @@ def check_nes_estimates_a_linear_loss(a):
     assert float((one[0] - w).norm() / w.norm()) < 3 * (24 / 2500) ** 0.5
 
 
+def others_over(logits, k):
+    """The others' exponentials over that of class k, as a logarithm m; the cross-entropy is log(1 + e^m)."""
+    rest = torch.cat([logits[:k], logits[k + 1 :]])
+    return rest.logsumexp(0) - logits[k]
+
+
 def check_nes_is_a_loop_over_pairs(a):
     net, x = Curved(), images(3)
     _, criterion = goals(net, x)
@@ -825,8 +854,9 @@ def check_nes_is_a_loop_over_pairs(a):
             for _ in range(5):
                 u = torch.randn(y.shape[1:], generator=generators[n])
                 with torch.no_grad():
-                    plus = cross_entropy(net(y + 0.02 * u), target[n : n + 1])
-                    minus = cross_entropy(net(y - 0.02 * u), target[n : n + 1])
+                    plus, minus = (
+                        others_over(net(y + side * u)[0], int(target[n])) for side in (0.02, -0.02)
+                    )
                 g += (plus - minus) * u / (2 * 0.02 * 5)
                 spent += 2
             y = (x[n] + (y - 0.03 * g.sign() - x[n]).clamp(-0.08, 0.08)).clamp(0, 1)
@@ -1008,13 +1038,26 @@ def test_deepfool_agrees_with_foolbox():
 def test_cwa_agrees_with_foolbox():
     net, x = Curved(), images(8)
     _, criterion = goals(net, x)
-    ours = attacks.CWA(c=0.1, step=0.01, searches=5, abort=False, steps=120).run(wrap(net), x, criterion)
+    with attacks.counting() as ledger:
+        ours = attacks.CWA(c=10.0, search=100, steps=120).run(wrap(net), x, criterion)
     theirs = foolbox.attacks.L2CarliniWagnerAttack(
         binary_search_steps=5, stepsize=0.01, initial_const=0.1, abort_early=False, steps=120
     ).run(wrap(net), x, criterion)
     target = criterion.target_classes.raw
     assert torch.equal(named(net, ours) == target, named(net, theirs) == target)
-    torch.testing.assert_close(l2(ours - x), l2(theirs - x), rtol=0.02, atol=0)
+    assert (l2(ours - x) <= 1.03 * l2(theirs - x)).all()
+    assert (ledger["forwards"] <= 0.25 * 5 * 120).all()
+
+
+def test_ddn_is_foolbox_s():
+    net, x = Curved(), images(8)
+    label, criterion = goals(net, x)
+    for goal in (criterion, foolbox.Misclassification(label)):
+        with attacks.counting() as ledger:
+            ours = attacks.DDN(steps=50).run(wrap(net), x, goal)
+        theirs = foolbox.attacks.DDNAttack(steps=50).run(wrap(net), x, goal)
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+        assert ledger["forwards"].tolist() == ledger["backwards"].tolist() == [50] * 8
 
 
 def test_foolbox_s_own_attacks_take_our_criterion_and_our_ladder():
@@ -1045,12 +1088,13 @@ def test_foolbox_s_own_attacks_take_our_criterion_and_our_ladder():
 # One line of an update rule changed; some check of that attack must notice.
 
 MUTANTS = [
-    (bim, "sign * self.step *", "-sign * self.step *", "bim"),
+    (bim, "sign * self._step(", "-sign * self._step(", "bim"),
     (bim, "gradient.sign()", "gradient", "bim"),
+    (bim, "held[active] |= holds", "held[active] = holds", "bim"),
     (bim, "into_ball(x, call.x[active], epsilon[active])", "x", "bim"),
     (bim, "x.clamp(call.low, call.high)", "x", "bim"),
-    (bim, "cross_entropy(logits, classes[active]", "cross_entropy(logits, classes.roll(1)[active]", "bim"),
-    (bim, "if self.stop_at_first else", "if False else", "bim"),
+    (bim, "margin(logits, classes[active])", "margin(logits, classes.roll(1)[active])", "bim"),
+    (bim, "holds & self.stop_at_first", "holds & False", "bim"),
     (bim, "active = active[going]", "active = active.flip(0)[going]", "bim"),
     (fgsm, "call.x + sign", "call.x - sign", "fgsm"),
     (fgsm, "per_clip(epsilon, x) *", "0.5 * per_clip(epsilon, x) *", "fgsm"),
@@ -1075,14 +1119,15 @@ MUTANTS = [
     (cwa, "sign * (own - other)", "-sign * (own - other)", "cwa"),
     (cwa, "2 * away", "away", "cwa"),
     (cwa, "2 * away", "-2 * away", "cwa"),
-    (cwa, "per_clip(c[active], x) * pull", "pull", "cwa"),
+    (cwa, "/ per_clip(self.c[active], x)", "", "cwa"),
+    (cwa, "torch.where(holds, _DOWN, _UP)", "torch.where(holds, _UP, _DOWN)", "cwa"),
     (cwa, "* (1 - slope.square())", "", "cwa"),
-    (cwa, "holds & (norm < least[active])", "holds", "cwa"),
-    (cwa, "value=-self.step", "value=self.step", "cwa"),
+    (cwa, "holds & (norm < self.least[active])", "holds", "cwa"),
+    (cwa, "delta.sub_(", "delta.add_(", "cwa"),
     (cwa, "(1 - _BETA1**number)", "1", "cwa"),
     (cwa, "(1 - _BETA2**number)", "1", "cwa"),
     (cwa, "logits.scatter(1, classes[:, None], -torch.inf)", "logits", "cwa"),
-    (cwa, "if self.abort:", "if False:", "cwa"),
+    (cwa, "if self.attack.abort and", "if False and", "cwa"),
     (cwa, "places[margin.detach() > 0] if not graph", "places[:0] if not graph", "cwa"),
     (nes, "plus - minus, 0", "minus - plus, 0", "nes"),
     (nes, "plus - minus, 0", "plus, 0", "nes"),
@@ -1163,7 +1208,7 @@ def test_costs_are_counted_outside_the_attack():
     with attacks.counting() as ledger:
         made.run(wrap(Counting()), x, foolbox.Misclassification(label), epsilon=1.0)
     assert set(ledger) == set(attacks.COSTS)
-    assert int(ledger["forwards"].sum()) == sum(passes) == 15
+    assert int(ledger["forwards"].sum()) == sum(passes) == 18  # one more, to see whether the last one holds
     assert ledger["backwards"].tolist() == [5, 5, 5]
     with attacks.counting() as ledger:
         made.run(wrap(net), x, foolbox.Misclassification(label), epsilon=1.0)

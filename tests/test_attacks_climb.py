@@ -1,5 +1,7 @@
 """The climb: who is attacked, how far, what is believed, and what a kill costs."""
 
+from contextlib import contextmanager
+
 import foolbox
 import numpy as np
 import pandas as pd
@@ -21,6 +23,8 @@ SMALL = {
     "deepfool_caps": [10, 20],
     "cwa_cs": [1.0, 10.0],
     "cwa_steps": [30, 60],
+    "cwa_search": 10,
+    "ddn_steps": 20,
     "pia_steps": 4,
     "pia_samples": 8,
 }
@@ -35,7 +39,7 @@ def given(n=8, net=None):
     return net, x, label, target, clips, starts_for(net, target)
 
 
-EVERY = [*names.ATTACKS, *names.CONTROLS]
+EVERY = [*names.ATTACKS, *names.REFERENCE, *names.CONTROLS]
 
 
 def ladders(only=EVERY, **changed):
@@ -354,3 +358,175 @@ def test_bisection_halves_epsilon_whatever_the_unit_of_the_budget():
     assert one["fooled"].any()
     np.testing.assert_allclose(other["budget"], 100 * one["budget"])
     assert other["l2"].tolist() == one["l2"].tolist()
+
+
+# --- what an attack met on its way, and brackets ------------------------------------------------------
+
+
+class Traced(nn.Module):
+    """The network, and every image that passed through it with the class that it was given."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.seen = net, []
+
+    def forward(self, x):
+        logits = self.net(x)
+        self.seen += zip(x.detach().clone(), logits.detach().argmax(1).tolist(), strict=True)
+        return logits
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_the_least_norm_of_any_misclassified_image_is_kept(name):
+    """One clip at a time, so that each image that passes is its own: the least over a brute-force trace."""
+    net, x, label, target, clips, starts = given(3)
+    for n in range(3):
+        traced, one = Traced(net), slice(n, n + 1)
+        made = ladders(only=[name])
+        rows, _ = attacks.climb(
+            wrap(traced), x[one], label[one], target[one], clips[one], made, starts=starts[one], until=1.0
+        )
+        inside = [(image, found) for image, found in traced.seen if image.min() >= 0 and image.max() <= 1]
+        norms = [float((image - x[n]).double().norm()) for image, found in inside if found != int(label[n])]
+        least = min(norms, default=np.inf)
+        row = rows.iloc[0]
+        assert row["l2_any"] <= row["l2"] or not row["fooled"]
+        if name == "PIA":  # some of its probes are inside too, and they are no iterates
+            assert row["l2_any"] >= least * (1 - 1e-6)
+        else:
+            np.testing.assert_allclose(row["l2_any"], least, rtol=1e-5)
+
+
+def test_a_targeted_attack_meets_nearer_images_than_its_target():
+    net, x, label, target, clips, _ = given(12)
+    rows, _ = attacks.climb(wrap(net), x, label, target, clips, ladders(only=["BIM-a", "CWA"]))
+    fooled = rows[rows["fooled"]]
+    assert (fooled["l2_any"] <= fooled["l2"]).all()
+    assert (fooled["l2_any"] < 0.9 * fooled["l2"]).mean() > 0.3
+
+
+def test_a_claim_that_the_judge_does_not_confirm_is_counted_and_does_not_count():
+    """Crafted on a copy that gives away one class too easily."""
+    net, x, label, target, clips, _ = given(8)
+    easy = Curved()
+    easy.layers[3].bias.data[int(target[0])] += 2.0
+    made = ladders(only=["DeepFool", "CWA"])
+    rows, _ = attacks.climb(wrap(net), x, label, target, clips, made, crafted=wrap(easy))
+    assert (rows["refused"] > 0).any()
+    assert not (rows["fooled"] & (rows["after"] == rows["label"])).any()
+    assert (rows["l2_any"].isin([np.inf]) | (rows["l2_any"] > 0)).all()
+    honest, _ = attacks.climb(wrap(net), x, label, target, clips, made)
+    assert (honest["refused"] == 0).all()
+    assert honest["fooled"].sum() > rows["fooled"].sum()
+
+
+def test_a_copy_is_attacked_in_its_own_context_and_judged_outside_of_it():
+    net, x, label, target, clips, _ = given(3)
+    inside, passes = [False], {True: 0, False: 0}
+
+    class Watching(nn.Module):
+        def forward(self, y):
+            passes[inside[0]] += 1
+            return net(y)
+
+    @contextmanager
+    def crafting():
+        inside[0] = True
+        yield
+        inside[0] = False
+
+    made = ladders(only=["DeepFool"])
+    attacks.climb(wrap(Watching()), x, label, target, clips, made, crafting=crafting)
+    assert passes[True] > 0
+    assert passes[False] >= 3  # clean answers, whether the batch matters, and the verdict
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+def test_a_copy_in_a_precision_answers_in_float32(precision):
+    net, x = Curved(), images(4)
+    copy = attacks.InPrecision(net, precision)
+    answer = copy(x)
+    assert answer.dtype == torch.float32
+    assert torch.equal(answer, net(x)) == (precision != "bfloat16")
+    assert torch.allclose(answer, net(x), atol=0.1)
+    label = named(net, x)
+    rows, _ = attacks.climb(
+        wrap(net), x, label, targets(label), list("abcd"), ladders(only=["DDN"]), crafted=wrap(copy)
+    )
+    assert rows["fooled"].sum() + rows["refused"].clip(upper=1).sum() >= 4
+
+
+@pytest.mark.parametrize("until", [1.0, 0.5])
+def test_brackets_end_where_a_climb_from_the_foot_does(until):
+    """Equal rungs, norms and flags, for fewer passes; beyond ``until`` brackets may know more."""
+    net, x, label, target, clips, starts = given(16)
+    made = ladders(bim_rungs=10, bim_steps=20, jsma_thetas=[0.25, 0.5, 0.75, 1.0])
+    how = {"starts": starts, "until": until}
+    plain, seen = attacks.climb(wrap(net), x, label, target, clips, made, **how)
+    quick, found = attacks.climb(wrap(net), x, label, target, clips, made, brackets=True, **how)
+    assert quick["attack"].tolist() == plain["attack"].tolist()
+    settled = plain["fooled"]
+    for column in ("clip", "rung", "budget", "l2", "bound", "after"):
+        assert quick.loc[settled, column].tolist() == plain.loc[settled, column].tolist(), column
+    if until == 1.0:
+        assert quick["fooled"].tolist() == plain["fooled"].tolist()
+        assert all(torch.equal(found[name], seen[name]) for name in seen)
+        before, after = (each.groupby("attack")["backwards"].sum() for each in (plain, quick))
+        assert after["BIM-b"] < 0.6 * before["BIM-b"]
+        assert after["BIM-a"] < 0.9 * before["BIM-a"]
+
+
+def test_a_clip_without_a_start_has_no_row_and_is_named():
+    net, x, label, target, clips, starts = given(5)
+    starts[1] = starts[3] = torch.nan
+    said, made = [], ladders(only=["PIA", "FGSM"])
+    rows, found = attacks.climb(wrap(net), x, label, target, clips, made, starts=starts, say=said.append)
+    assert rows.groupby("attack").size().to_dict() == {"PIA": 3, "FGSM": 5}
+    assert rows.loc[rows["attack"] == "PIA", "clip"].tolist() == ["clip 0", "clip 2", "clip 4"]
+    assert said == ["PIA: no start for 2 of 5 clips, which get no row: clip 1, clip 3"]
+    assert len(found["PIA"]) == 5
+    assert torch.equal(found["PIA"][[1, 3]], x[[1, 3]])
+    nobody, _ = attacks.climb(wrap(net), x, label, target, clips, made, starts=starts * torch.nan)
+    assert set(nobody["attack"]) == {"FGSM"}
+
+
+def test_norms_are_exact_at_least_or_at_most():
+    net, x, label, target, clips, starts = given(6)
+    made = ladders(only=["BIM-a", "PIA", "DeepFool", "noise"], pia_queries=60)
+    rows, _ = attacks.climb(wrap(net), x, label, target, clips, made, starts=starts)
+    fooled = np.where(rows["attack"] == "PIA", "at most", "exact")
+    assert (rows["bound"] == np.where(rows["fooled"], fooled, "at least")).all()
+    assert set(rows["bound"]) == {"exact", "at least", "at most"}
+    plain, _ = attacks.climb(wrap(net), x, label, target, clips, ladders(only=["CWA"], cwa_search=0))
+    assert set(plain["bound"]) == {"at most"}
+    walk = attacks.Ladder([attacks.Rung(attacks.PIA(steps=500, samples=8, floor=0.3), 0.3)], "target")
+    rows, _ = attacks.climb(wrap(net), x, label, target, clips, {"PIA": walk}, starts=starts)
+    assert set(rows["bound"]) == {"exact"}
+
+
+def test_a_walk_ends_once_its_ball_has_come_to_rest():
+    net, x, label, target, clips, starts = given(6)
+    found = {}
+    for patience in (0, 600, 10**6):
+        walk = attacks.PIA(steps=200, samples=8, patience=patience)
+        made = {"PIA": attacks.Ladder([attacks.Rung(walk, 0.001)], "target")}
+        found[patience], _ = attacks.climb(wrap(net), x, label, target, clips, made, starts=starts)
+    pd.testing.assert_frame_equal(*(found[n].drop(columns="seconds") for n in (0, 10**6)))
+    saved = found[0]["queries"] - found[600]["queries"]
+    assert (saved >= 0).all()
+    assert saved.sum() > 0
+    assert (found[600]["linf"] >= found[0]["linf"]).all()
+    assert (found[600].loc[saved == 0, "linf"] == found[0].loc[saved == 0, "linf"]).all()
+    assert set(found[600]["bound"]) == {"at most"}  # a ball that rests may begin to shrink again
+
+
+def test_a_ladder_says_the_least_norm_at_which_it_could_fool():
+    made = ladders(bim_first=0.01, bim_bisections=2, jsma_thetas=[0.5, 1.0])
+    size = (ROWS * FRAMES) ** 0.5
+    assert made["BIM-a"].smallest == made["FGSM"].smallest == pytest.approx(0.01 * size / 4)
+    assert made["JSMA"].smallest == 0.5
+    assert all(made[name].smallest == 0 for name in ("DeepFool", "CWA", "PIA", "DDN"))
+    net, x, label, target, clips, starts = given(8)
+    rows, _ = attacks.climb(wrap(net), x, label, target, clips, made, starts=starts)
+    for name, each in rows.groupby("attack"):
+        assert set(each["smallest"]) == {made[name].smallest}

@@ -19,7 +19,8 @@ from lib.grid import receipts
 POINT = ["representation", "model", "fold", "training"]  # what distinguishes victims of one data set
 _OF_ATTACK = (
     *("clip", "attack", "label", "target", "before", "after", "fooled", "reached", "confidence"),
-    *("l0", "l2", "linf", "rms", "iterations", "forwards", "backwards", "queries", "rung", "budget"),
+    *("l0", "l2", "linf", "rms", "l2_any", "bound", "iterations", "forwards", "backwards", "queries"),
+    *("rung", "budget", "smallest", "refused"),
 )
 ATTACKED = [*POINT, *_OF_ATTACK]  # of a row of chapter 4, without seconds
 TIMES = ["seconds", "cpu_seconds", "peak_memory_mib"]  # differ from run to run, kept by themselves

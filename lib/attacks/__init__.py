@@ -17,8 +17,10 @@ from typing import Any
 from lib.attacks.accounting import COSTS, counting
 from lib.attacks.bim import BIM
 from lib.attacks.climb import climb
+from lib.attacks.crafting import InPrecision
 from lib.attacks.criteria import Confident, wrong_labels
 from lib.attacks.cwa import CWA
+from lib.attacks.ddn import DDN
 from lib.attacks.deepfool import DeepFool
 from lib.attacks.fgsm import FGSM
 from lib.attacks.jsma import JSMA
@@ -33,12 +35,14 @@ __all__ = [
     "BIM",
     "COSTS",
     "CWA",
+    "DDN",
     "FGSM",
     "JSMA",
     "NES",
     "PIA",
     "Confident",
     "DeepFool",
+    "InPrecision",
     "Ladder",
     "Noise",
     "Pieces",

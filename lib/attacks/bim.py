@@ -4,11 +4,13 @@ import dataclasses
 
 import foolbox
 import torch
-from torch.nn.functional import cross_entropy
 
-from lib.attacks.call import BudgetAttack, Call, into_ball
+from lib.attacks.call import BudgetAttack, Call, into_ball, l2, per_clip
+from lib.attacks.criteria import margin
 from lib.attacks.ladder import BISECTIONS, FIRST, RUNGS, Ladder, rms_ladder
 from lib.attacks.ranges import flag, positive, whole
+
+_SHARE = 0.1  # of ε, the length of a normalised step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,7 +26,9 @@ class BIM(BudgetAttack):
     step : ζ, how far one step moves each value, as a share of the model's bounds; the paper's 1 is read
         as one grey level, 1/255.
     steps : the most gradient steps for any spectrogram.
-    stop_at_first : let a spectrogram leave once its criterion holds (BIM-a), or go on (BIM-b).
+    stop_at_first : let a spectrogram leave once its criterion holds (BIM-a), or spend every step and
+        return the last iterate for which it holds (BIM-b), the very last where it never does.
+    normalised : step along ∇J/‖∇J‖₂ by a tenth of ε instead of along its sign by ζ, as Foolbox does.
 
     Called as every Foolbox attack, ``BIM(...)(model, x, criterion, epsilons=ε)``: x is (n, 1, height,
     width) in the model's bounds, ε the largest ‖x' − x‖₂ over a whole spectrogram, in the unit of x; a
@@ -37,8 +41,9 @@ class BIM(BudgetAttack):
 
     Notes
     -----
-    Under ℓ2 Foolbox divides the gradient by its norm; we keep the sign, as Eq. 1 has it. Spectrograms
-    that are done leave the batch; the result does not depend on who else is in it.
+    Under ℓ2 Foolbox divides the gradient by its norm; we keep the sign by default, as Eq. 1 has it. J's
+    gradient is taken of :func:`lib.attacks.criteria.margin`, to which it is parallel: it does not underflow.
+    Spectrograms that are done leave the batch; the result does not depend on who else is in it.
 
     Source: Kurakin, Goodfellow, Bengio, *Adversarial examples in the physical world*, 2017.
     """
@@ -46,30 +51,43 @@ class BIM(BudgetAttack):
     step: float = 1 / 255
     steps: int = 100
     stop_at_first: bool = True
+    normalised: bool = False
     distance = foolbox.distances.l2
 
     def __post_init__(self) -> None:
         positive(step=self.step)
         whole(steps=self.steps)
-        flag(stop_at_first=self.stop_at_first)
+        flag(stop_at_first=self.stop_at_first, normalised=self.normalised)
 
     def perturb(self, call: Call, epsilon: torch.Tensor) -> torch.Tensor:
         sign, classes = call.goal
         adversarial, active = call.x.clone(), call.everyone
-        for _ in range(self.steps):
-            x = adversarial[active].requires_grad_()
-            logits = call.forward(x, active)
-            going = ~call.holds(x, logits, active) if self.stop_at_first else torch.ones_like(active).bool()
-            if not going.any():
+        held, kept = torch.zeros_like(active, dtype=torch.bool), call.x.clone()
+        for step in range(self.steps + 1):
+            if step == self.steps and self.stop_at_first:
                 break
-            loss = cross_entropy(logits, classes[active], reduction="sum")
-            gradient = call.gradient(loss, x, active)[going]
+            x = adversarial[active].requires_grad_(step < self.steps)
+            logits = call.forward(x, active)
+            holds = call.holds(x, logits, active)
+            held[active] |= holds
+            kept[active[holds]] = x.detach()[holds]
+            going = ~(holds & self.stop_at_first)
+            if step == self.steps or not going.any():
+                break
+            gradient = call.gradient(margin(logits, classes[active]), x, active)[going]
             active = active[going]
             call.counts.add("iterations", active)
-            x = adversarial[active] + sign * self.step * (call.high - call.low) * gradient.sign()
+            x = adversarial[active] + sign * self._step(gradient, epsilon[active], call.range)
             x = into_ball(x, call.x[active], epsilon[active])
             adversarial[active] = x.clamp(call.low, call.high)
-        return adversarial
+        return torch.where(per_clip(held, kept), kept, adversarial)
+
+    def _step(self, gradient: torch.Tensor, epsilon: torch.Tensor, unit: float) -> torch.Tensor:
+        """How far one step goes: (k, …)."""
+        if not self.normalised:
+            return self.step * unit * gradient.sign()
+        length = _SHARE * epsilon / l2(gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
+        return per_clip(length, gradient) * gradient
 
 
 def ladders(
@@ -78,13 +96,14 @@ def ladders(
     seed: int = 0,
     step: float = 1 / 255,
     steps: int = 100,
+    normalised: bool = False,
     first: float = FIRST,
     rungs: int = RUNGS,
     bisections: int = BISECTIONS,
 ) -> dict[str, Ladder]:
     """BIM-a and BIM-b over RMS budgets that double from ``first``, for images of ``size`` (reading 9)."""
     made = {}
-    for name, stop_at_first in (("BIM-a", True), ("BIM-b", False)):
-        attack = BIM(step=step, steps=steps, stop_at_first=stop_at_first)
-        made[name] = rms_ladder(attack, size, first=first, rungs=rungs, bisections=bisections)
+    for name, stop_at_first, begin in (("BIM-a", True, "DDN"), ("BIM-b", False, "BIM-a")):
+        attack = BIM(step=step, steps=steps, stop_at_first=stop_at_first, normalised=normalised)
+        made[name] = rms_ladder(attack, size, first=first, rungs=rungs, bisections=bisections, begin=begin)
     return made

@@ -6,6 +6,8 @@ remembers the last logits of everyone and asks the criterion about the whole bat
 """
 
 import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import eagerpy as ep
@@ -13,10 +15,27 @@ import foolbox
 import torch
 from foolbox.attacks.base import FixedEpsilonAttack, MinimizationAttack, get_criterion, raise_if_kwargs
 
+from lib.attacks import witness
 from lib.attacks.accounting import Counts
 from lib.attacks.criteria import direction
+from lib.attacks.door import answer, check, check_answer
 
 _LEAST, _MOST, _VALUES = 4, 64, 2**20  # images in a pass without a graph, and their values together
+
+
+class NoGradient(ValueError):
+    """The victim's answer has no gradient by its input."""
+
+
+@contextmanager
+def own_mode(device: torch.device) -> Iterator[None]:
+    """Gradients on and autocast off, whatever the caller's mode is."""
+    with (
+        torch.inference_mode(mode=False),
+        torch.enable_grad(),
+        torch.autocast(device.type, enabled=False),
+    ):
+        yield
 
 
 class _Attack:
@@ -24,11 +43,20 @@ class _Attack:
 
     def __call__(self, model: foolbox.Model, inputs: Any, criterion: Any, **kwargs: Any) -> Any:
         check(model, inputs, criterion)
-        return super().__call__(model, inputs, criterion, **kwargs)
+        with own_mode(ep.astensor(inputs).raw.device):
+            return super().__call__(model, inputs, criterion, **kwargs)
+
+
+def make(model: foolbox.Model, inputs: Any, criterion: Any, perturb: Callable[["Call"], torch.Tensor]) -> Any:
+    """The examples that ``perturb`` makes, in the caller's own type."""
+    check(model, inputs, criterion)
+    with own_mode(ep.astensor(inputs).raw.device):
+        call = Call(model, inputs, criterion)
+        return call.end(perturb(call))
 
 
 class BudgetAttack(_Attack, FixedEpsilonAttack):
-    """A Foolbox attack within a given ε: ``perturb(call, epsilon)`` makes the examples, (n,) ε's apart."""
+    """A Foolbox attack within a given ε: ``perturb(call, epsilon)`` makes the examples, ε one per clip."""
 
     def run(
         self,
@@ -41,8 +69,7 @@ class BudgetAttack(_Attack, FixedEpsilonAttack):
     ) -> Any:
         """Foolbox's ``run``; ε is one for all clips, or (n,) one per clip."""
         raise_if_kwargs(kwargs)
-        call = Call(model, inputs, criterion)
-        return call.end(self.perturb(call, budgets(epsilon, call.x)))
+        return make(model, inputs, criterion, lambda call: self.perturb(call, budgets(epsilon, call.x)))
 
 
 class LeastChangeAttack(_Attack, MinimizationAttack):
@@ -59,56 +86,7 @@ class LeastChangeAttack(_Attack, MinimizationAttack):
     ) -> Any:
         """Foolbox's ``run``; ``early_stop`` is not used."""
         raise_if_kwargs(kwargs)
-        call = Call(model, inputs, criterion)
-        return call.end(self.perturb(call))
-
-
-def check(model: foolbox.Model, inputs: Any, criterion: Any) -> None:
-    """Refuse clips, labels and targets that no attack can take; :func:`check_classes` needs an answer.
-
-    Raises
-    ------
-    ValueError : unless ``inputs`` are float32 within the model's bounds, one clip at least, and the labels
-        or targets of ``criterion`` are one integer of any type per clip, not negative.
-    """
-    x = ep.astensor(inputs)
-    if not isinstance(x, ep.PyTorchTensor):
-        raise ValueError(f"the attacks of this study take PyTorch tensors, not {type(x.raw).__name__}")
-    x, (low, high) = x.raw, model.bounds
-    if x.dtype != torch.float32:
-        raise ValueError(f"attacks run in float32, not {x.dtype}")
-    if len(x) == 0:
-        raise ValueError("there is no clip to attack")
-    if not (low <= x.min() and x.max() <= high):
-        raise ValueError(
-            f"clips are in [{x.min():.9g}, {x.max():.9g}], the model's bounds are [{low:.9g}, {high:.9g}]"
-        )
-    name, classes = numbers(criterion)
-    if name and not isinstance(classes, torch.Tensor):
-        raise ValueError(f"{name} are a PyTorch tensor, not {type(classes).__name__}")
-    if name and (classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool):
-        raise ValueError(f"{name} are integers, not {classes.dtype}")
-    if name and classes.shape != x.shape[:1]:
-        raise ValueError(f"{name} are one per clip, {tuple(x.shape[:1])}, not {tuple(classes.shape)}")
-    if name and classes.min() < 0:
-        raise ValueError(f"{name} are classes from 0, not {int(classes.min())}")
-
-
-def check_classes(criterion: foolbox.Criterion, classes: int) -> None:
-    """Refuse labels or targets that are none of the victim's classes."""
-    name, wanted = numbers(criterion)
-    if name and wanted.max() >= classes:
-        raise ValueError(f"{name} are in 0..{classes - 1}, not {int(wanted.max())}")
-
-
-def numbers(criterion: Any) -> tuple[str, Any]:
-    """What Foolbox calls the classes of a criterion, and they; an empty name where it has none."""
-    criterion = get_criterion(criterion)
-    if isinstance(criterion, foolbox.criteria.TargetedMisclassification):
-        return "target_classes", criterion.target_classes.raw
-    if isinstance(criterion, foolbox.criteria.Misclassification):
-        return "labels", criterion.labels.raw
-    return "", None
+        return make(model, inputs, criterion, self.perturb)
 
 
 class Call:
@@ -122,25 +100,26 @@ class Call:
 
     Raises
     ------
-    ValueError : if :func:`check` or, at the first pass, :func:`check_classes` refuses them.
+    ValueError : at the first pass, if :func:`lib.attacks.door.check_answer` refuses the answer.
 
     Attributes
     ----------
     x : (n, …) the clips, detached, on the victim's device.
     everyone : (n,) the places 0 … n − 1.
-    low, high : the model's bounds.
+    low, high, range : the model's bounds, and high − low, the unit of every setting that is a share of them.
     at_once : how many images are asked about at once where no gradient is wanted; changes no answer.
     """
 
     def __init__(self, model: foolbox.Model, inputs: Any, criterion: Any):
-        check(model, inputs, criterion)
         x, self._restore = ep.astensor_(inputs)
         self.model, self.criterion = model, get_criterion(criterion)
         self.low, self.high = model.bounds
-        self.x = x.raw.detach()
+        self.range = self.high - self.low
+        self.x = x.raw.detach().clone()
         self.everyone = torch.arange(len(self.x), device=self.x.device)
         self.counts = Counts(len(self.x))
         self.at_once = min(_MOST, max(_LEAST, _VALUES // self.x[0].numel()))
+        self.witness = witness.current()
         self._latest = self.x.clone()
         self._logits: torch.Tensor | None = None
         self._checked = False
@@ -148,16 +127,14 @@ class Call:
     @property
     def goal(self) -> tuple[int, torch.Tensor]:
         """The sign of the loss and its classes: :func:`lib.attacks.criteria.direction`."""
-        return direction(self.criterion)
+        sign, classes = direction(self.criterion)
+        return sign, classes.clone()
 
     def forward(self, x: torch.Tensor, active: torch.Tensor, cost: str = "forwards") -> torch.Tensor:
         """(k, classes) logits of ``x``, the images of the clips at ``active``, in full precision."""
-        with torch.autocast(x.device.type, enabled=False):
-            logits = self._pass(x)
-        if not torch.isfinite(logits).all():
-            raise ValueError("the victim's logits are not finite")
+        logits = self._pass(x)
         if not self._checked:
-            check_classes(self.criterion, logits.shape[-1])
+            check_answer(self.criterion, logits)
             self._checked = True
         self.counts.add(cost, active)
         return logits
@@ -167,15 +144,14 @@ class Call:
         parts = zip(x.split(self.at_once), active.split(self.at_once), strict=True)
         return torch.cat([self.forward(part, places, "queries") for part, places in parts])
 
-    def ask_classes(self) -> None:
-        """Check the labels for an attack that never asks the victim: one clip's pass, charged to nobody."""
-        with torch.no_grad():
-            check_classes(self.criterion, self._pass(self.x[:1]).shape[-1])
+    def check_classes(self) -> None:
+        """Check the labels for an attack that never asks the victim: two clips are passed, unpaid."""
+        check_answer(self.criterion, self._pass(self.x[:2]))
 
     def _pass(self, x: torch.Tensor) -> torch.Tensor:
         """The victim's answer; in halves where memory is too short for a pass that keeps no graph."""
         try:
-            return self.model(x)
+            return answer(self.model, x)
         except torch.OutOfMemoryError:
             if len(x) == 1 or x.requires_grad:
                 raise
@@ -187,17 +163,38 @@ class Call:
         """The gradient of ``value.sum()`` by the images alone: no gradient of a weight is computed.
 
         ``again`` keeps the graph for a further gradient of the same pass.
+
+        Raises
+        ------
+        NoGradient : if the victim's answer does not depend on its input in a way that PyTorch can follow.
         """
         self.counts.add("backwards", active)
-        (gradient,) = torch.autograd.grad(value.sum(), x, retain_graph=again)
+        gradient = None
+        if value.requires_grad:
+            (gradient,) = torch.autograd.grad(value.sum(), x, retain_graph=again, allow_unused=True)
+        if gradient is None:
+            raise NoGradient("the victim's answer has no gradient by its input: it is constant, or detached")
         return gradient
 
     def holds(self, x: torch.Tensor, logits: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
-        """(k,) whether the criterion holds for each active clip at ``x`` with these logits."""
+        """(k,) whether the criterion holds for each active clip at ``x`` with these logits.
+
+        ``x`` is an iterate of the attack: the open witness, if there is one, sees it.
+        """
         if self._logits is None:
             self._logits = logits.new_zeros(len(self.x), logits.shape[-1])
-        self._latest[active], self._logits[active] = x.detach(), logits.detach()
-        return self.criterion(self._latest, self._logits)[active]
+        x, logits = x.detach(), logits.detach()
+        self._latest[active], self._logits[active] = x, logits
+        holds = self.criterion(self._latest, self._logits)[active]
+        if self.witness is not None:
+            x = x.clamp(self.low, self.high)
+            self.witness.see(x, l2(x - self.x[active]), logits, holds, active)
+        return holds
+
+    def cut(self, places: torch.Tensor) -> None:
+        """Note that the clips at ``places`` were stopped at a limit before the attack had finished."""
+        if self.witness is not None:
+            self.witness.cut[places] = True
 
     def end(self, adversarial: torch.Tensor) -> Any:
         """Post the costs and hand the examples back in the caller's own type, within the bounds."""
@@ -216,10 +213,11 @@ def l2(x: torch.Tensor) -> torch.Tensor:
 
 
 def budgets(epsilon: float | torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """(n,) one budget per clip, from one for all or from one each; none may be negative."""
+    """(n,) one budget per clip, from one for all or from one each; each is finite and not negative."""
     each = torch.as_tensor(epsilon, dtype=x.dtype, device=x.device).expand(len(x))
-    if not (each >= 0).all():
-        raise ValueError(f"a budget is not negative, this is {each.min():.9g}")
+    allowed = (each >= 0) & each.isfinite()
+    if not allowed.all():
+        raise ValueError(f"a budget is finite and not negative, this is {each[~allowed][0]:.9g}")
     return each
 
 

@@ -8,18 +8,21 @@ import dataclasses
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import foolbox
+import numpy as np
 import pandas as pd
 import torch
 from foolbox.attacks.base import FixedEpsilonAttack
 
 from lib.attacks.accounting import COSTS, counting
-from lib.attacks.call import check, check_classes
+from lib.attacks.door import check, check_answer
 from lib.attacks.judge import MEASURED, Tensors, answers, check_mode, check_still, measure
-from lib.attacks.ladder import Ladder, Rung
-from lib.attacks.ranges import not_negative, share, whole
+from lib.attacks.ladder import TIMES, Ladder, Rung
+from lib.attacks.ranges import flag, not_negative, share, whole
+from lib.attacks.witness import watching
 
 
 def climb(
@@ -31,6 +34,9 @@ def climb(
     ladders: Mapping[str, Ladder],
     *,
     until: float = 0.9,
+    brackets: bool = False,
+    crafted: foolbox.Model | None = None,
+    crafting: Callable[[], AbstractContextManager] = nullcontext,
     batch: int = 16,
     memory: float = 0.0,
     starts: torch.Tensor | None = None,
@@ -50,6 +56,11 @@ def climb(
     ladders : name to ladder, as :func:`lib.attacks.ladders` makes them, or your own.
     until : the share of clips fooled beyond which nobody climbs on, in [0, 1]; 1 lets everyone climb to
         the end.
+    brackets : begin each ladder at the rung that its ``begin`` suggests and go down or up from there, which
+        saves most of the rungs that fail; else, as in the paper, every clip begins at the lowest.
+    crafted : what the attacks are run against, where that is not the victim itself but a faster copy of it.
+    crafting : makes the context that the attacks are run in, such as one of lower precision. Their examples
+        are judged by the victim outside of it.
     batch : the most clips attacked at once; halved for good when memory runs out.
     memory : GiB that a batch may take, by :func:`footprint`; 0 sets no limit.
     starts : (n, 1, rows, frames) where an attack that needs one starts, a clip of the target's class
@@ -65,11 +76,15 @@ def climb(
     -------
     rows : one per clip and attack, in the ladders' order: clip, attack, label, target, before and after
         (the predicted classes), fooled (the ladder's own criterion), reached (the target is predicted),
-        confidence (of the class predicted after), l0, l2, linf, rms (of the change), iterations, forwards,
-        backwards, queries (spent on all rungs), rung (the one that fooled, from 1; 0 if none), budget
-        (of that rung, or of the last one tried), seconds.
+        confidence (of the class predicted after), l0, l2, linf, rms (of the change), l2_any (the least
+        ‖δ‖₂ of any misclassified image met on the way; ∞ if none was), bound (l2 is "exact" to the ladder's
+        resolution; the clip was not fooled and needs "at least" more than was tried; or the attack was cut
+        off, and it needs "at most" that), iterations, forwards, backwards, queries (spent on all rungs), rung
+        (the lowest that fooled, from 1; 0 if none), budget (of that rung, or of the last one tried), smallest
+        (the least ‖δ‖₂ at which this ladder could have fooled), refused (how many claims of the attack the
+        judge did not confirm), seconds. A clip without a start has no row of an attack that needs one.
     examples : attack to (m, 1, rows, frames), the least change found for each clip of ``show`` that was
-        attacked, in the order of ``clips``; the last attempt where none fooled.
+        attacked, in the order of ``clips``; the last attempt where none fooled, the clip without a start.
 
     Raises
     ------
@@ -81,31 +96,87 @@ def climb(
     _check(victim, x, label, target, clips, ladders, starts)
     share(until=until)
     not_negative(memory=memory)
+    flag(brackets=brackets)
     whole(batch=batch)
     check_mode(victim, x[:1].to(device))
     if memory:
         batch = min(batch, max(1, int(memory * 2**30 / footprint(victim, x[:1].to(device)))))
     logits = torch.cat([answers(victim, part.to(device)) for part in x.split(batch)])
     for criterion in (foolbox.Misclassification(label), foolbox.TargetedMisclassification(target)):
-        check_classes(criterion, logits.shape[1])
+        check_answer(criterion, logits)
     check_still(victim, x[:batch].to(device))
     before = logits.argmax(1).cpu()
     places = torch.nonzero(before == label)[:, 0]
     attacked = [clips[place] for place in places]
     shown = [n for n, clip in enumerate(attacked) if show is None or clip in set(show)]
     group = Clips(x, label, target, starts).at(places)
-    tables, examples = [], {}
-    for name, ladder in ladders.items():
-        one = _Climb(victim, device, name, ladder, group, batch, keep, say)
-        for _ in progress(one.settle(until), name, len(places)):
+    climbed: dict[str, _Climb] = {}
+    tables, examples = {}, {}
+    for name in _order(ladders) if brackets else ladders:
+        ladder = ladders[name]
+        able = _with_start(name, ladder, group, attacked, say)
+        one = _Climb(victim, device, name, ladder, group.at(able), batch, keep, say)
+        one.crafted, one.crafting = crafted or victim, crafting
+        begin = _begin(ladder, climbed.get(ladder.begin)) if brackets else 1
+        begin = torch.as_tensor(begin).expand(len(places))[able]
+        for _ in progress(one.settle(until, begin), name, len(able)):
             pass
         rows = one.rows()
-        rows.insert(0, "clip", attacked)
+        rows.insert(0, "clip", [attacked[place] for place in able])
         rows.insert(1, "attack", name)
-        rows.insert(4, "before", before[places].numpy())
-        tables.append(rows)
-        examples[name] = one.best[shown]
-    return pd.concat(tables, ignore_index=True), examples
+        rows.insert(4, "before", before[places][able].numpy())
+        tables[name], climbed[name] = rows, one
+        best = group.x.clone()
+        best[able] = one.best
+        examples[name] = best[shown]
+    rows = pd.concat([tables[name] for name in ladders], ignore_index=True)
+    return rows, {name: examples[name] for name in ladders}
+
+
+def needs_start(ladder: Ladder) -> bool:
+    """Whether an attack begins at a clip of its target's class."""
+    return any(getattr(rung.attack, "takes_starting_points", False) for rung in ladder.rungs)
+
+
+def _with_start(
+    name: str, ladder: Ladder, clips: "Clips", names: Sequence[str], say: Callable[[str], None]
+) -> torch.Tensor:
+    """The places of the clips that an attack can begin with; the others get no row, and are named."""
+    everyone = torch.arange(len(clips.x))
+    if not needs_start(ladder):
+        return everyone
+    if clips.starts is None:
+        raise ValueError(f"{name} needs a starting point for every clip: pass starts")
+    none = clips.starts.flatten(1).isnan().any(1)
+    if none.any():
+        without = ", ".join(names[place] for place in everyone[none])
+        say(f"{name}: no start for {int(none.sum())} of {len(none)} clips, which get no row: {without}")
+    return everyone[~none]
+
+
+def _order(ladders: Mapping[str, Ladder]) -> list[str]:
+    """The ladders' names, each after the one by whose norms its climb begins."""
+    ordered: list[str] = []
+    for name in ladders:
+        chain = [name]
+        while (before := ladders[chain[-1]].begin) in ladders and before not in [*chain, *ordered]:
+            chain.append(before)
+        ordered += [each for each in reversed(chain) if each not in ordered]
+    return ordered
+
+
+def _begin(ladder: Ladder, before: "_Climb | None") -> torch.Tensor | int:
+    """The rung that each clip tries first, from 1; ``before`` is the climb that ``ladder.begin`` names."""
+    count = len(ladder.rungs)
+    if ladder.begin == "last":
+        return count
+    if before is None:
+        return 1
+    if before.ladder.bisections:
+        return torch.where(before.fooled, before.rung, count).clamp(1, count)
+    wanted = torch.where(before.fooled, TIMES * before.norm / before.range, 0.0)
+    epsilons = torch.tensor([rung.epsilon for rung in ladder.rungs], dtype=torch.float64)
+    return (torch.searchsorted(epsilons, wanted) + 1).clamp(max=count)
 
 
 def _check(
@@ -162,45 +233,63 @@ class _Climb:
     def __init__(self, victim, device, name, ladder, clips, batch, keep, say):
         self.victim, self.device, self.name, self.ladder, self.clips = victim, device, name, ladder, clips
         self.batch, self.keep, self.say = batch, keep, say
+        self.range = victim.bounds[1] - victim.bounds[0]
         n = len(clips.x)
-        self.best = clips.x.clone()
+        self.best, self.nearest = clips.x.clone(), clips.x.clone()
         self.measured = {column: torch.zeros(n, dtype=kind) for column, kind in MEASURED.items()}
-        self.fooled = torch.zeros(n, dtype=torch.bool)
-        self.norm = torch.full((n,), torch.inf, dtype=torch.float64)
-        self.rung, self.budget = torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.float64)
+        self.fooled, self.cut = torch.zeros(2, n, dtype=torch.bool)
+        # Norms: of the best example, and of the nearest misclassified one as attack and as judge saw it.
+        self.norm, self.met, self.any = torch.full((3, n), torch.inf, dtype=torch.float64)
+        # The lowest rung that fooled and the highest that failed, from 1, and claims that the judge refused.
+        self.rung, self.failed, self.refused = torch.zeros(3, n, dtype=torch.int64)
+        self.budget, self.seconds = torch.zeros(2, n, dtype=torch.float64)
         self.spent = {cost: torch.zeros(n, dtype=torch.int64) for cost in COSTS}
-        self.seconds = torch.zeros(n, dtype=torch.float64)
 
-    def settle(self, until: float) -> Iterator[int]:
-        """Climb; yields each clip's place once it is settled."""
-        n = len(self.clips.x)
-        below = torch.zeros(2, n, dtype=torch.float64)
-        above = torch.zeros_like(below)  # ε and budget of the rung tried last; below, of the last that failed
-        for number, rung in enumerate(self.ladder.rungs, start=1):
-            waiting = torch.nonzero(~self.fooled)[:, 0]
-            if len(waiting) == 0 or n - len(waiting) > until * n:
+    def settle(self, until: float, begin: torch.Tensor) -> Iterator[int]:
+        """Climb; yields each clip's place once it is settled.
+
+        ``begin`` : (n,) the rung, from 1, that each clip tries first. Where it fools, the clip goes down
+        until a rung fails; else up until one fools. The rung that it ends at is that of a climb from the
+        foot wherever no rung fools a clip that a higher one does not.
+        """
+        settled = torch.zeros_like(self.fooled)
+        count = len(self.ladder.rungs)
+        for number in range(count, 0, -1):
+            self._try(number, (begin == number) | (self.rung == number + 1))
+        for number in range(2, count + 1):
+            if int((self.rung.clamp_min(1) < number).logical_and(self.fooled).sum()) > until * len(begin):
                 break
-            above[:, waiting] = torch.tensor([[rung.epsilon], [rung.budget]], dtype=torch.float64)
-            for places in self._parts(waiting):
-                self._attempt(number, rung, places, *above[:, places])
-                if not self.ladder.bisections:
-                    yield from places[self.fooled[places]].tolist()
-            below[:, ~self.fooled] = above[:, ~self.fooled]
+            if not self.ladder.bisections:
+                yield from torch.nonzero(self.fooled & ~settled)[:, 0].tolist()
+                settled |= self.fooled
+            self._try(number, ~self.fooled & (self.failed == number - 1))
         if self.ladder.bisections:
-            yield from self._bisect(torch.nonzero(self.fooled)[:, 0], below, above)
-        yield from torch.nonzero(~self.fooled)[:, 0].tolist()
+            yield from self._bisect()
+            settled |= self.fooled
+        yield from torch.nonzero(~settled)[:, 0].tolist()
 
-    def _bisect(self, fooled: torch.Tensor, below: torch.Tensor, above: torch.Tensor) -> Iterator[int]:
+    def _try(self, number: int, wanted: torch.Tensor) -> None:
+        """Run a rung on the clips that are ``wanted``, (n,)."""
+        rung = self.ladder.rungs[number - 1]
+        for places in self._parts(torch.nonzero(wanted)[:, 0]):
+            budgets = torch.tensor([[rung.epsilon], [rung.budget]], dtype=torch.float64)
+            held = self._attempt(rung, places, *budgets.expand(2, len(places)), bisecting=False)
+            self.rung[places[held]] = number
+            self.failed[places[~held]] = self.failed[places[~held]].clamp_min(number)
+
+    def _bisect(self) -> Iterator[int]:
         """Halve the gap between the last ε that failed and the least that fooled, clip by clip.
 
-        ``below``, ``above`` : (2, n) ε and the budget that the rows report for it, which is halved alike.
+        The budget that the rows report is halved alike.
         """
-        for places in self._parts(fooled):
+        known = [[0.0, 0.0], *([rung.epsilon, rung.budget] for rung in self.ladder.rungs)]
+        ends = torch.tensor(known, dtype=torch.float64).T
+        for places in self._parts(torch.nonzero(self.fooled)[:, 0]):
+            below, above = ends[:, self.rung[places] - 1], ends[:, self.rung[places]]
             for _ in range(self.ladder.bisections):
-                middle = (below[:, places] + above[:, places]) / 2
-                held = self._attempt(0, self.ladder.rungs[0], places, *middle)
-                above[:, places] = torch.where(held, middle, above[:, places])
-                below[:, places] = torch.where(held, below[:, places], middle)
+                middle = (below + above) / 2
+                held = self._attempt(self.ladder.rungs[0], places, *middle, bisecting=True)
+                above, below = torch.where(held, middle, above), torch.where(held, below, middle)
             yield from places.tolist()
 
     def _parts(self, places: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -211,33 +300,47 @@ class _Climb:
             places = places[len(part) :]
 
     def _attempt(
-        self, number: int, rung: Rung, places: torch.Tensor, epsilon: torch.Tensor, budget: torch.Tensor
+        self, rung: Rung, places: torch.Tensor, epsilon: torch.Tensor, budget: torch.Tensor, bisecting: bool
     ) -> torch.Tensor:
-        """Run one rung on the clips at ``places``, measure, and keep what is better."""
-        clips = self.clips.at(places)
+        """Attack the clips at ``places``, measure, and keep what is better: (k,) who was fooled."""
         words = repr([repr(rung), self.ladder.goal, self.ladder.probability, epsilon.tolist()])
-        piece = self.keep(f"{self.name}/{clips.digest(words)}", lambda: self._work(rung, places, epsilon))
+        name = f"{self.name}/{self.clips.at(places).digest(words)}"
+        piece = self.keep(name, lambda: self._work(rung, places, epsilon))
         for cost in COSTS:
             self.spent[cost][places] += piece[cost]
         self.seconds[places] += piece["seconds"]
-        here = self.clips.at(places, self.device)
-        criterion = self.ladder.criterion(here.label, here.target)
-        measured = measure(self.victim, here.x, piece["example"].to(self.device), criterion)
+        measured = self._judge(places, piece["example"])
         held = measured["fooled"]
-        if number:
-            better = held | ~self.fooled[places]
-            self.rung[places[held]] = number
-            self.budget[places] = budget
-        else:
+        self._note(places, piece, measured)
+        if bisecting:
             better = held & (measured["l2"] < self.norm[places])
             self.budget[places[held]] = budget[held]
+        else:
+            better = held | ~self.fooled[places]
+            self.budget[places[better]] = budget[better]
         chosen = places[better]
         self.best[chosen] = piece["example"][better].to(self.best.device)
+        self.cut[chosen] = piece["cut"][better]
         self.fooled[places] |= held
         self.norm[chosen] = torch.where(held[better], measured["l2"][better], torch.inf)
         for column, values in measured.items():
             self.measured[column][chosen] = values[better]
         return held
+
+    def _judge(self, places: torch.Tensor, example: torch.Tensor) -> Tensors:
+        here = self.clips.at(places, self.device)
+        criterion = self.ladder.criterion(here.label, here.target)
+        return measure(self.victim, here.x, example.to(self.device), criterion)
+
+    def _note(self, places: torch.Tensor, piece: Tensors, measured: Tensors) -> None:
+        """Claims that the judge refuses, and the nearest image of any wrong class."""
+        self.refused[places] += piece["claimed"] & ~measured["fooled"] & (measured["l0"] > 0)
+        wrong = measured["after"] != self.clips.label[places]
+        norm = torch.where(wrong, measured["l2"], torch.inf)
+        self.any[places] = torch.minimum(self.any[places], norm)
+        nearer = piece["met"] < self.met[places]
+        self.met[places[nearer]] = piece["met"][nearer]
+        self.nearest[places[nearer]] = piece["nearest"][nearer].to(self.nearest.device)
 
     def _work(self, rung: Rung, places: torch.Tensor, epsilon: torch.Tensor) -> Tensors:
         """Examples and costs of the clips at ``places``; in halves where memory is too short for all."""
@@ -257,24 +360,30 @@ class _Climb:
         clips = self.clips.at(places, self.device)
         extra: dict[str, Any] = {}
         if isinstance(rung.attack, FixedEpsilonAttack):
-            one = epsilon.unique()
-            extra["epsilon"] = float(one) if len(one) == 1 else epsilon.to(self.device, clips.x.dtype)
-        if getattr(rung.attack, "takes_starting_points", False):
-            if clips.starts is None:
-                raise ValueError(f"{self.name} needs a starting point for every clip: pass starts")
+            one = epsilon.unique() * self.range
+            extra["epsilon"] = (
+                float(one) if len(one) == 1 else (epsilon * self.range).to(self.device, clips.x.dtype)
+            )
+        if needs_start(self.ladder):
             extra["starting_points"] = clips.starts
         criterion = self.ladder.criterion(clips.label, clips.target)
         began = time.perf_counter()
-        with counting() as ledger:
-            example = rung.attack.run(self.victim, clips.x, criterion, **extra)
+        with self.crafting(), counting() as ledger, watching(clips.x, clips.label) as witness:
+            example = rung.attack.run(self.crafted, clips.x, criterion, **extra)
         seconds = time.perf_counter() - began
         costs = {cost: ledger.get(cost, torch.zeros(len(places), dtype=torch.int64)) for cost in COSTS}
         passes = 1.0 + costs["forwards"] + costs["backwards"] + costs["queries"]
-        shares = (seconds * passes / passes.sum()).double()
-        return {"example": example.detach().cpu(), "seconds": shares, **costs}
+        met = {"nearest": witness.image, "met": witness.norm.double()}
+        met |= {"claimed": witness.claimed, "cut": witness.cut, "example": example.detach()}
+        return {
+            **{name: values.cpu() for name, values in met.items()},
+            "seconds": (seconds * passes / passes.sum()).double(),
+            **costs,
+        }
 
     def rows(self) -> pd.DataFrame:
         """One row per clip: what was measured of its best example, and what was spent on it."""
+        self._judge_nearest()
         measured = self.measured
         columns = {
             "label": self.clips.label,
@@ -283,12 +392,25 @@ class _Climb:
             "fooled": self.fooled,
             "reached": measured["after"] == self.clips.target,
             **{name: measured[name] for name in ("confidence", "l0", "l2", "linf", "rms")},
+            "l2_any": self.any,
             **self.spent,
             "rung": self.rung,
             "budget": self.budget,
+            "refused": self.refused,
             "seconds": self.seconds,
         }
-        return pd.DataFrame({name: values.numpy() for name, values in columns.items()})
+        rows = pd.DataFrame({name: values.numpy() for name, values in columns.items()})
+        bound = np.where(self.fooled, np.where(self.cut, "at most", "exact"), "at least")
+        rows.insert(list(rows).index("iterations"), "bound", bound)
+        rows.insert(list(rows).index("refused"), "smallest", float(self.ladder.smallest * self.range))
+        return rows
+
+    def _judge_nearest(self) -> None:
+        """Take the nearest image that an attack saw misclassified where the judge says so too."""
+        for places in self._parts(torch.nonzero(self.met < self.any)[:, 0]):
+            measured = self._judge(places, self.nearest[places])
+            wrong = measured["after"] != self.clips.label[places]
+            self.any[places[wrong]] = torch.minimum(self.any[places], measured["l2"])[wrong]
 
 
 _OVERHEAD = 1.5  # of a backward pass over what it keeps: the gradients on their way back

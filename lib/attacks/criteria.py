@@ -8,6 +8,8 @@ import eagerpy as ep
 import foolbox
 import torch
 
+from lib.attacks.ranges import share
+
 
 class Confident(foolbox.criteria.TargetedMisclassification):
     """The target class, named with at least ``probability``: the paper's "confidence ≥ 75 %" of BIM.
@@ -22,8 +24,7 @@ class Confident(foolbox.criteria.TargetedMisclassification):
 
     def __init__(self, target_classes: Any, probability: float = 0.75):
         super().__init__(target_classes)
-        if not 0 <= probability <= 1:
-            raise ValueError(f"probability is a number in [0, 1], not {probability}")
+        share(probability=probability)
         self.probability = probability
 
     def __repr__(self) -> str:
@@ -52,6 +53,17 @@ def direction(criterion: foolbox.Criterion) -> tuple[int, torch.Tensor]:
     raise ValueError(
         f"criterion is Misclassification or TargetedMisclassification, not {type(criterion).__name__}"
     )
+
+
+def margin(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    """m = log Σ_{k≠l} e^{Z_k} − Z_l for each clip and its class l: (n,).
+
+    The cross-entropy J of class l is log(1 + e^m), so the gradients of J and of m by the image are parallel,
+    ∇J = σ(m) ∇m with σ(m) > 0, and their signs are equal. But where the model is sure, σ(m) underflows to
+    zero in float32 and J has no gradient left, while m still has one.
+    """
+    own = logits.gather(1, classes[:, None])[:, 0]
+    return logits.scatter(1, classes[:, None], -torch.inf).logsumexp(1) - own
 
 
 def wrong_labels(label: Any, classes: int, seed: int, clips: Sequence[str]) -> torch.Tensor:

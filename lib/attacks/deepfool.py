@@ -8,7 +8,7 @@ import torch
 
 from lib.attacks.call import Call, LeastChangeAttack, l2, per_clip
 from lib.attacks.ladder import Ladder, Rung
-from lib.attacks.ranges import not_negative, whole
+from lib.attacks.ranges import not_negative, several, whole
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -112,7 +112,7 @@ class DeepFool(LeastChangeAttack):
             nearer = distance < nearest
             nearest = torch.where(nearer, distance, nearest)
             # The same small constant as Foolbox's keeps a step from stopping on the boundary itself.
-            length = torch.where(nearer, (distance + 1e-4) / size, 0)
+            length = torch.where(nearer, (distance + 1e-4 * call.range) / size, 0)
             best = torch.where(per_clip(nearer, x), per_clip(length, x) * w, best)
         return best
 
@@ -121,4 +121,5 @@ def ladders(
     size: tuple[int, int], *, seed: int = 0, caps: Sequence[int] = (100, 200, 300, 400, 500, 600)
 ) -> dict[str, Ladder]:
     """DeepFool over caps on its steps (reading 11)."""
-    return {"DeepFool": Ladder([Rung(DeepFool(steps=cap), cap) for cap in caps], "wrong")}
+    several(whole, caps=caps)
+    return {"DeepFool": Ladder([Rung(DeepFool(steps=cap), cap) for cap in sorted(caps)], "wrong")}

@@ -4,9 +4,9 @@ import dataclasses
 
 import foolbox
 import torch
-from torch.nn.functional import cross_entropy
 
 from lib.attacks.call import BudgetAttack, Call, per_clip
+from lib.attacks.criteria import margin
 from lib.attacks.ladder import BISECTIONS, FIRST, RUNGS, Ladder, rms_ladder
 
 SETTINGS = "bim"  # the budgets are BIM's
@@ -28,8 +28,7 @@ class FGSM(BudgetAttack):
     def perturb(self, call: Call, epsilon: torch.Tensor) -> torch.Tensor:
         sign, classes = call.goal
         x = call.x.clone().requires_grad_()
-        loss = cross_entropy(call.forward(x, call.everyone), classes, reduction="sum")
-        gradient = call.gradient(loss, x, call.everyone)
+        gradient = call.gradient(margin(call.forward(x, call.everyone), classes), x, call.everyone)
         call.counts.add("iterations", call.everyone)
         return call.x + sign * per_clip(epsilon, x) * gradient.sign()
 

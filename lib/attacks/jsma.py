@@ -1,6 +1,7 @@
 """JSMA: the most salient feature, one at a time (Eqs. 2 and 3)."""
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 
 import foolbox
@@ -8,7 +9,7 @@ import torch
 
 from lib.attacks.call import Call, LeastChangeAttack
 from lib.attacks.ladder import Ladder, Rung
-from lib.attacks.ranges import positive, whole
+from lib.attacks.ranges import positive, several, whole
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,7 +59,7 @@ class JSMA(LeastChangeAttack):
         bound = call.high if up > 0 else call.low
         adversarial, active = call.x.clone(), call.everyone
         target = classes if sign < 0 else None
-        for _ in range(self.steps):
+        for step in range(self.steps):
             x = adversarial[active].requires_grad_()
             logits = call.forward(x, active)
             if target is None:
@@ -69,10 +70,16 @@ class JSMA(LeastChangeAttack):
             towards = call.gradient(logits.gather(1, target[active][:, None]), x, active, again=True)
             others = call.gradient(logits, x, active) - towards
             saliency = torch.where(x.detach() == bound, 0, salient(up * towards, up * others))
-            largest, feature = saliency[going].flatten(1).topk(self.features)
+            largest, feature = saliency[going].flatten(1).topk(min(self.features, call.x[0].numel()))
             active, x = active[going], x.detach()[going].flatten(1)
-            x.scatter_add_(1, feature, up * self.theta * (call.high - call.low) * (largest > 0))
+            x.scatter_add_(1, feature, up * self.theta * call.range * (largest > 0))
             moved = largest[:, 0] > 0
+            if step == 0 and not moved.all():
+                warnings.warn(
+                    f"Eq. 2's saliency is zero everywhere for {int((~moved).sum())} of {len(call.x)} clips: "
+                    "JSMA returns them as they came",
+                    stacklevel=2,
+                )
             active = active[moved]
             if len(active) == 0:
                 break
@@ -96,5 +103,7 @@ def ladders(
     features: int = 1,
 ) -> dict[str, Ladder]:
     """JSMA over displacements θ, ascending (reading 10)."""
+    several(positive, thetas=thetas)
     attacks = [JSMA(theta=theta, steps=steps, change=change, features=features) for theta in sorted(thetas)]
-    return {"JSMA": Ladder([Rung(attack, attack.theta) for attack in attacks], "target")}
+    rungs = [Rung(attack, attack.theta) for attack in attacks]
+    return {"JSMA": Ladder(rungs, "target", smallest=min(thetas), begin="last")}

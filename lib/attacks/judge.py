@@ -6,6 +6,8 @@ import foolbox
 import torch
 from torch import nn
 
+from lib.attacks.door import answer
+
 Tensors = dict[str, torch.Tensor]
 
 MEASURED = {
@@ -54,9 +56,9 @@ def measure(
 
 
 def answers(victim: foolbox.Model, x: torch.Tensor) -> torch.Tensor:
-    """(n, classes) float32 logits, in one pass in full precision."""
-    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-        return victim(x).float()
+    """(n, classes) float32 logits, in one pass in full precision that keeps no graph."""
+    with torch.no_grad():
+        return answer(victim, x)
 
 
 _CHANGING = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)

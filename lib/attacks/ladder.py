@@ -7,9 +7,10 @@ import foolbox
 import torch
 
 from lib.attacks.criteria import Confident
-from lib.attacks.ranges import positive, whole
+from lib.attacks.ranges import not_negative, positive, whole
 
 CONFIDENCE = 0.75  # the least probability of the target that counts for BIM and its controls, Section VI
+TIMES = 4.0  # a target with confidence needs about so many times the norm of the nearest wrong class
 FIRST, RUNGS, BISECTIONS = 0.0015 / 16, 12, 4  # RMS budgets of BIM and its controls, reading 9
 
 
@@ -17,7 +18,8 @@ FIRST, RUNGS, BISECTIONS = 0.0015 / 16, 12, 4  # RMS budgets of BIM and its cont
 class Rung:
     """An attack at one budget.
 
-    ``epsilon`` is what a fixed-ε attack is called with (0.0 for one that minimises its norm);
+    ``epsilon`` is what a fixed-ε attack is called with (0.0 for one that minimises its norm), as a share of
+    the range of the model's bounds;
     ``budget`` is the number that the rows report: ε, or the hyper-parameter that the ladder climbs.
     """
 
@@ -36,12 +38,19 @@ class Ladder:
         ``wrong`` (any class but the label).
     bisections : how often the gap between the last failing and the first fooling ε is halved, clip by
         clip; for fixed-ε attacks that take one ε per clip, as ours do.
+    smallest : the least ‖δ‖₂ at which a clip could be fooled on this ladder, as a share of the model's
+        bounds; 0 where the attack sets no such limit.
+    begin : the rung that a climb with brackets tries first, clip by clip: "" the lowest, "last" the highest,
+        else the name of an attack: the rung that fooled the clip by it, or where that attack climbs no ε,
+        the first whose ε is ``TIMES`` the norm that it needed.
     """
 
     rungs: Sequence[Rung]
     goal: str
     probability: float = CONFIDENCE
     bisections: int = 0
+    smallest: float = 0.0
+    begin: str = ""
 
     def __post_init__(self) -> None:
         if not self.rungs:
@@ -49,6 +58,7 @@ class Ladder:
         if self.goal not in ("confident", "target", "wrong"):
             raise ValueError(f"a goal is confident, target or wrong, not {self.goal!r}")
         whole(least=0, bisections=self.bisections)
+        not_negative(smallest=self.smallest)
 
     def criterion(self, label: torch.Tensor, target: torch.Tensor) -> foolbox.Criterion:
         """The goal as a Foolbox criterion, for clips of these labels and targets, (n,) each."""
@@ -67,6 +77,7 @@ def rms_ladder(
     rungs: int = RUNGS,
     bisections: int = BISECTIONS,
     l2: bool = True,
+    begin: str = "",
 ) -> Ladder:
     """A fixed-ε attack at RMS budgets that double from ``first``, for images of ``size``; BIM's goal.
 
@@ -75,5 +86,11 @@ def rms_ladder(
     positive(first=first)
     whole(rungs=rungs)
     unit = (size[0] * size[1]) ** 0.5 if l2 else 1.0
-    budgets = (first * 2**k * unit for k in range(rungs))
-    return Ladder([Rung(attack, budget, budget) for budget in budgets], "confident", bisections=bisections)
+    budgets = [first * 2**k * unit for k in range(rungs)]
+    return Ladder(
+        [Rung(attack, budget, budget) for budget in budgets],
+        "confident",
+        bisections=bisections,
+        smallest=first * (size[0] * size[1]) ** 0.5 / 2**bisections,
+        begin=begin,
+    )

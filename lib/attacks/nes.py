@@ -7,6 +7,7 @@ import foolbox
 import torch
 
 from lib.attacks.call import BudgetAttack, Call, own_generators, per_clip
+from lib.attacks.criteria import margin
 from lib.attacks.ranges import not_negative, positive, whole
 
 Loss = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -71,9 +72,9 @@ class NES(BudgetAttack):
 
     Parameters
     ----------
-    step : how far a step moves each value, in the unit of x as ε is.
+    step : how far a step moves each value, as a share of the model's bounds.
     samples : queries per estimate, an even number.
-    sigma : σ, how far probes lie, in the unit of x.
+    sigma : σ, how far the probes are, as a share of the model's bounds.
     queries : the most queries for any clip, at least ``samples`` + 1: an estimate and a look.
     momentum : share of the last direction that is kept, in [0, 1).
     seed : of the probes; a clip's probes depend on its own values and the seed alone.
@@ -107,12 +108,11 @@ class NES(BudgetAttack):
     def perturb(self, call: Call, epsilon: torch.Tensor) -> torch.Tensor:
         sign, classes = call.goal
         generators = own_generators(call.x, self.seed, "nes")
-        sigma = torch.full_like(epsilon, self.sigma)
+        sigma = torch.full_like(epsilon, self.sigma * call.range)
         adversarial, active, last = call.x.clone(), call.everyone, torch.zeros_like(call.x)
 
         def loss(logits: torch.Tensor, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            own = logits.log_softmax(1).gather(1, classes[places][:, None])[:, 0]
-            return -own, torch.ones_like(own, dtype=torch.bool)
+            return margin(logits, classes[places]), torch.ones_like(places, dtype=torch.bool)
 
         with torch.no_grad():
             for _ in range(self.queries // (self.samples + 1)):
@@ -124,7 +124,7 @@ class NES(BudgetAttack):
                 gradient = estimate(call, x, active, loss, sigma[active], generators, self.samples)
                 last[active] = self.momentum * last[active] + (1 - self.momentum) * gradient
                 radius = per_clip(epsilon[active], x)
-                x = x + sign * self.step * last[active].sign()
+                x = x + sign * self.step * call.range * last[active].sign()
                 x = torch.minimum(torch.maximum(x, call.x[active] - radius), call.x[active] + radius)
                 adversarial[active] = x.clamp(call.low, call.high)
                 call.counts.add("iterations", active)

@@ -32,7 +32,7 @@ class Noise(BudgetAttack):
         whole(least=0, seed=self.seed)
 
     def perturb(self, call: Call, epsilon: torch.Tensor) -> torch.Tensor:
-        call.ask_classes()
+        call.check_classes()
         generators = own_generators(call.x, self.seed, "noise")
         drawn = [torch.randn(call.x.shape[1:], generator=g, device=call.x.device) for g in generators]
         noise = torch.stack(drawn)

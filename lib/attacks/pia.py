@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from foolbox.attacks.base import raise_if_kwargs
 
-from lib.attacks.call import Call, LeastChangeAttack, own_generators, per_clip
+from lib.attacks.call import Call, LeastChangeAttack, make, own_generators, per_clip
 from lib.attacks.ladder import Ladder, Rung
 from lib.attacks.nes import estimate, in_pairs
-from lib.attacks.ranges import positive, share, whole
+from lib.attacks.ranges import positive, several, share, whole
 
 _LEAST = 2.0**-10  # of the first δ, so that halving never ends in a step of nothing
+_PROGRESS = 0.99  # a ball that has not shrunk below this share of what it was makes no progress
 _REFUSALS = 10  # proposals a step may make before it waits for a better estimate
 
 
@@ -24,7 +25,7 @@ _REFUSALS = 10  # proposals a step may make before it waits for a better estimat
 class PIA(LeastChangeAttack):
     """Walk from a clip of the target's class towards ``x`` without ever losing the target.
 
-    The victim tells the probabilities of its ``top`` classes only. The attack begins at a clip that is
+    The victim reports the probabilities of its ``top`` classes only. The attack begins at a clip that is
     named as the target, inside an ℓ∞ ball around ``x`` that just holds it, and shrinks the ball by δ as
     often as the target stays in sight. When it would be lost, x' first climbs the target's probability
     along the NES estimate and then shrinks:
@@ -36,16 +37,18 @@ class PIA(LeastChangeAttack):
     ----------
     steps : the most estimates for any clip.
     samples : queries per estimate, an even number.
-    decay : δ at first, in the unit of x as η, σ and the floor are; it doubles while steps succeed and
-        halves when they fail, but never so far that a step leaves the ball as it is.
+    decay : δ at first, as a share of the model's bounds as η, σ and the floor are; it doubles while steps
+        succeed and halves when they fail, but never so far that a step leaves the ball as it is.
     rates : the least and the largest η.
     sigmas : the values of σ among which a clip chooses, at its first refusal, by the loss that a step
         along each one's estimate takes off; one value is used as it is.
     floor : the ball at which a clip is done.
     sure : a proposal is kept while the target is in sight and has this probability, or a higher one than
         before; only the last shrinking asks for sight alone.
-    top : how many classes the victim tells.
+    top : how many classes the victim reports.
     queries : the most queries for any clip, at least 2; 0 is no limit.
+    patience : a clip is done when this many queries have not shrunk its ball by a hundredth; 0 waits for the
+        end of its steps, as the paper does.
     seed : of the probes; a clip's probes depend on its own values and the seed alone.
 
     Called as ``PIA(...)(model, x, criterion, epsilons=None, starting_points=s)``, s of x's shape, a clip
@@ -73,6 +76,7 @@ class PIA(LeastChangeAttack):
     sure: float = 0.6
     top: int = 1
     queries: int = 0
+    patience: int = 0
     seed: int = 0
     distance = foolbox.distances.linf
     takes_starting_points = True
@@ -81,16 +85,11 @@ class PIA(LeastChangeAttack):
         whole(steps=self.steps, top=self.top)
         in_pairs(self.samples)
         positive(decay=self.decay, floor=self.floor)
-        for rate in self.rates:
-            positive(rate=rate)
-        for sigma in self.sigmas:
-            positive(sigma=sigma)
+        several(positive, rates=self.rates, sigmas=self.sigmas)
         if len(self.rates) != 2 or self.rates[0] > self.rates[1]:
             raise ValueError(f"rates are the least and the largest η, not {list(self.rates)}")
-        if not self.sigmas:
-            raise ValueError("sigmas are at least one value of σ, not none")
         share(sure=self.sure)
-        whole(least=0, queries=self.queries, seed=self.seed)
+        whole(least=0, queries=self.queries, patience=self.patience, seed=self.seed)
         if self.queries == 1:
             raise ValueError("queries is 0 (no limit) or at least 2, to see the starting point, not 1")
 
@@ -106,9 +105,12 @@ class PIA(LeastChangeAttack):
     ) -> Any:
         """Foolbox's ``run``; ``starting_points`` as above."""
         raise_if_kwargs(kwargs)
-        call = Call(model, inputs, criterion)
-        with torch.no_grad():
-            return call.end(_Walk(self, call, starting_points, early_stop).walk())
+
+        def perturb(call: Call) -> torch.Tensor:
+            with torch.no_grad():
+                return _Walk(self, call, starting_points, early_stop).walk()
+
+        return make(model, inputs, criterion, perturb)
 
 
 class _Walk:
@@ -128,23 +130,29 @@ class _Walk:
         self.at = torch.where(per_clip(there, starts), starts, call.x)
         if not (call.low <= self.at.min() and self.at.max() <= call.high):
             raise ValueError(
-                f"starting_points are in [{self.at.min():g}, {self.at.max():g}], "
-                f"the model's bounds are [{call.low:g}, {call.high:g}]"
+                f"starting_points are in [{self.at.min():.9g}, {self.at.max():.9g}], "
+                f"the model's bounds are [{call.low:.9g}, {call.high:.9g}]"
             )
         self.best, self.least = call.x.clone(), torch.full_like(call.x.flatten(1)[:, 0], torch.inf)
-        self.floor = max(attack.floor, early_stop or 0.0)
+        self.decay, self.floor = attack.decay * call.range, max(attack.floor * call.range, early_stop or 0.0)
+        self.rates, self.sigmas = (
+            [each * call.range for each in values] for values in (attack.rates, attack.sigmas)
+        )
         self.ball = (self.at - call.x).abs().flatten(1).amax(1)
-        self.delta = self._least_delta(call.everyone).clamp_min(attack.decay)
-        self.rate = torch.full_like(self.ball, attack.rates[1])
-        self.sigma = torch.full_like(self.ball, sorted(attack.sigmas)[len(attack.sigmas) // 2])
+        self.delta = self._least_delta(call.everyone).clamp_min(self.decay)
+        self.rate = torch.full_like(self.ball, self.rates[1])
+        self.sigma = torch.full_like(self.ball, sorted(self.sigmas)[len(self.sigmas) // 2])
         self.tuned = torch.full_like(there, len(attack.sigmas) == 1)
+        self.marked_ball, self.marked_at = self.ball.clone(), torch.zeros_like(self.ball)
+        self.rested = torch.zeros_like(there)
         self.generators = own_generators(call.x, attack.seed, "pia")
         self.active = call.everyone
         if sign > 0:
             self.target = self.call.ask(self.at, self.active).argmax(1)
         self.score = torch.full_like(self.ball, -torch.inf)
         known, self.score[:] = self._see(self.at, self.active)
-        self.active = self.active[known & there]
+        self.walking = known & there
+        self.active = self.active[self.walking]
 
     def walk(self) -> torch.Tensor:
         """(n, …) the smallest-ball examples for which the criterion held."""
@@ -160,8 +168,9 @@ class _Walk:
             self.call.counts.add("iterations", active)
             self._propose(active, gradient.sign())
         self.delta = torch.maximum(self.delta, self._least_delta(self.call.everyone))
-        self.delta.clamp_min_(self.attack.decay)
+        self.delta.clamp_min_(self.decay)
         self._coast(last=True)
+        self.call.cut(self.walking & (self.ball > self.floor))
         return self.best
 
     def _coast(self, last: bool = False) -> None:
@@ -175,7 +184,7 @@ class _Walk:
 
     def _propose(self, places: torch.Tensor, ascent: torch.Tensor) -> None:
         """Step along ``ascent`` and shrink; halve η and δ until the target stays in sight."""
-        least, most = self.attack.rates
+        least, most = self.rates
         for _ in range(_REFUSALS):
             able = torch.isin(places, self._affordable(places, 1))
             places, ascent = places[able], ascent[able]
@@ -210,7 +219,7 @@ class _Walk:
     def _least_delta(self, places: torch.Tensor) -> torch.Tensor:
         """(k,) below this δ is not halved: ``_LEAST`` of the first, and enough to change a float32 ball."""
         ball = self.ball[places]
-        return (ball - ball.nextafter(torch.zeros_like(ball))).clamp_min(self.attack.decay * _LEAST)
+        return (ball - ball.nextafter(torch.zeros_like(ball))).clamp_min(self.decay * _LEAST)
 
     def _see(self, image: torch.Tensor, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Whether the target is in sight, and its log p; the image is kept where the criterion holds."""
@@ -242,14 +251,14 @@ class _Walk:
         if len(places) == 0:
             return
         gain = []
-        for sigma in self.attack.sigmas:
+        for sigma in self.sigmas:
             ascent = self._gradient(places, torch.full_like(self.sigma[places], sigma)).sign()
-            image = self.at[places] + self.attack.rates[0] * ascent
+            image = self.at[places] + self.rates[0] * ascent
             own, known = self._score(
                 self.call.ask(image.clamp(self.call.low, self.call.high), places), places
             )
             gain.append(torch.where(known, own, -torch.inf))
-        self.sigma[places] = self.sigma.new_tensor(self.attack.sigmas)[torch.stack(gain).argmax(0)]
+        self.sigma[places] = self.sigma.new_tensor(self.sigmas)[torch.stack(gain).argmax(0)]
         self.tuned[places] = True
 
     def _affordable(self, places: torch.Tensor, price: int) -> torch.Tensor:
@@ -263,7 +272,18 @@ class _Walk:
         done = self.ball[self.active] <= self.floor
         if self.attack.top > 1:
             done &= self.least[self.active] <= self.floor
+        done |= self._rests(self.active)
         self.active = self._affordable(self.active[~done], price)
+
+    def _rests(self, places: torch.Tensor) -> torch.Tensor:
+        """(k,) whether the ball has not shrunk by a hundredth over the last ``patience`` queries."""
+        spent = self.call.counts.costs["queries"].to(self.ball)[places]
+        shrunk = self.ball[places] < _PROGRESS * self.marked_ball[places]
+        self.marked_ball[places] = torch.where(shrunk, self.ball[places], self.marked_ball[places])
+        self.marked_at[places] = torch.where(shrunk, spent, self.marked_at[places])
+        if self.attack.patience:
+            self.rested[places] |= spent - self.marked_at[places] > self.attack.patience
+        return self.rested[places]
 
 
 def starting_points(
@@ -303,7 +323,8 @@ def ladders(
     samples: int = 50,
     top: int = 1,
     queries: int = 0,
+    patience: int = 0,
 ) -> dict[str, Ladder]:
     """PIA has one rung: its own walk passes every budget on the way down."""
-    attack = PIA(steps=steps, samples=samples, top=top, queries=queries, seed=seed)
+    attack = PIA(steps=steps, samples=samples, top=top, queries=queries, patience=patience, seed=seed)
     return {"PIA": Ladder([Rung(attack, attack.floor)], "target")}

@@ -1,6 +1,7 @@
 """The ranges of settings: what is outside is refused in one sentence that names it, and what is allowed."""
 
 import math
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -43,6 +44,15 @@ def whole(least: int = 1, **settings: Any) -> None:
             raise ValueError(f"{name} is a whole number, not {value!r}")
         if value < least:
             raise ValueError(f"{name} is at least {least}, not {value!r}")
+
+
+def several(check: Callable[..., None], **settings: Any) -> None:
+    """Refuse a setting that is not a sequence of at least one value, each of which ``check`` accepts."""
+    for name, values in settings.items():
+        if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+            raise ValueError(f"{name} are at least one value in a list, not {values!r}")
+        for value in values:
+            check(**{f"each of {name}": value})
 
 
 def flag(**settings: Any) -> None:
