@@ -706,6 +706,26 @@ def test_every_link_of_a_chained_ogg_is_read(tmp_path, form, links):
         assert np.abs(sound[n * 48000 + 9600 :][:28800]).max() == pytest.approx(0.5 / (n + 1), rel=0.1)
 
 
+def test_what_lies_between_the_links_of_an_ogg_is_passed_over(tmp_path):
+    soundfile.write(tmp_path / "a.ogg", noise(), RATE, format="OGG", subtype="VORBIS")
+    content = (tmp_path / "a.ogg").read_bytes()
+    (tmp_path / "a.ogg").write_bytes(content + b"junk" * 100 + content)
+    assert len(audio.decode(tmp_path / "a.ogg")[0]) == 2 * (RATE // 2)
+
+
+def test_mp3_files_joined_to_one_are_read_to_the_end_of_the_last(tmp_path):
+    content = mp3(tmp_path / "a.mp3", bursts(True)).read_bytes()
+    (tmp_path / "a.mp3").write_bytes(content * 3)
+    assert len(audio.decode(tmp_path / "a.mp3")[0]) == 3 * 2 * 44100
+
+
+@pytest.mark.parametrize("tail", [b"TAG" + bytes(125), bytes(1000)], ids=["a tag", "zeros"])
+def test_what_follows_an_mp3_costs_no_more_than_its_last_frame(tmp_path, tail):
+    content = mp3(tmp_path / "a.mp3", bursts(True)).read_bytes()
+    (tmp_path / "a.mp3").write_bytes(content + tail)
+    assert 2 * 44100 - 1152 <= len(audio.decode(tmp_path / "a.mp3")[0]) <= 2 * 44100
+
+
 def test_a_chain_of_different_streams_is_said(tmp_path):
     chain(tmp_path / "a.ogg", (noise(1.0, 8000), 8000, "VORBIS"), (noise(1.0, 8000, 2), 8000, "VORBIS"))
     with pytest.raises(ValueError, match="a chain of 2 streams that differ in rate or channels"):
@@ -873,17 +893,19 @@ def test_composed_and_decomposed_names_are_one(tmp_path):
     pd.testing.assert_frame_equal(frame, listening.manifest("mine", str(tmp_path)))
 
 
-def test_an_absolute_path_inside_the_folder_is_inside_it(tmp_path):
+@pytest.mark.parametrize("way", ["{root}/", "{root}/../mine/", "1/../"])
+def test_a_path_that_ends_inside_the_folder_is_inside_it(tmp_path, way):
     root = own(tmp_path, plain())
     before = readers.read("mine", str(tmp_path))
     table = pd.read_csv(root / "clips.csv")
-    table.assign(path=str(root) + "/" + table["path"]).to_csv(root / "clips.csv", index=False)
+    table.assign(path=way.format(root=root) + table["path"]).to_csv(root / "clips.csv", index=False)
     pd.testing.assert_frame_equal(before, readers.read("mine", str(tmp_path)))
 
 
-def test_two_spellings_of_one_number_are_said(tmp_path):
-    own(tmp_path, [(path, ["1", "01", "2"][int(path[0])], source) for path, _, source in plain()])
-    with pytest.raises(ValueError, match=r"the labels '1' and '01' are both the number 1$"):
+@pytest.mark.parametrize("other", ["01", "+1", "1.0"])
+def test_two_spellings_of_one_number_are_said(tmp_path, other):
+    own(tmp_path, [(path, ["1", other, "2"][int(path[0])], source) for path, _, source in plain()])
+    with pytest.raises(ValueError, match=rf"the labels '1' and '{re.escape(other)}' are the same number$"):
         readers.read("mine", str(tmp_path))
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,8 +26,8 @@ _MOST = 1 << 28  # samples of all channels, a GiB once decoded: more is a record
 BYTES = 1 << 31  # of a file that holds as many samples in double precision; a larger one is not opened
 _UNSAID = 0x7FFF0000  # bytes; a header that promises more was written before the length was known
 _CUT = re.compile(r"(?:data|SSND|Data Size|riff) *: (\d+) \(should be (\d+)\)")  # libsndfile's log
-_TAG = b"ID3"
-_FRAME = 2**10  # bytes within which an MP3's first frame and its Xing header lie
+_XING = re.compile(b"Xing|Info")
+_DEPTHS = (13, 21, 36)  # bytes from an MP3 frame's beginning to that mark
 
 
 def decode(path: str | os.PathLike) -> tuple[np.ndarray, int]:
@@ -48,15 +49,19 @@ def decode(path: str | os.PathLike) -> tuple[np.ndarray, int]:
         raise ValueError(f"{size / 1e9:.1f} GB are too many for a clip: cut it")
     with open(path, "rb") as file:
         head = file.read(32)
-        mp3 = _samples_of_mp3(file)
-        streams = _ogg_streams(file) if head.startswith(b"OggS") else [0]
+        begin = _after_tags(file, head)
+        file.seek(begin)
+        first = file.read(4)
+    if begin >= size:
+        raise ValueError(f"the file ends with its tag of {begin} bytes: there is no sound in it")
     if head.startswith(b"fLaC") and not (head[21] & 0x0F or any(head[22:26])):
-        sound, rate = _counted("flac", path)
-    elif mp3 is not None:
-        sound, rate = _counted("mp3", path)
-        _check_whole(len(sound), mp3, "samples")
-    elif len(streams) > 1:
-        sound, rate = _chained(Path(path).read_bytes(), streams)
+        sound, rate = _counted("flac", Path(path).read_bytes())
+    elif len(first) == 4 and first[0] == 0xFF and first[1] & 0xE6 == 0xE2:  # 11 bits of sync, layer III
+        sound, rate = _joined(_mp3s(Path(path).read_bytes(), begin), _mp3)
+    elif head.startswith(b"OggS"):
+        sound, rate = _joined(
+            _ogg_links(Path(path).read_bytes()), lambda link: _of_libsndfile(io.BytesIO(link))
+        )
     else:
         sound, rate = _of_libsndfile(path)
     if len(sound) == 0:
@@ -93,69 +98,67 @@ def _check_whole(there: int, promised: int, what: str) -> None:
         raise ValueError(f"truncated: {there} of {promised} {what} are there")
 
 
-def _counted(form: str, path: str | os.PathLike) -> tuple[np.ndarray, int]:
+def _counted(form: str, content: bytes) -> tuple[np.ndarray, int]:
     """Decode an mp3 or flac to its end, whatever its header says of its length."""
     try:
-        about = getattr(miniaudio, f"{form}_get_file_info")(str(path))
+        about = getattr(miniaudio, f"{form}_get_info")(content)
         _check(about.num_frames, about.nchannels, about.sample_rate)
-        found = getattr(miniaudio, f"{form}_read_file_f32")(str(path))
+        found = getattr(miniaudio, f"{form}_read_f32")(content)
     except miniaudio.MiniaudioError as error:
         raise ValueError(f"no {form.upper()} that can be decoded") from error
     return np.array(found.samples, np.float32).reshape(-1, found.nchannels), found.sample_rate
 
 
-# --- MP3 ------------------------------------------------------------------------------------------------
+def _joined(parts: list[bytes], decoded: Callable[[bytes], tuple[np.ndarray, int]]) -> tuple[np.ndarray, int]:
+    """The sound of files that were joined to one, such as the links of a chained Ogg."""
+    found = [decoded(part) for part in parts]
+    forms = {(rate, sound.shape[1]) for sound, rate in found}
+    if len(forms) > 1:
+        raise ValueError(f"a chain of {len(found)} streams that differ in rate or channels: part them")
+    sounds = [sound for sound, _ in found]
+    _check(sum(map(len, sounds)), sounds[0].shape[1], found[0][1])
+    return np.concatenate(sounds) if len(sounds) > 1 else sounds[0], found[0][1]
 
 
-def _samples_of_mp3(file: BinaryIO) -> int | None:
-    """How many samples the first frame of an MP3 states, 0 where it states none; None for another file.
-
-    Raises
-    ------
-    ValueError : if the file ends with its tag.
-    """
+def _after_tags(file: BinaryIO, head: bytes) -> int:
+    """The byte at which an MP3 begins behind its tags; 0 where there are none."""
     begin = 0
-    file.seek(0)
-    while (tag := file.read(10)).startswith(_TAG) and len(tag) == 10:
-        begin += 10 + sum((byte & 0x7F) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=True))
+    while (tag := head if not begin else file.read(10)).startswith(b"ID3") and len(tag) >= 10:
+        size = sum((byte & 0x7F) << shift for byte, shift in zip(tag[6:10], (21, 14, 7, 0), strict=True))
+        begin += 10 + size
         file.seek(begin)
-    file.seek(begin)
-    head = file.read(_FRAME).lstrip(b"\0")
-    if begin and not head:
-        raise ValueError(f"the file ends with its tag of {begin} bytes: there is no sound in it")
-    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:  # 11 bits of sync, layer III
-        return None
-    at = max(head.find(b"Xing", 0, 64), head.find(b"Info", 0, 64))
-    if at < 0 or not head[at + 7] & 1:
-        return 0
-    # Less what the encoder adds at both ends, at most three frames, which a decoder may take away.
-    of_frame = 1152 if head[1] & 0x08 else 576
-    return max(0, int.from_bytes(head[at + 8 : at + 12], "big") - 3) * of_frame
+    return begin
 
 
-# --- Ogg ------------------------------------------------------------------------------------------------
+def _mp3s(content: bytes, begin: int) -> list[bytes]:
+    """The MP3 files that were joined to one: each has a first frame that states its length, with a mark."""
+    begins = [begin]
+    for mark in _XING.finditer(content, begin + 1):
+        heads = [mark.start() - depth for depth in _DEPTHS if mark.start() - depth > begin]
+        begins += [at for at in heads if content[at] == 0xFF and content[at + 1] & 0xE6 == 0xE2]
+    begins = sorted(set(begins))
+    return [content[a:b] for a, b in zip(begins, [*begins[1:], None], strict=True)]
 
 
-def _ogg_streams(file: BinaryIO) -> list[int]:
-    """The bytes at which the links of a chained Ogg begin; one, 0, for a plain file."""
+def _mp3(content: bytes) -> tuple[np.ndarray, int]:
+    sound, rate = _counted("mp3", content)
+    mark = _XING.search(content, 0, 64)
+    if mark and content[mark.start() + 7] & 1:
+        # Less what the encoder adds at both ends, at most three frames, which a decoder may take away.
+        frames = int.from_bytes(content[mark.start() + 8 : mark.start() + 12], "big") - 3
+        _check_whole(len(sound), frames * (1152 if content[1] & 0x08 else 576), "samples")
+    return sound, rate
+
+
+def _ogg_links(content: bytes) -> list[bytes]:
+    """The links of a chained Ogg, one for a plain file; what lies between pages is passed over."""
     begins, at, opening = [], 0, False
-    file.seek(0)
-    while len(page := file.read(27)) == 27 and page.startswith(b"OggS"):
-        first = bool(page[5] & 2)
+    while (at := content.find(b"OggS", at)) >= 0 and at + 27 <= len(content):
+        first = bool(content[at + 5] & 2)
         if first and not opening:
             begins.append(at)
         opening = first
-        segments = file.read(page[26])
+        segments = content[at + 27 : at + 27 + content[at + 26]]
         at += 27 + len(segments) + sum(segments)
-        file.seek(at)
-    return begins
-
-
-def _chained(content: bytes, begins: list[int]) -> tuple[np.ndarray, int]:
-    links = [
-        _of_libsndfile(io.BytesIO(content[a:b])) for a, b in zip(begins, [*begins[1:], None], strict=True)
-    ]
-    forms = {(rate, sound.shape[1]) for sound, rate in links}
-    if len(forms) > 1:
-        raise ValueError(f"a chain of {len(links)} streams that differ in rate or channels: part them")
-    return np.concatenate([sound for sound, _ in links]), links[0][1]
+    begins = begins or [0]
+    return [content[a:b] for a, b in zip(begins, [*begins[1:], None], strict=True)]

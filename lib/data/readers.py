@@ -10,6 +10,7 @@ import csv
 import dataclasses
 import importlib
 import io
+import math
 import os
 import re
 import unicodedata
@@ -143,16 +144,14 @@ def _own(folder: Path) -> pd.DataFrame:
     file = folder / "clips.csv"
     table = table_of(file, "path label", "source fold")
     path = below(folder, table["path"], file)
-    clip = [str(PurePosixPath(each).relative_to(folder.absolute())) for each in path]
+    clip = [str(PurePosixPath(each).relative_to(os.path.abspath(folder))) for each in path]
     source = table["source"].where(table["source"] != "", clip) if "source" in table else pd.Series(clip)
     source = source.set_axis(table.index)
     numeric = table["label"].str.fullmatch(r"-?[0-9]{1,18}").all()
     target = table["label"].astype(int) if numeric else table["label"]
-    for number, labels in table["label"].groupby(target).unique().items():
+    for labels in table["label"].groupby(table["label"].map(_number)).unique():
         if len(labels) > 1:
-            raise ValueError(
-                f"{file}: the labels {labels[0]!r} and {labels[1]!r} are both the number {number}"
-            )
+            raise ValueError(f"{file}: the labels {labels[0]!r} and {labels[1]!r} are the same number")
     if target.nunique() < 2:
         raise ValueError(f"{file}: every clip has the label {target.iloc[0]!r}; two are wanted")
     columns = {"clip": clip, "path": path, "target": target, "name": table["label"], "source": source}
@@ -163,6 +162,11 @@ def _own(folder: Path) -> pd.DataFrame:
     if fold.nunique() < len(PARTS):
         raise ValueError(f"{file}: {fold.nunique()} folds are too few to train, validate and test")
     return frame.assign(fold=fold)
+
+
+def _number(label: str) -> float:
+    """A label's value where it is a number; else not a number, which groups with nothing."""
+    return float(label) if re.fullmatch(r"[+-]?[0-9]{1,18}(\.[0-9]{0,18})?", label) else math.nan
 
 
 # --- what the readers of all data sets share ------------------------------------------------------------
@@ -243,12 +247,11 @@ def below(folder: Path, names: Iterable[str], file: Path) -> list[str]:
 
     A file whose name was composed otherwise on disk (as by macOS) is found too.
     """
-    found, home = [], folder.absolute()
+    found, home = [], Path(os.path.abspath(folder))
     for name in names:
-        path = PurePosixPath(name)
-        inside = not path.is_absolute() or path.is_relative_to(home)
-        if not inside or ".." in path.parts or "\0" in name:
+        path = os.path.normpath(home / name)
+        if home not in Path(path).parents or "\0" in name:
             raise ValueError(f"{file} names {name!r}, which is no path below {folder}")
-        forms = [str(home / unicodedata.normalize(form, name)) for form in ("NFC", "NFD")]
+        forms = [str(home) + unicodedata.normalize(form, path[len(str(home)) :]) for form in ("NFC", "NFD")]
         found.append(next((form for form in forms if os.path.lexists(form)), forms[0]))
     return found
