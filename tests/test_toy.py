@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lib.data import duplicates, readers, toy
+from lib.data import audio, duplicates, readers, toy
 
 
 def test_toy_sounds_have_the_form_of_a_data_set():
@@ -39,3 +39,10 @@ def test_takes_of_a_recording_resemble_each_other_more_than_other_recordings():
                 distance = np.sqrt(np.mean((marks[one.clip] - marks[other.clip]) ** 2))
                 (within if one.source == other.source else between).append(distance)
     assert np.median(within) < 0.7 * np.median(between)
+
+
+def test_images_see_a_toy_sound_as_chapter_1_measured_it():
+    clip = toy.clips().query("name == 'gun_shot'").iloc[0]
+    sound = audio.waveform({"clip": clip["clip"], "path": ""}, toy.RATE, toy.SECONDS)
+    np.testing.assert_array_equal(sound, audio.centred(toy.sound(clip["clip"])))
+    assert abs(audio.offset(sound)[1]) <= audio.OFFSET

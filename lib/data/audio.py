@@ -93,7 +93,8 @@ def waveform(clip: Mapping[str, Any] | pd.Series, rate: int, duration: float) ->
             decoded, native = decode(clip["path"])
         except (ValueError, OSError) as error:
             raise ValueError(f"{clip['path']}: {error}") from error
-        sound = centred(mono(decoded))
+        sound = mono(decoded)
+    sound = centred(sound)
     return samples.resample(sound[: int(np.ceil((duration + 0.1) * native))], native, rate, length)
 
 
