@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn
+from matplotlib import font_manager
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, hsv_to_rgb, to_hex
 from matplotlib.figure import Figure
@@ -430,7 +431,7 @@ def confusion(label_, predicted, names: Sequence[str], *, title: str = "") -> Fi
     names : the classes' names.
     """
     counts = np.zeros((len(names), len(names)), dtype=int)
-    np.add.at(counts, (np.asarray(label_), np.asarray(predicted)), 1)
+    np.add.at(counts, (np.asarray(label_, dtype=int), np.asarray(predicted, dtype=int)), 1)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     wrong = counts * (1 - np.eye(len(names), dtype=int))
     drawn = np.sort(np.argsort(-(wrong + wrong.T).sum(axis=1), kind="stable")[:MOST_CLASSES])
@@ -460,9 +461,12 @@ LONGEST = 28  # letters of a name at an axis
 
 
 def _short(name: str) -> str:
-    """A name as it is written at an axis: one line, no formula, cut where it is long."""
-    text = " ".join(str(name).split()).replace("$", r"\$")
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    """A name as it is written at an axis: one line, no formula, cut where it is long, □ for what the font of
+    the study has no sign for."""
+    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
+    text = "".join(sign if font.get_char_index(ord(sign)) else "□" for sign in " ".join(str(name).split()))
+    text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    return text.replace("$", r"\$")
 
 
 def _dress_matrix(axes, x: str, y: str, title: str, size: float, rotation: int) -> None:

@@ -67,11 +67,10 @@ def least_norms(
         ``any``, any wrong class: of any example that the attack met, where the rows have ``l2_any``, else of
         the one that it returned.
     """
+    held = rows["after"] != rows["label"] if success == "any" else rows[success].astype(bool)
+    found = rows[norm].astype(float).where(held, np.inf)
     if success == "any" and "l2_any" in rows:
-        found = rows["l2_any"].astype(float).fillna(np.inf)
-    else:
-        held = rows["after"] != rows["label"] if success == "any" else rows[success].astype(bool)
-        found = rows[norm].astype(float).where(held, np.inf)
+        found = rows["l2_any"].astype(float).fillna(found)  # older rows do not have it
     return found.groupby([rows["clip"], *(rows[name] for name in by)]).min().unstack(list(by))
 
 

@@ -76,12 +76,18 @@ def test_a_confusion_matrix_of_many_classes_shows_those_confused_most():
 
 
 def test_long_names_and_signs_of_formulas_stay_in_place():
-    names = ["dog|bark", "a $x^2$ b", "two\nlines", "x" * 300]
-    figure = figures.confusion([0, 1, 2, 3], [0, 1, 2, 3], names)
+    names = ["dog|bark", "a $x^2$ b", "two\nlines", "x" * 300, "🐶 <b>", "", "dog|bark"]
+    figure = figures.confusion(range(7), range(7), names)
     figure.draw_without_rendering()
     written = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert written[:3] == ["dog|bark", r"a \$x^2\$ b", "two lines"]
     assert len(written[3]) == figures.LONGEST
+    assert written[4:] == ["□ <b>", "", "dog|bark"]
+
+
+def test_a_confusion_matrix_without_a_clip_is_empty():
+    figure = figures.confusion([], [], ["a", "b"])
+    assert not any(text.get_text() for text in figure.axes[0].texts)
 
 
 def test_names_are_in_the_papers_order_and_others_follow():

@@ -102,7 +102,9 @@ class Analysis:
     def at_most(self) -> set[tuple]:
         """The victims and attacks of which some norm is only an upper bound: a walk that was cut."""
         rows = self.results.attacks
-        cut = rows["bound"] == "at most" if "bound" in rows else rows["attack"].isin(WALKS)
+        cut = rows["attack"].isin(WALKS)
+        if "bound" in rows:
+            cut = (rows["bound"] == "at most") | (rows["bound"].isna() & cut)
         return set(
             rows.loc[cut & rows["fooled"].astype(bool), [*VICTIM, "attack"]].itertuples(
                 index=False, name=None
