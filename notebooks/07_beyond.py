@@ -37,6 +37,7 @@ from lib import (
     metrics,
     models,
     names,
+    player,
     ranges,
     reporting,
     samples,
@@ -47,7 +48,6 @@ from lib.data import audio, manifest, readers, splits
 from lib.device import choose_device
 from lib.sound.attack import attack
 from lib.sound.noise import noisy
-from lib.sound.player import player
 from lib.sound.resynthesis import resynthesise
 from lib.sound.snr import segmental_snr, snr
 from lib.sound.strength import strength
@@ -354,7 +354,7 @@ for row in best.head(played if free else 0).itertuples():
         )
     )
     for what, sound in heard_sounds.items():
-        display(Markdown(what), player(sound[0].cpu().numpy(), image.rate))
+        display(player.player(sound[0].cpu().numpy(), image.rate, what, full_scale=1.0))
 
 # %%
 credit = f"*{origin.title}*, {origin.licence}. {origin.citation}." if free else ""
