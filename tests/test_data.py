@@ -989,6 +989,15 @@ def test_a_recording_that_was_replaced_is_noticed(tmp_path, same_size):
         audio.waveform(clip, RATE, 0.5)
 
 
+def test_a_table_that_was_edited_is_noticed(tmp_path):
+    table = esc50(tmp_path) / "meta/esc50.csv"
+    cell = study.Cell(str(tmp_path / "build"), "esc50")
+    listening.listen(cell, str(tmp_path))
+    assert changes.changed(cell.folder) == []
+    table.write_text(table.read_text().replace("dog", "cat"))
+    assert len(changes.changed(cell.folder)) == 1
+
+
 def test_a_grid_without_its_recordings_has_not_changed(tmp_path):
     cell, paths = heard(tmp_path)
     for path in paths:

@@ -23,7 +23,7 @@ from lib.data.audio import centred, mono, offset
 from lib.data.decoding import BYTES, decode
 from lib.data.duplicates import fingerprint
 from lib.data.manifest import COLUMNS
-from lib.data.readers import folder, read
+from lib.data.readers import folder, known, read
 from lib.data.splits import grouped_folds
 
 _QUIET = 1e-3  # of a clip's peak: −60 dB
@@ -40,7 +40,12 @@ def listen(cell: study.Cell, data: str, **settings: float) -> pd.DataFrame:
     frame = manifest(cell.dataset, data, **settings)
     cell.save("clips.parquet", frame)
     heard = frame[frame["path"] != ""]
-    changes.record(cell.folder, dict(zip(heard["path"], heard["sha256"], strict=True)), began)
+    digests = dict(zip(heard["path"], heard["sha256"], strict=True))
+    about = known(cell.dataset)
+    if about and about.origin:  # make itself compares the table of a folder of one's own
+        table = str(folder(cell.dataset, data) / about.origin.table)
+        digests[table] = files.digest(table)
+    changes.record(cell.folder, digests, began)
     return frame
 
 
