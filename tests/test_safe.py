@@ -5,12 +5,8 @@ import json
 import os
 import re
 import subprocess
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
-import psutil
 import pytest
 import yaml
 from conftest import outside
@@ -117,51 +113,6 @@ def test_an_unusual_folder_of_data_is_taken(tiny):
     assert tiny.make("data", f"DATA={word}").returncode == 0
     receipt = json.loads((tiny.folder / "build/tiny/01_data.receipt.json").read_text())
     assert receipt["parameters"]["data_folder"] == word
-
-
-def test_lab_listens_to_this_machine_only(tiny):
-    (line,) = [line for line in tiny.make("-n", "lab").stdout.splitlines() if "jupyterlab" in line]
-    assert "--ServerApp.ip=localhost" in line
-    assert not re.search(r"token|password|allow_origin|disable_check_xsrf|0\.0\.0\.0", line)
-
-
-@pytest.mark.slow
-def test_lab_wants_its_token(tiny, tmp_path):
-    """The recipe's own command, and words that a test needs beside it."""
-    (line,) = [line for line in tiny.make("-n", "lab").stdout.splitlines() if "jupyterlab" in line]
-    home = tmp_path / "home"
-    home.mkdir()
-    words = [
-        *line.split(),
-        "--no-browser",
-        "--allow-root",
-        "--ServerApp.port=0",
-        "--ServerApp.port_retries=50",
-    ]
-    log = (tmp_path / "log").open("w+")
-    lab = subprocess.Popen(
-        words, cwd=tiny.folder, env=outside() | {"HOME": str(home)}, stdout=log, stderr=subprocess.STDOUT
-    )
-    try:
-        address = None
-        end = time.monotonic() + 300
-        while not address and time.monotonic() < end and lab.poll() is None:
-            time.sleep(0.2)
-            address = re.search(r"http://localhost:(\d+)/lab\?token=(\w+)", (tmp_path / "log").read_text())
-        assert address, (tmp_path / "log").read_text()
-        port, token = address.groups()
-        assert len(token) >= 32
-        heard = [c.laddr.ip for c in psutil.Process(lab.pid).net_connections() if c.status == "LISTEN"]
-        assert heard
-        assert set(heard) <= {"127.0.0.1", "::1"}
-        with pytest.raises(urllib.error.HTTPError, match="403"):
-            urllib.request.urlopen(f"http://localhost:{port}/api/contents")
-        with urllib.request.urlopen(f"http://localhost:{port}/api/contents?token={token}") as answer:
-            assert answer.status == 200
-    finally:
-        lab.terminate()
-        lab.wait(60)
-        log.close()
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ INPUTS = ".inputs"
 RECORDINGS = "recordings"
 """The file there that names recordings which are not what chapter 1 listened to; chapter 1 rests on it."""
 
-GRIDLESS = re.compile(r"help|setup|lint|test|test-\w+|lab|clean|bench-.*")
+GRIDLESS = re.compile(r"help|setup|lint|test|test-\w+|clean|bench-.*")
 """Goals that look at no data set."""
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -76,7 +76,7 @@ class Grid(NamedTuple):
             found.append(f"{root}/01_data.ipynb")
             found += [f"{root}/{name}/02_features.ipynb" for name in self.representations]
             for folder in self.victims(dataset):
-                found += [f"{folder}/{_trains(folder)}.ipynb", f"{folder}/04_attacks.ipynb"]
+                found += [f"{folder}/{trains(folder)}.ipynb", f"{folder}/04_attacks.ipynb"]
             found += [f"{root}/06_analysis.ipynb", f"{root}/07_beyond.ipynb"]
         return found
 
@@ -98,7 +98,7 @@ class Grid(NamedTuple):
         ]
 
 
-def _trains(folder: str) -> str:
+def trains(folder: str) -> str:
     return "03_training" if folder.endswith("/standard") else "05_adversarial_training"
 
 
