@@ -111,6 +111,6 @@ test-gpu: $(ready) ## the tests that need a CUDA device
 bench-%: $(ready) ## measure: bench-attacks, bench-features, bench-training, bench-grid
 	@OMP_NUM_THREADS=1 $(python) -m tests.bench $* --build $(BUILD)
 lab: $(ready) ## chapters in JupyterLab, to be executed by hand; LAB= passes arguments on
-	@$(python) -m lib.grid.lab $(words) $(if $(LAB),LAB=$(call quoted,LAB))
+	@OMP_NUM_THREADS=$(threads) $(python) -m lib.grid.lab $(words) $(if $(LAB),LAB=$(call quoted,LAB))
 clean: ## remove what make has built
 	@$(plain) -S -m lib.grid.clean $(BUILD)

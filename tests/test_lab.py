@@ -152,7 +152,7 @@ def test_chapters_are_executed_from_top_to_bottom_in_a_real_server(real, tmp_pat
     build = real.folder / "build"
     before = {path: path.read_bytes() for path in (build / "small").rglob("*") if path.is_file()}
     words = real.command(
-        "lab", "LAB=--no-browser --allow-root --ServerApp.port=0 --ServerApp.port_retries=50"
+        "lab", "THREADS=1", "LAB=--no-browser --allow-root --ServerApp.port=0 --ServerApp.port_retries=50"
     )
     (tmp_path / "home").mkdir()
     with (tmp_path / "log").open("w") as log:
