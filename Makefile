@@ -15,7 +15,7 @@ plain  := $(if $(ready),python3,$(python))
 
 # The words reach the shell quoted, and are never expanded; axes.py refuses, or answers with assignments.
 quoted = '$(subst ','\'',$(value $1))'
-names := BUILD DATA PARAMS DATASETS REPRESENTATIONS MODELS FOLDS TRAININGS THREADS TIMEOUT
+names := BUILD DATA PARAMS DATASETS REPRESENTATIONS MODELS FOLDS TRAININGS THREADS TIMEOUT FILE WEIGHTS LAB
 $(foreach v,$(names),$(if $(findstring $$,$(value $v)),$(error $v='$(value $v)': a '$$' is not allowed)))
 words := $(foreach v,$(names),$(if $(filter undefined,$(origin $v)),,$v=$(call quoted,$v)))
 answer := $(shell $(plain) -S -m lib.grid.axes $(or $(call quoted,MAKECMDGOALS),help) $(words))
@@ -98,6 +98,10 @@ status: $(ready) ## list the cells that are to do, changed, failed, or older tha
 refresh: $(cells) ## run those older than their code again, and what rests on them
 plan: $(ready) ## estimate hours, disk and memory of a grid, from finished cells
 	@$(MAKE) -n --no-print-directory all | $(python) -m lib.grid.plan $(words)
+pack: $(ready) ## write the finished cells to one archive: FILE=, WEIGHTS=1 for weights as well
+	@$(MAKE) -n --no-print-directory all | $(python) -m lib.grid.pack pack $(words)
+unpack: $(ready) ## lay an archive of make pack out in BUILD: FILE=
+	@$(python) -m lib.grid.pack unpack $(words)
 verify: $(ready) ## run a random tenth of the finished cells again and compare
 	@OMP_NUM_THREADS=$(threads) $(python) -m lib.grid.verify --build $(BUILD)
 lint: $(ready) ## ruff
@@ -111,6 +115,6 @@ test-gpu: $(ready) ## the tests that need a CUDA device
 bench-%: $(ready) ## measure: bench-attacks, bench-features, bench-training, bench-grid
 	@OMP_NUM_THREADS=1 $(python) -m tests.bench $* --build $(BUILD)
 lab: $(ready) ## chapters in JupyterLab, to be executed by hand; LAB= passes arguments on
-	@OMP_NUM_THREADS=$(threads) $(python) -m lib.grid.lab $(words) $(if $(LAB),LAB=$(call quoted,LAB))
+	@OMP_NUM_THREADS=$(threads) $(python) -m lib.grid.lab $(words)
 clean: ## remove what make has built
 	@$(plain) -S -m lib.grid.clean $(BUILD)

@@ -27,7 +27,7 @@ INPUTS = ".inputs"
 RECORDINGS = "recordings"
 """The file there that names recordings which are not what chapter 1 listened to; chapter 1 rests on it."""
 
-GRIDLESS = re.compile(r"help|setup|lint|test|test-\w+|clean|bench-.*")
+GRIDLESS = re.compile(r"help|setup|lint|test|test-\w+|unpack|clean|bench-.*")
 """Goals that look at no data set."""
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
