@@ -19,6 +19,7 @@ import copy
 import dataclasses
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import math
@@ -476,10 +477,7 @@ class Images:
     def __init__(self, folder: str | os.PathLike, representation: str, device: str | torch.device) -> None:
         parts = features.parts(representation)
         facts = {part: files.load(Path(folder) / f"{part}.json") for part in parts}
-        self.stored = {part: np.load(Path(folder) / f"{part}.npy", mmap_mode="r") for part in facts}
-        for part, stored in self.stored.items():
-            if list(stored.shape) != facts[part]["shape"]:
-                raise ValueError(f"{folder}/{part}.npy is {stored.shape}, said to be {facts[part]['shape']}")
+        self.folder, self.shapes = Path(folder), {part: fact["shape"] for part, fact in facts.items()}
         first = next(iter(parts))
         self.settings = Settings(**facts[first]["settings"])
         self.device = torch.device(device)
@@ -496,8 +494,22 @@ class Images:
             if fact["dtype"] == "int16"
         }
 
+    @functools.cached_property
+    def stored(self) -> dict[str, np.ndarray | torch.Tensor]:
+        """The rows of each part. A grid that was unpacked has the facts of its images alone.
+
+        Raises
+        ------
+        FileNotFoundError : if they are not there. ValueError : if they have another shape than was written.
+        """
+        found = {part: np.load(self.folder / f"{part}.npy", mmap_mode="r") for part in self.shapes}
+        for part, stored in found.items():
+            if list(stored.shape) != self.shapes[part]:
+                raise ValueError(f"{self.folder}/{part}.npy is {stored.shape}, not {self.shapes[part]}")
+        return found
+
     def __len__(self) -> int:
-        return len(next(iter(self.stored.values())))
+        return next(iter(self.shapes.values()))[0]
 
     @property
     def nbytes(self) -> int:
