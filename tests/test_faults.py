@@ -517,7 +517,7 @@ def test_a_build_folder_that_cannot_be_written_is_said(tiny):
         tiny.settings("02_features", seconds=0.1)
         done = tiny.make("all")
         assert done.returncode != 0
-        assert "BUILD=build: nothing can be written there" in done.stderr
+        assert "BUILD='build': nothing can be written there" in done.stderr
     assert tiny.make("build/tiny/dwt/02_features.ipynb").returncode == 0
 
 

@@ -280,7 +280,7 @@ def test_a_damaged_file_of_rows_is_one_sentence(made, capsys, name, damage):
     path.write_bytes(damage(path.read_bytes()))
     assert report.main([str(made / "rows")]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"figures: {path} cannot be read, it is damaged or of another format: ")
+    assert f": {path} cannot be read, it is damaged or of another format: " in line
 
 
 def test_a_shelf_stands_until_the_new_one_is_there(made, tmp_path, monkeypatch):
