@@ -27,7 +27,9 @@ from lib import attacks, figures, files, markup, metrics, models, names, ranges,
 from lib.analysis import published
 from lib.attacks import checks
 from lib.data import manifest, splits
-from lib.device import PRECISIONS, choose_device, computing, resolve
+from lib.crafting import prepare
+from lib.device import PRECISIONS, choose_device
+from lib.device import memory as memory_of
 
 figures.use_style()
 
@@ -41,8 +43,8 @@ training = "standard"  # whose victim: standard (chapter 3) or a defence (chapte
 device = "auto"  # cpu, cuda, or whichever is there
 clips = 100  # drawn from the tested clips, stratified; 0 is all of them
 until = 0.9  # fooling rate beyond which nobody climbs on (Section VI)
-batch = 16  # most clips attacked at once
-memory = 8.0  # GiB that they may take; fewer are attacked at once where images are large
+batch = 0  # most clips attacked at once; 0 is 16 on a CPU and all on a GPU
+memory = 0.0  # GiB that they may take; fewer are attacked at once where images are large; 0 is the device's own
 bim_step = 0.00392  # ζ of Eq. 1: one grey level, 1/255, our reading of the paper's 1
 bim_steps = 100  # most steps of BIM at one budget
 bim_normalised = False  # True steps along the normalised gradient by ε/10, as Foolbox does, not by its sign
@@ -83,8 +85,8 @@ ranges.check(
     ranges.number("memory cwa_kappa", 0),
     ranges.number("bim_step bim_first jsma_thetas", above=0, most=1),
     ranges.number("cwa_cs", above=0),
-    ranges.whole("clips bim_bisections cwa_search pia_queries pia_patience seed", 0),
-    ranges.whole("batch checked bim_steps bim_rungs jsma_steps jsma_features deepfool_caps", 1),
+    ranges.whole("clips batch bim_bisections cwa_search pia_queries pia_patience seed", 0),
+    ranges.whole("checked bim_steps bim_rungs jsma_steps jsma_features deepfool_caps", 1),
     ranges.whole("cwa_steps pia_steps pia_top", 1),
     ranges.whole("pia_samples", 2, multiple_of=2),
     ranges.one_of("jsma_change", ("increase", "decrease")),
@@ -100,8 +102,6 @@ where = choose_device(device)
 weights = cell.path("model.safetensors")
 net = models.load(weights, where)
 victim = foolbox.PyTorchModel(net, bounds=(0, 1), device=where)
-precision = resolve(crafting, where)
-crafted = foolbox.PyTorchModel(attacks.InPrecision(net, precision), bounds=(0, 1), device=where)
 catalogue = manifest.usable(cell)
 images = store.open(cell.up(1).path("store"), representation)
 
@@ -285,7 +285,12 @@ starts = attacks.starting_points(images, place, named, target, list(chosen["clip
 # %%
 wanted = right[right["clip"].isin(catalogue.loc[catalogue["name"] == shown_class, "clip"])]
 shown = list(dict.fromkeys(pd.concat([wanted, right])["clip"]))[:5]
-pieces = attacks.Pieces(cell.path("04_attacks.pieces"), files.save, files.load, files.digest(weights))
+version = f"{files.digest(weights)}, {crafting}"
+pieces = attacks.Pieces(cell.path("04_attacks.pieces"), files.save, files.load, version)
+at_once = batch or (16 if where.type == "cpu" else len(x))
+crafted = foolbox.PyTorchModel(prepare(net, crafting, batch=at_once, say=print), bounds=(0, 1), device=where)
+
+# %%
 rows, examples = attacks.climb(
     victim,
     x,
@@ -296,9 +301,8 @@ rows, examples = attacks.climb(
     until=until,
     brackets=brackets,
     crafted=crafted,
-    crafting=lambda: computing(precision),
-    batch=batch,
-    memory=memory,
+    batch=at_once,
+    memory=memory or memory_of(where),
     starts=starts,
     keep=pieces,
     show=shown,

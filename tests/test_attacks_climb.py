@@ -11,6 +11,7 @@ from torch import nn
 
 from lib import attacks, files, names
 from lib.analysis.results import ATTACKED, POINT
+from lib.crafting import Crafter
 from tests.test_attacks import CLASSES, FRAMES, ROWS, Curved, images, linear, named, starts_for, targets, wrap
 
 SMALL = {
@@ -444,7 +445,7 @@ def test_a_copy_is_attacked_in_its_own_context_and_judged_outside_of_it():
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
 def test_a_copy_in_a_precision_answers_in_float32(precision):
     net, x = Curved(), images(4)
-    copy = attacks.InPrecision(net, precision)
+    copy = Crafter(net, precision, graphed=False)
     answer = copy(x)
     assert answer.dtype == torch.float32
     assert torch.equal(answer, net(x)) == (precision != "bfloat16")

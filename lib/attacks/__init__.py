@@ -17,7 +17,6 @@ from typing import Any
 from lib.attacks.accounting import COSTS, counting
 from lib.attacks.bim import BIM
 from lib.attacks.climb import climb
-from lib.attacks.crafting import InPrecision
 from lib.attacks.criteria import Confident, wrong_labels
 from lib.attacks.cwa import CWA
 from lib.attacks.ddn import DDN
@@ -42,7 +41,6 @@ __all__ = [
     "PIA",
     "Confident",
     "DeepFool",
-    "InPrecision",
     "Ladder",
     "Noise",
     "Pieces",

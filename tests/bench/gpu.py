@@ -1,9 +1,9 @@
 """What one CUDA card does with the study: ``make bench-gpu``, unattended, in about two minutes.
 
-Rates of gradients by the images and of training steps, by model and size; a cell of 100 clips by attack, with the
-settings of ``params/esc10``; one clip at the paper's size by attack; clips a second of chapter 2. Operations are
-those of the network's convolutions and products; the card's peak is what a large product in TF32 reaches on it.
-The rows go to ``build/bench/gpu.json``. ``--device cpu --quick`` runs the same code where there is no card.
+Rates of gradients by the images and of training steps, by model and size; a cell of 100 clips by attack, with
+the settings of ``params/esc10``; one clip at the paper's size by attack; clips a second of chapter 2.
+Operations are those of convolutions and products; the card's peak is what a large product in TF32 reaches on
+it. The rows go to ``build/bench/gpu.json``. ``--device cpu --quick`` runs the same code without a card.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ SIZES = {(64, 128): 100, (768, 1568): 4}  # rows × frames: clips of a gradient
 STEPS = {(64, 128): 16, (768, 1568): 8}  # images of a training step, as params has them
 CLASSES = 10
 REPEATS = 5
+WORDS = ("bim", "jsma", "deepfool", "cwa", "pia")  # with which settings of attacks begin
 
 
 def seconds(work: Callable[[], object], where: torch.device, repeats: int) -> float:
     """The median time of the work, after two times that do not count."""
     taken = []
-    for turn in range(repeats + 2):
+    for _ in range(repeats + 2):
         begin = time.perf_counter()
         work()
         if where.type == "cuda":
@@ -81,10 +82,17 @@ def trainings(where: torch.device, best: float, given: argparse.Namespace) -> It
     for size, name in pairs(given):
         count = min(STEPS[size], given.most) * (128 if size == (64, 128) and not given.quick else 4)
         row = np.arange(count + 2)
-        split = pd.DataFrame({"row": row, "label": row % CLASSES, "part": ["train"] * count + ["validation", "test"]})
+        split = pd.DataFrame(
+            {"row": row, "label": row % CLASSES, "part": ["train"] * count + ["validation", "test"]}
+        )
         recipe = training.Recipe(epochs=3, batch=STEPS[size], pgd_clips=-1)
         history = training.fit(
-            models.create(name, CLASSES, size), torch.rand(count + 2, 1, *size), split, recipe, device=where, say=said
+            models.create(name, CLASSES, size),
+            torch.rand(count + 2, 1, *size),
+            split,
+            recipe,
+            device=where,
+            say=said,
         )
         rate = history.attrs["images_per_second"][-1]
         share = 3 * operations(name, size) * rate / best
@@ -108,7 +116,7 @@ def pairs(given: argparse.Namespace) -> Iterator[tuple[tuple[int, int], str]]:
 def cells(where: torch.device, best: float, given: argparse.Namespace) -> Iterator[dict]:
     """Chapter 4: 100 clips at 64 × 128, then one clip at the paper's size, by attack."""
     few = settings.read("params/esc10/04_attacks.yaml")
-    chosen = {key: value for key, value in few.items() if key.split("_")[0] in attacks.SETTINGS_WORDS}
+    chosen = {key: value for key, value in few.items() if key.partition("_")[0] in WORDS}
     for size, count, options in (((64, 128), 100, chosen), ((768, 1568), 1, {})):
         count = min(count, given.most)
         if given.quick and size != (64, 128):
@@ -124,7 +132,7 @@ def cells(where: torch.device, best: float, given: argparse.Namespace) -> Iterat
             ladder = attacks.ladders(size, only=[name], **options)
             begin = time.perf_counter()
             rows, _ = attacks.climb(
-                victim, x, label, target, clips, ladder, crafter=crafter, starts=x.flip(0), batch=count
+                victim, x, label, target, clips, ladder, crafted=crafter, starts=x.flip(0), batch=count
             )
             taken = time.perf_counter() - begin
             passes = rows[["forwards", "backwards", "queries"]].sum().sum()
@@ -136,12 +144,21 @@ def cells(where: torch.device, best: float, given: argparse.Namespace) -> Iterat
 def chapter2(where: torch.device, best: float, given: argparse.Namespace) -> Iterator[dict]:
     """Clips a second of preparing the scalograms, by as many processes as there are threads."""
     size = {"bins": 64, "frames": 128, "duration": 5.0, "stft_rate": 44100, "n_fft": 2048, "hop": 512}
-    way = {"dwt_rate": 16000, "fmin": 60.0, "bandwidth": 2.0, "centre": 0.9549, "floor": -100.0, "factors": ()}
+    way = {
+        "dwt_rate": 16000,
+        "fmin": 60.0,
+        "bandwidth": 2.0,
+        "centre": 0.9549,
+        "floor": -100.0,
+        "factors": (),
+    }
     count = 4 if given.quick else 200
     clips = pd.DataFrame({"clip": [str(clip) for clip in range(count)]})
     with tempfile.TemporaryDirectory() as folder:
         begin = time.perf_counter()
-        store.write(folder, clips, "dwt", store.Settings(**size, **way, how="pitch"), waveform=noise, augment=same)
+        store.write(
+            folder, clips, "dwt", store.Settings(**size, **way, how="pitch"), waveform=noise, augment=same
+        )
         yield {"what": "chapter 2", "clips/s": count / (time.perf_counter() - begin)}
 
 
