@@ -41,6 +41,7 @@ weights = "weights"  # folder of published weights; what is missing is downloade
 layers = "all"  # which layers learn; last keeps the published ones as they are
 precision = "auto"  # of the passes: float32, bfloat16, or auto, the latter on a GPU that has it
 epochs = 60  # passes over the training part; the paper names none
+slow_epochs = 0  # those of a model without batch norm (AlexNet, VGG-16); 0 is as many as the others
 patience = 20  # epochs without a better score before training stops early; 0 never does
 batch = 32  # images a step
 learning_rate = 0.0003  # peak, of AdamW; AlexNet takes 0.3 of it, VGG-16 0.1
@@ -63,6 +64,7 @@ ranges.check(
     ranges.one_of("protocol", splits.PROTOCOLS),
     ranges.one_of("pretrained", models.weights.CHOICES),
     ranges.path("build weights"),
+    ranges.whole("slow_epochs", 0),
     ranges.device("device"),
     ranges.text(
         "leaks_at", rf"({one_point})?", "empty, or representation/model/fold, such as dwt/resnet18/1"
@@ -164,7 +166,8 @@ print(chapter.expectation("none is in two parts", seen, crossing == 0))
 # are kept. The tested part is not used before the end.
 #
 # AlexNet and VGG-16 have no batch norm, and are harder to train from random weights. They get the mean and
-# deviation of each frequency over the training images as their normalisation, and a smaller learning rate.
+# deviation of each frequency over the training images as their normalisation, a smaller learning rate and,
+# where `slow_epochs` says so, more epochs.
 
 # %%
 start = {"pretrained": pretrained, "weights_folder": weights, "seed": seed}
@@ -172,7 +175,7 @@ victim = models.create(model, len(classes), images.size, **start)
 models.whiten(victim, images, split.loc[split["part"] == "train", "row"])
 recipe = Recipe(
     training=training,
-    epochs=epochs,
+    epochs=epochs if victim.normalised else slow_epochs or epochs,
     patience=patience,
     batch=batch,
     learning_rate=learning_rate,

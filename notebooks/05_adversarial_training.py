@@ -45,6 +45,7 @@ weights = "weights"  # folder of published weights; what is missing is downloade
 layers = "all"  # which layers learn; last keeps the published ones as they are
 precision = "auto"  # of the passes: float32, bfloat16, or auto, the latter on a GPU that has it
 epochs = 60  # passes over the training part; the paper names none
+slow_epochs = 0  # those of a model without batch norm (AlexNet, VGG-16); 0 is as many as the others
 patience = 20  # epochs without a better score before training stops early; 0 never does
 batch = 32  # images a step
 learning_rate = 0.0003  # peak, of AdamW; AlexNet takes 0.3 of it, VGG-16 0.1
@@ -73,6 +74,7 @@ ranges.check(
     ranges.one_of("pretrained", models.weights.CHOICES),
     ranges.path("build weights"),
     ranges.whole("tried_clips", -1),
+    ranges.whole("slow_epochs", 0),
     ranges.device("device"),
 )
 
@@ -174,7 +176,7 @@ print(
 # %%
 recipe = Recipe(
     training=training,
-    epochs=epochs,
+    epochs=epochs if victim.normalised else slow_epochs or epochs,
     patience=patience,
     batch=batch,
     learning_rate=learning_rate,

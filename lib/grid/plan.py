@@ -97,7 +97,7 @@ class Planner:
                 values, self.size(cell.dataset, cell.representation)
             )
         if chapter == BEYOND:
-            waves = values["wave_steps"] * len(values["levels"])
+            waves = 2 * values["wave_steps"] * len(values["levels"])  # as it is, and with a raised floor
             return values["clips"] * (values["bim_steps"] + values["round_trip_steps"] + waves) * GRADIENT
         copies = 1 + len(self.settings(cell.dataset, IMAGES)["factors"])
         steps = values.get("steps", 1) if cell.training in ("pgd", "trades") else cell.training != "standard"
@@ -107,7 +107,10 @@ class Planner:
         ]
         each, once = [2 * values["pgd_steps"] * number for number in tried] or [0, 0]
         leaky = f"{cell.representation}/{cell.model}/{cell.fold}" == values.get("leaks_at")
-        return (values["epochs"] * (epoch + each) + once) * (LEAKY if leaky else 1)
+        epochs = values["epochs"]
+        if values.get("slow_epochs") and not normalised(cell.model):
+            epochs = values["slow_epochs"]
+        return (epochs * (epoch + each) + once) * (LEAKY if leaky else 1)
 
     def on_card(self, point: Point) -> float:
         """Seconds on one H100, by the model's rate at the nearest size, in proportion to the values."""
@@ -146,6 +149,16 @@ def count_clips(cell: study.Cell) -> int:
     if name not in CLIPS:
         raise ValueError(f"the clips of {name} are not counted yet; 'make data DATASETS={name}' counts them")
     return CLIPS[name]
+
+
+@functools.cache
+def normalised(model: str) -> bool:
+    """Whether a model has batch norm; one without may be trained for more epochs."""
+    from torch import nn
+
+    from lib import models
+
+    return any(isinstance(layer, nn.BatchNorm2d) for layer in models.outline(model).modules())
 
 
 @functools.cache

@@ -62,6 +62,11 @@ class Classifier(nn.Module):
         return self.network((images - self.mean) / self.deviation)
 
     @property
+    def normalised(self) -> bool:
+        """Whether it has batch norm. Without, it learns more slowly from weights drawn from a seed."""
+        return any(isinstance(layer, nn.BatchNorm2d) for layer in self.modules())
+
+    @property
     def head(self) -> nn.Linear:
         """The last layer."""
         return self.network.get_submodule(_last_linear(self.network))
@@ -178,7 +183,7 @@ def whiten(model: Classifier, images: Any, rows: Sequence[int], *, most: int = 5
     ----------
     rows : of ``images``, the training part; ``most`` of them, evenly spaced, are read.
     """
-    if not model.drawn or any(isinstance(layer, nn.BatchNorm2d) for layer in model.modules()):
+    if not model.drawn or model.normalised:
         return
     rows = np.array(rows)
     x = images[rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]].to(model.mean)
