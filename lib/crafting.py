@@ -82,6 +82,7 @@ class Crafter(nn.Module):
         self.model, self.precision, self.graphed, self.say = model, precision, graphed, say
         self.sizes = ladder(batch)
         self.recorded: dict[tuple[int, ...], Recorded | None] = {}
+        self.eval()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(n, classes) logits in float32."""
@@ -150,6 +151,7 @@ class Recorded:
         self.serial = 0  # of the images whose pass the memory holds
         self._forward()
         self.slope = torch.zeros_like(self.logits)
+        graphs.warm(self._both, example.device)
         self.replay_forward = graphs.record(self._forward, example.device)
         self.replay_backward = graphs.record(self._backward, example.device)
 
@@ -160,6 +162,10 @@ class Recorded:
     def _backward(self) -> None:
         with policy.computing(self.precision):
             (self.change,) = torch.autograd.grad(self.logits, self.images, self.slope, retain_graph=True)
+
+    def _both(self) -> None:
+        self._forward()
+        self._backward()
 
     @torch.no_grad()
     def answer(self, images: torch.Tensor) -> torch.Tensor:

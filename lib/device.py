@@ -49,6 +49,7 @@ def choose_device(name: str = "auto") -> torch.device:
     if _cells() > 1:
         torch.cuda.set_per_process_memory_fraction(1 / _cells(), found)
     _allow_tf32(False)
+    torch.backends.cudnn.deterministic = True  # the same seed gives the same tables on one card
     reporting.note("device", torch.cuda.get_device_name(found))
     return found
 

@@ -10,16 +10,29 @@ from collections.abc import Callable
 
 import torch
 
-WARM = 3  # times that the work is done before it is recorded, for libraries to choose their algorithms
+WARM = 3  # times that a work is done before it is recorded, for libraries to choose their algorithms
 
 
-def record(work: Callable[[], None], device: torch.device, *, warm: int = WARM) -> Callable[[], None]:
-    """Record the work; the callable that is returned replays it.
+def warm(work: Callable[[], None], device: torch.device) -> None:
+    """Do a work a few times before it is recorded, beside the stream that everything else runs on."""
+    if device.type != "cuda":
+        return work()
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        for _ in range(WARM):
+            work()
+    torch.cuda.current_stream(device).wait_stream(stream)
+
+
+def record(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """Record a work that has been done before; the callable that is returned replays it.
+
+    Other threads may use the GPU meanwhile, such as the one that reads the next batch.
 
     Parameters
     ----------
     work : launches kernels only; it waits for no result, and what it makes is kept as attributes or dropped.
-    warm : times that the work is done first; 0 where it has been done and must not be done more often.
 
     Raises
     ------
@@ -27,13 +40,7 @@ def record(work: Callable[[], None], device: torch.device, *, warm: int = WARM) 
     """
     if device.type != "cuda":
         return work
-    stream = torch.cuda.Stream(device)
-    stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream):
-        for _ in range(warm):
-            work()
-    torch.cuda.current_stream(device).wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream):
+    with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
         work()
     return graph.replay

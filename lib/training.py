@@ -428,7 +428,7 @@ class _RecordedStep:
 
     def __init__(self, take: Callable, x: torch.Tensor, y: torch.Tensor) -> None:
         self.take, self.x, self.y = take, x.clone(), y.clone()
-        self.replay = graphs.record(self._work, x.device, warm=0)
+        self.replay = graphs.record(self._work, x.device)
 
     def _work(self) -> None:
         self.total = self.take(self.x, self.y)

@@ -44,9 +44,7 @@ device = "auto"  # cpu, cuda, or whichever is there
 clips = 100  # drawn from the tested clips, stratified; 0 is all of them
 until = 0.9  # fooling rate beyond which nobody climbs on (Section VI)
 batch = 0  # most clips attacked at once; 0 is 16 on a CPU and all on a GPU
-memory = (
-    0.0  # GiB that they may take; fewer are attacked at once where images are large; 0 is the device's own
-)
+memory = 0.0  # GiB that they may take, where images are large; 0 is the device's own
 bim_step = 0.00392  # ζ of Eq. 1: one grey level, 1/255, our reading of the paper's 1
 bim_steps = 100  # most steps of BIM at one budget
 bim_normalised = False  # True steps along the normalised gradient by ε/10, as Foolbox does, not by its sign

@@ -69,6 +69,7 @@ def test_in_bfloat16_logits_are_float32_and_the_judge_s_nearly():
     theirs, _ = gradient(model, images)
     assert logits.dtype == slope.dtype == torch.float32
     assert not torch.equal(logits, theirs)
+    assert not crafter.training
     assert (logits - theirs).abs().max() < 0.1 * theirs.abs().max()
 
 

@@ -53,6 +53,7 @@ def test_a_gpu_judges_in_true_float32(gpu):
     choose_device("cuda")
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
+    assert torch.backends.cudnn.deterministic
     cpu = torch.device("cpu")
     with policy.computing("tf32"):
         assert torch.backends.cudnn.allow_tf32
