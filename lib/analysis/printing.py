@@ -46,8 +46,8 @@ def table(
 
 
 def markdown(frame: pd.DataFrame) -> str:
-    """A frame of texts as a Markdown table, its index, which holds names, first."""
-    return markup.table(frame, marked=list(frame.columns)) + "\n"
+    """A frame of texts as a Markdown table, its index first; heads and cells are text, too."""
+    return markup.table(frame) + "\n"
 
 
 def _texts(frame: pd.DataFrame, escape) -> pd.DataFrame:
