@@ -54,7 +54,6 @@ leaks_at = ""  # representation/model/fold at which the leaks of a random split 
 
 # %%
 learnt_by = "training epochs patience batch learning_rate schedule smoothing shift share layers precision"
-one_point = rf"({'|'.join(names.REPRESENTATIONS)})/({'|'.join(names.MODELS)})/\d+(\.\d+)?"
 ranges.check(
     globals(),
     ranges.taken("build dataset representation model fold training", study.Cell),
@@ -67,7 +66,9 @@ ranges.check(
     ranges.whole("slow_epochs", 0),
     ranges.device("device"),
     ranges.text(
-        "leaks_at", rf"({one_point})?", "empty, or representation/model/fold, such as dwt/resnet18/1"
+        "leaks_at",
+        rf"(({'|'.join(names.REPRESENTATIONS)})/({'|'.join(names.MODELS)})/\d+(\.\d+)?)?",
+        "empty, or representation/model/fold, such as dwt/resnet18/1",
     ),
 )
 
@@ -100,7 +101,7 @@ print(f"{cell}: {len(images)} images of {images.size[0]} × {images.size[1]}, {l
 # %%
 counts = {
     name: [models.parameters(models.outline(name, *shape)) for shape in ((1000, 3), (len(classes), 1))]
-    for name in names.MODELS
+    for name in dict.fromkeys([*published.MODELS, model])
 }
 sizes = pd.DataFrame(counts, index=["as published", "here"]).T
 sizes.rename(index=names.label).map("{:,}".format)

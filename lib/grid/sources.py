@@ -10,7 +10,7 @@ import ast
 import functools
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,8 +100,8 @@ def _source(path: Path, root: Path) -> Source:
 @functools.lru_cache(maxsize=1024)
 def _parsed(text: str, name: str) -> Source:
     tree = _undocumented(ast.parse(text, name))
-    nodes = list(ast.walk(tree))
-    imports, known = _imports(nodes, name)
+    imports, known = _imports(ast.walk(tree), name)
+    nodes = list(_asking(tree))
     used = [node for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)]
     asks = {(known[node.value.id], node.attr) for node in used if node.value.id in known}
     for path in LISTS:
@@ -134,6 +134,15 @@ def _imports(nodes: Iterable[ast.AST], name: str) -> tuple[set[str], dict[str, s
     return mine | {
         ".".join(each.split(".")[:n]) for each in mine for n in range(1, each.count(".") + 1)
     }, known
+
+
+def _asking(tree: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a tree without checks of settings (``ranges.…``), which name more than is used."""
+    function = getattr(tree, "func", None)
+    if not (isinstance(function, ast.Attribute) and ast.unparse(function).startswith("ranges.")):
+        yield tree
+        for child in ast.iter_child_nodes(tree):
+            yield from _asking(child)
 
 
 def _texts(nodes: Iterable[ast.AST]) -> frozenset[str]:
