@@ -202,6 +202,20 @@ def test_rows_to_draw_are_named_or_the_data_sets_that_have_some(checkout):
     assert axes.rows(found) == ["figures/demo/rows"]
 
 
+def test_a_folder_that_make_has_not_made_is_not_built_in(checkout):
+    """Else clean would remove it."""
+    (checkout / "mine/demo").mkdir(parents=True)
+    axes.copy_inputs(axes.grid(USUAL | {"BUILD": "mine"}))
+    (checkout / "mine/demo/notes.txt").touch()
+    axes.copy_inputs(axes.grid(USUAL | {"BUILD": "mine"}))
+    (checkout / "other/demo").mkdir(parents=True)
+    (checkout / "other/demo/notes.txt").touch()
+    with pytest.raises(axes.Refused, match="BUILD='other': make has not made what is in other/demo"):
+        axes.copy_inputs(axes.grid(USUAL | {"BUILD": "other"}))
+    (checkout / "other/demo/01_data.ipynb").touch()
+    axes.copy_inputs(axes.grid(USUAL | {"BUILD": "other"}))
+
+
 def test_inputs_are_copied_where_a_text_changed_and_nothing_is_half_there(checkout):
     os.makedirs("notebooks")
     Path("notebooks/01_data.py").write_text("1")

@@ -267,6 +267,13 @@ def copy_inputs(found: Grid) -> None:
     Refused : if a settings file is no chapter's, or nothing can be written.
     """
     inputs = Path(found.build, INPUTS)
+    for dataset in found.datasets:
+        folder = Path(found.build, dataset)
+        own = (inputs / dataset).exists() or next(folder.glob("**/0*.ipynb"), None)
+        if not own and folder.is_dir() and any(folder.iterdir()):
+            raise Refused(
+                f"BUILD={found.build!r}: make has not made what is in {folder}; name another folder"
+            )
     pairs = [(Path("notebooks", f"{name}.py"), inputs / f"{name}.py") for name in chapters()]
     for dataset in found.datasets:
         settings = Path(found.params, dataset)

@@ -194,10 +194,11 @@ def climbing(values: Mapping[str, Any], size: tuple[int, int]) -> float:
     """
     from lib import attacks
 
-    words = tuple(f"{name.lower().partition('-')[0]}_" for name in [*names.ATTACKS, *names.CONTROLS])
+    asked = [*names.ATTACKS, *names.REFERENCE, *names.CONTROLS]
+    words = tuple(f"{name.lower().partition('-')[0]}_" for name in asked)
     given = {name: value for name, value in values.items() if name.startswith(words)}
     passes = 0.0
-    for ladder in attacks.ladders(size, only=[*names.ATTACKS, *names.CONTROLS], **given).values():
+    for ladder in attacks.ladders(size, only=asked, **given).values():
         for rung in [*ladder.rungs, *[ladder.rungs[-1]] * ladder.bisections]:
             each = 2 * getattr(rung.attack, "samples", 0) or GRADIENT
             most = getattr(rung.attack, "queries", 0) or float("inf")
