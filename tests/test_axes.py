@@ -204,6 +204,8 @@ def test_rows_to_draw_are_named_or_the_data_sets_that_have_some(checkout):
 
 def test_a_folder_that_make_has_not_made_is_not_built_in(checkout):
     """Else clean would remove it."""
+    os.makedirs("notebooks")
+    Path("notebooks/01_data.py").touch()
     (checkout / "mine/demo").mkdir(parents=True)
     axes.copy_inputs(axes.grid(USUAL | {"BUILD": "mine"}))
     (checkout / "mine/demo/notes.txt").touch()
