@@ -94,7 +94,7 @@ class Crafter(nn.Module):
     def passes(self, images: torch.Tensor) -> Recorded | Plain:
         """How these images are passed: recorded where that pays and works."""
         size = next((size for size in self.sizes if size >= len(images)), 0)
-        if not self.graphed or not size or images[0].numel() >= policy.LARGE:
+        if not self.graphed or not size or images.shape[1:].numel() >= policy.LARGE:
             return Plain(self.model, self.precision)
         key = (size, *images.shape[1:])
         if key not in self.recorded:

@@ -118,7 +118,7 @@ class Recipe(defences.Settings):
         end = math.inf
         ends = {"learning_rate": (1e-12, end), "smoothing": (0, 0.99), "shift": (0, 0.5), "share": (1e-6, 1)}
         ends |= {"epochs": (1, end), "batch": (2, end), "weight_decay": (0, end), "patience": (0, end)}
-        ends |= {"pgd_clips": (-1, end), "pgd_steps": (1, end)}
+        ends |= {"pgd_clips": (-1, end), "pgd_steps": (1, end), "seed": (0, end)}
         return [*super().wrong(), *unknown, *defences.outside(self, **ends)]
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pickle
+import sys
 import urllib.error
 from pathlib import Path
 
@@ -187,6 +188,36 @@ def test_what_cannot_be_built_is_said(given, said):
     given = {"name": "resnet18", "classes": 5, "size": (64, 64)} | given
     with pytest.raises(ValueError, match=said):
         models.create(**given)
+
+
+NEW = {
+    "plain": "nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, classes)",
+    "flat": "nn.Flatten(), nn.Linear(256, classes)",
+}
+
+
+@pytest.fixture
+def family(tmp_path, monkeypatch):
+    """A folder of more models."""
+    code = "from torch import nn\n\n\ndef build(classes):\n    return nn.Sequential({})\n"
+    for name, layers in NEW.items():
+        (tmp_path / f"{name}.py").write_text(code.format(layers))
+    (tmp_path / "nothing.py").write_text("")
+    monkeypatch.setattr(models, "__path__", [*models.__path__, str(tmp_path)])
+    yield
+    for name in [*NEW, "nothing"]:
+        sys.modules.pop(f"lib.models.{name}", None)
+
+
+def test_a_file_with_a_function_is_a_model(family):
+    for name in NEW:
+        model = models.create(name, 5, (16, 16))
+        assert model(torch.rand(2, 1, 16, 16)).shape == (2, 5)
+        assert model.head.out_features == 5
+    with pytest.raises(ValueError, match="'published', but plain has no published weights"):
+        models.create("plain", 5, (16, 16), pretrained="published")
+    with pytest.raises(ValueError, match=r"nothing.py has no function build\(classes\)"):
+        models.create("nothing", 5, (16, 16))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet56", "googlenet"])

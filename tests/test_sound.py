@@ -139,3 +139,14 @@ def test_transfer_counts_only_examples_that_fooled_their_own_model():
     counts = found.set_index(["made against", "shown to"])
     assert counts.loc["a"].to_numpy().tolist() == [[1, 1], [1, 1]]
     assert counts.loc["b", "over"].tolist() == [0, 0]
+
+
+def test_what_is_no_image_is_not_searched_for():
+    view, wave = image(), tone()
+    with pytest.raises(ValueError, match="not finite"):
+        resynthesise(view, wave, torch.full((1, 32, 32), torch.nan))
+    assert len(resynthesise(view, wave[:0], torch.zeros(0, 32, 32)).sound) == 0
+    silent = resynthesise(view, 0 * wave, view(0 * wave) + 0.5, steps=20)
+    assert silent.sound.isfinite().all()
+    with pytest.raises(ValueError, match=r"floor = 10.0 dB is outside \[-100, 0\)"):
+        strength(Loud(), view, wave, torch.tensor([0]), [20.0], steps=1, floor=10.0)

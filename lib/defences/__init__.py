@@ -54,13 +54,18 @@ class Settings:
 
 
 def outside(settings: object, **ranges: tuple[float, float]) -> list[str]:
-    """A sentence for each setting that is not a finite number within its range, naming all three."""
-    found = {name: getattr(settings, name) for name in ranges}
-    return [
-        f"{name} = {value} is outside [{ranges[name][0]:g}, {ranges[name][1]:g}]"
-        for name, value in found.items()
-        if not (math.isfinite(value) and ranges[name][0] <= value <= ranges[name][1])
-    ]
+    """A sentence for each setting that is no finite number within its range, or not whole as its default is.
+
+    It names the setting, its value and what is allowed.
+    """
+    found = []
+    for name, (low, high) in ranges.items():
+        value, whole = getattr(settings, name), type(getattr(type(settings), name)) is int
+        number = type(value) is int or (type(value) is float and math.isfinite(value) and not whole)
+        if not number or not low <= value <= high:
+            kind = "a whole number" if whole else "a number"
+            found.append(f"{name} = {value!r} is not {kind} in [{low:g}, {high:g}]")
+    return found
 
 
 def known() -> list[str]:

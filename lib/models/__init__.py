@@ -82,11 +82,14 @@ def module(name: str) -> ModuleType:
 
     Raises
     ------
-    ValueError : if there is no such model.
+    ValueError : if there is no such model, or its file builds none.
     """
     if name not in known():
         raise ValueError(f"model = {name!r} is none of {', '.join(known())}")
-    return importlib.import_module(f"{__name__}.{name}")
+    found = importlib.import_module(f"{__name__}.{name}")
+    if not hasattr(found, "build"):
+        raise ValueError(f"model = {name!r}: {found.__file__} has no function build(classes)")
+    return found
 
 
 def architecture(name: str, classes: int = 1000, channels: int = 3) -> nn.Module:
@@ -267,8 +270,8 @@ def predict(
 def _with_channels(network: nn.Module, channels: int) -> nn.Module:
     """The network with a first convolution of that many input channels, drawn anew where it had others."""
     where = _first_convolution(network)
-    old = network.get_submodule(where)
-    if old.in_channels != channels:
+    old = network.get_submodule(where) if where else None
+    if old is not None and old.in_channels != channels:
         bias = old.bias is not None
         new = nn.Conv2d(channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=bias)
         network.set_submodule(where, new)
@@ -276,11 +279,15 @@ def _with_channels(network: nn.Module, channels: int) -> nn.Module:
 
 
 def _first_convolution(network: nn.Module) -> str:
-    return next(name for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d))
+    """Its name, or an empty one where there is none."""
+    return next((name for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d)), "")
 
 
 def _last_linear(network: nn.Module) -> str:
-    return [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)][-1]
+    names = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
+    if not names:
+        raise ValueError("the network has no linear layer, which would be its last one")
+    return names[-1]
 
 
 def he_normal(network: nn.Module) -> None:

@@ -51,7 +51,15 @@ def resynthesise(
     ----------
     waveform : (n, samples), the original sounds.
     wanted : (n, rows, frames), adversarial images.
+
+    Raises
+    ------
+    ValueError : if a wanted value is not finite.
     """
+    if not torch.isfinite(wanted).all():
+        raise ValueError("the wanted images have values that are not finite")
+    if not len(wanted):
+        return Sounds(waveform, wanted.new_zeros(0), torch.zeros(0, dtype=torch.bool, device=wanted.device))
     found = [
         _search(image, wave[None], goal[None], steps)
         for wave, goal in progress(list(zip(waveform, wanted, strict=True)), "resynthesis, clips")

@@ -40,7 +40,13 @@ def strength(
     -------
     One row per level and change: snr, change, fooled, over. ``over`` counts the clips that the victim
     classifies correctly as they are, ``fooled`` those of them that it misclassifies changed.
+
+    Raises
+    ------
+    ValueError : if ``floor`` is not within the range of the images.
     """
+    if not image.floor <= floor < 0:
+        raise ValueError(f"floor = {floor} dB is outside [{image.floor:g}, 0), the range of the images")
     lowest = 1 - floor / image.floor
 
     def raised(sound: torch.Tensor) -> torch.Tensor:
