@@ -102,6 +102,9 @@ def test_a_build_that_clean_must_not_empty_is_refused(checkout, build):
 def test_a_data_set_that_nobody_knows_is_refused(checkout):
     with pytest.raises(axes.Refused, match="'esc11' is not known; known are demo esc10"):
         axes.grid(USUAL | {"DATASETS": "demo esc11"})
+    (checkout / "params/lab").mkdir()
+    with pytest.raises(axes.Refused, match="'lab' is a folder of make in BUILD"):
+        axes.grid(USUAL | {"DATASETS": "lab"})
     with pytest.raises(axes.Refused, match="PARAMS='parms': there is no such folder"):
         axes.grid(USUAL | {"PARAMS": "parms"})
     (checkout / "other/esc10").mkdir(parents=True)

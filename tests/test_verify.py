@@ -41,7 +41,7 @@ def test_a_cell_that_draws_by_chance_is_found_out_and_the_others_are_not(tiny):
 def test_nothing_finished_is_said(tiny):
     done = again(tiny)
     assert done.returncode == 1
-    assert "no finished cell lies in build" in done.stderr
+    assert "build has no finished cell" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from lib import files, names
 from lib.data import changes as recordings
+from lib.grid import outputs
 
 AXES = ("DATASETS", "REPRESENTATIONS", "MODELS", "FOLDS", "TRAININGS")
 PATHS = ("BUILD", "DATA", "PARAMS")
@@ -192,6 +193,8 @@ def grid(given: Mapping[str, str]) -> Grid:
         settings, table = params / dataset, data / dataset / "clips.csv"
         if given["PARAMS"] != "params" and not settings.is_dir():
             raise Refused(f"PARAMS={given['PARAMS']!r}: it holds no settings of {dataset}")
+        if dataset in outputs.BESIDE:
+            raise Refused(f"DATASETS={given['DATASETS']!r}: {dataset!r} is a folder of make in BUILD")
         if dataset not in names.DATASETS and not settings.is_dir() and not table.is_file():
             raise Refused(
                 f"DATASETS={given['DATASETS']!r}: {dataset!r} is not known; known are "
@@ -323,7 +326,7 @@ def again(found: Grid, *, older: bool = False) -> list[str]:
     ----------
     older : those older than their code and those whose files are damaged as well, as ``make refresh`` asks.
     """
-    from lib.grid import outputs, receipts  # of a make that asks for a grid alone
+    from lib.grid import receipts
 
     controls = [
         re.sub("[^/]*/05_adversarial_training", "standard/03_training", cell) for cell in found.cells()

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 from lib.grid.axes import INPUTS
+from lib.grid.outputs import BESIDE
 
-OWN = (INPUTS, "bench", "book", "lab", "faults.md")
+OWN = (*BESIDE, "faults.md")
 """What make and its tests write to BUILD besides the folders of data sets."""
 
 

@@ -11,7 +11,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +46,16 @@ def point(grid: axes.Grid, dataset: str) -> list[Path]:
     ]
 
 
-def link(build: Path, dataset: str, scratch: Path) -> None:
-    """Fill ``scratch`` with links to all that a data set's grid has, but for what is half written."""
+def link(
+    build: Path, dataset: str, scratch: Path, wanted: Callable[[Path], bool] = lambda path: True
+) -> None:
+    """Fill ``scratch`` with links to the files of a data set's grid, without hidden and half-written ones."""
+    (scratch / dataset).mkdir(parents=True, exist_ok=True)
     for path in sorted((build / dataset).rglob("*")):
-        target = scratch / path.relative_to(build)
-        if path.is_file() and not path.name.startswith("."):
+        if path.is_file() and not path.name.startswith(".") and wanted(path):
+            target = scratch / path.relative_to(build)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(path.resolve())
-    (scratch / dataset).mkdir(parents=True, exist_ok=True)
 
 
 def chapter(cell: Path, grid: axes.Grid, scratch: Path) -> Any:

@@ -10,7 +10,14 @@ from typing import Any
 from lib import files
 
 ENDING = ".receipt.json"
+BESIDE = (".inputs", "bench", "book", "lab")  # what make writes to BUILD besides the folders of data sets
 CHECKED = 64 << 20  # bytes; larger files, models and stores, are known by their size alone
+
+
+def receipts(build: Path, dataset: str = "*") -> list[Path]:
+    """The receipts of a data set below ``build``, or of all."""
+    found = sorted(build.glob(f"{dataset}/**/*{ENDING}"))
+    return [path for path in found if path.relative_to(build).parts[0] not in BESIDE]
 
 
 def written(listing: Path, root: Path) -> dict[str, dict[str, Any]]:

@@ -18,7 +18,7 @@ import jupytext
 import pandas as pd
 
 from lib import files, names, study
-from lib.grid import axes, receipts, settings, status
+from lib.grid import axes, outputs, settings, status
 from lib.store import heights
 
 CLIPS = {"demo": 400, "esc10": 400, "esc50": 2000, "urbansound8k": 8732}  # as published, before chapter 1 ran
@@ -215,8 +215,8 @@ def rates(planner: Planner, build: Path) -> pd.DataFrame:
     The device is ``cpu`` or ``gpu``; seconds are of the CPU, on a GPU of the clock.
     """
     rows = []
-    for path in build.glob(f"*/**/*{receipts.ENDING}"):
-        receipt, point = files.load(path), _point(path, build, receipts.ENDING)
+    for path in outputs.receipts(build):
+        receipt, point = files.load(path), _point(path, build, outputs.ENDING)
         device = "cpu" if receipt["device"] == "cpu" else "gpu"
         if point[1] in {chapter for _, chapter in planner.points}:
             work = planner.work(point, receipt["parameters"])

@@ -69,7 +69,7 @@ def records(build: str, dataset: str = "*") -> Iterator[dict[str, Any]]:
     the cell is up to date), and ``problem``, which file of the cell is missing or damaged (empty where none).
     """
     changes = Changes()
-    for path in sorted(Path(build).glob(f"{dataset}/**/*{ENDING}")):
+    for path in outputs.receipts(Path(build), dataset):
         chapter = path.name.removesuffix(ENDING)
         notebook = path.with_name(f"{chapter}.ipynb")
         if notebook.exists():

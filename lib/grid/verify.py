@@ -1,8 +1,8 @@
 """Do finished cells come out the same again? A random part of them is run once more and compared.
 
-A cell is run in a shadow of its build folder, where everything that it reads is a link to what lies there
-and nothing of its own is; so nothing that was there is touched. Whatever it leaves is compared with what it
-left the first time, seconds apart: tables value by value, tensors bit by bit, other files byte by byte.
+A cell is run in a shadow of its build folder, where what it reads is a link to the grid and nothing of its
+own is there; so the grid is not touched. What it writes is compared with what it wrote the first time, apart
+from times: tables value by value, tensors bit by bit, other files byte by byte.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib import files
-from lib.grid import execute, receipts
+from lib.grid import execute, lab, outputs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,28 +31,26 @@ STORE = "02_features"  # the chapter whose store is its own, and is not linked
 
 
 def again(target: Path, build: Path, shadow: Path) -> list[Path]:
-    """Run the cell that left the notebook ``target`` once more, below ``shadow``.
+    """Run the cell of the notebook ``target`` once more, below ``shadow``.
 
     Returns
     -------
-    The files that it left, as they would lie below ``build``, notebooks and receipts apart.
+    The files that it wrote, as paths below ``build``, without notebooks and receipts.
 
     Raises
     ------
     RuntimeError : if it fails, with the runner's last line.
     """
-    receipt = files.load(target.with_suffix(receipts.ENDING))
+    receipt = files.load(target.with_suffix(outputs.ENDING))
     point = target.parent.relative_to(build)
-    told = {f"{target.stem}{ending}" for ending in (".ipynb", ".partial.ipynb", receipts.ENDING)}
+    own = {f"{target.stem}{ending}" for ending in (".ipynb", ".partial.ipynb", outputs.ENDING)}
     dataset = point.parts[0]
-    for path in sorted((build / dataset).rglob("*")):
-        inside = path.relative_to(build)
-        own = path.parent == target.parent and path.name in told
-        store = target.stem == STORE and inside.parts[1] == "store"
-        if path.is_file() and not own and not store and not path.name.startswith("."):
-            link = shadow / inside
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(path.resolve())
+
+    def read(path: Path) -> bool:
+        store = target.stem == STORE and path.relative_to(build).parts[1] == "store"
+        return not store and not (path.parent == target.parent and path.name in own)
+
+    lab.link(build, dataset, shadow, read)
     values = receipt["parameters"] | {"build": str(shadow)}
     words = [f"notebooks/{target.stem}.py", str(shadow / point / target.name)]
     for name, value in values.items():
@@ -61,15 +59,15 @@ def again(target: Path, build: Path, shadow: Path) -> list[Path]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1])
-    found = [path for path in sorted((shadow / dataset).rglob("*")) if path.is_file()]
-    made = [
-        path for path in found if not (path.is_symlink() or path.name.startswith(".") or path.name in told)
+    found = [
+        path for path in sorted((shadow / dataset).rglob("*")) if path.is_file() and not path.is_symlink()
     ]
+    made = [path for path in found if not (path.name.startswith(".") or path.name in own)]
     return [build / path.relative_to(shadow) for path in made]
 
 
 def difference(one: Path, other: Path) -> str:
-    """What differs between two files that a cell left; empty where they tell the same."""
+    """What differs between two files that a cell wrote; empty where they have the same content."""
     if not one.exists():
         return "was not there"
     if one.suffix in (".parquet", ".csv"):
@@ -94,9 +92,9 @@ def _of_frames(one: pd.DataFrame, other: pd.DataFrame) -> str:
 
 
 def _of_tensors(one: Tensors, other: Tensors) -> str:
-    (before, told), (after, told_after) = one, other
-    if told != told_after:
-        return f"its header {told} became {told_after}"
+    (before, header), (after, new_header) = one, other
+    if header != new_header:
+        return f"its header {header} became {new_header}"
     if list(before) != list(after):
         return f"{', '.join(before)} became {', '.join(after)}"
     for name, tensor in before.items():
@@ -106,41 +104,45 @@ def _of_tensors(one: Tensors, other: Tensors) -> str:
     return ""
 
 
+def compare(target: Path, build: Path) -> tuple[int, list[str]]:
+    """Run a finished cell again: how many files it wrote, and what differs."""
+    shadow = execute.temporary()
+    try:
+        written = again(target, build, shadow)
+        texts = {
+            path.relative_to(build): difference(path, shadow / path.relative_to(build)) for path in written
+        }
+    except RuntimeError as error:
+        return 0, [str(error)]
+    finally:
+        shutil.rmtree(shadow)
+    return len(written), [f"{path}: {text}" for path, text in texts.items() if text]
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Run a random part of the finished cells once more and say whether they come out the same."""
+    """Run a random part of the finished cells once more and report whether they come out the same."""
     parser = argparse.ArgumentParser(prog="make verify", description=main.__doc__)
     parser.add_argument("--build", type=Path, default=Path("build"))
     parser.add_argument("--share", type=float, default=0.1, help="of the finished cells; at least one is run")
     parser.add_argument("--seed", type=int, help="of the draw; a new one each time where it is not given")
     parser.add_argument("--only", default="", help="a part of the paths: 04_attacks, or esc10/dwt")
     given = parser.parse_args(argv)
-    found = [path.with_name(path.name.replace(receipts.ENDING, ".ipynb"))
-             for path in sorted(given.build.rglob(f"*{receipts.ENDING}"))]  # fmt: skip
+    known = outputs.receipts(given.build)
+    found = [path.with_name(path.name.replace(outputs.ENDING, ".ipynb")) for path in known]
     found = [path for path in found if path.exists() and given.only in str(path)]
     if not found:
-        print(f"verify: no finished cell lies in {given.build}", file=sys.stderr)
+        print(f"verify: {given.build} has no finished cell", file=sys.stderr)
         return 1
-    count = max(1, round(given.share * len(found)))
-    chosen = random.Random(given.seed).sample(found, count)
+    chosen = random.Random(given.seed).sample(found, max(1, round(given.share * len(found))))
     wrong = 0
     for target in sorted(chosen):
-        name = target.with_suffix("").relative_to(given.build)
-        shadow = execute.temporary()
-        try:
-            files = again(target, given.build, shadow)
-            said = [
-                f"{path.relative_to(given.build)}: {text}"
-                for path in files
-                if (text := difference(path, shadow / path.relative_to(given.build)))
-            ]
-        except RuntimeError as error:
-            files, said = [], [str(error)]
-        finally:
-            shutil.rmtree(shadow)
-        wrong += bool(said)
-        told = "differs" if said else f"the same ({len(files)} files)"
-        print(f"{name}: {told}", *said, sep="\n  ", flush=True)
-    print(f"{count - wrong} of {count} cells came out the same, of {len(found)} finished ones")
+        count, differences = compare(target, given.build)
+        wrong += bool(differences)
+        what = "differs" if differences else f"the same ({count} files)"
+        print(
+            f"{target.with_suffix('').relative_to(given.build)}: {what}", *differences, sep="\n  ", flush=True
+        )
+    print(f"{len(chosen) - wrong} of {len(chosen)} cells came out the same, of {len(found)} finished ones")
     return 1 if wrong else 0
 
 
