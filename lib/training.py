@@ -158,28 +158,20 @@ def fit(
     Diverged : if the loss is not finite.
     """
     device = torch.device(device)
-    _check_split(split, model.classes, len(images))
-    _check_size(images, split, model.size)
-    models.to(model, device)
-    for weight in model.parameters():
-        weight.requires_grad_(recipe.layers == "all")
-    for weight in model.head.parameters():
-        weight.requires_grad_(True)
-    parts = {part: split[split["part"] == part] for part in ("train", "validation")}
+    _check(model, images, split)
+    _choose_layers(models.to(model, device), recipe.layers)
     state = _State(model, recipe, images, split)
     if device.type == "cuda" and images.nbytes < RESIDENT * policy.memory(device) * 2**30:
         images = images.to(device)
     path = Path(checkpoint) if checkpoint is not None else None
     if path is not None:
         state.resume(path, say)
-    start = len(state.history)
-    learner = _Learner(model, recipe, images, parts["train"], device, say)
-    ticks = progress(
-        range((recipe.epochs - start) * learner.per_epoch), f"{recipe.training} training, batches"
-    )
-    judge = _Judge(model, recipe, images, parts["validation"])
+    learner = _Learner(model, recipe, images, split[split["part"] == "train"], device, say)
+    judge = _Judge(model, recipe, images, split[split["part"] == "validation"])
+    left = range(len(state.history), recipe.epochs)
+    ticks = progress(range(len(left) * learner.per_epoch), f"{recipe.training} training, batches")
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for epoch in range(start, recipe.epochs):
+        for epoch in left:
             if recipe.patience and state.since_best() >= recipe.patience:
                 say(f"stopped: no better score for {recipe.patience} epochs")
                 break
@@ -194,6 +186,14 @@ def fit(
                 state.write(path)
     next(ticks, None)
     return state.finish()
+
+
+def _choose_layers(model: models.Classifier, layers: str) -> None:
+    """Let all layers learn, or the last one alone."""
+    for weight in model.parameters():
+        weight.requires_grad_(layers == "all")
+    for weight in model.head.parameters():
+        weight.requires_grad_(True)
 
 
 class _State:
@@ -465,10 +465,12 @@ class _Judge:
         return measured
 
 
-def _check_size(images: Any, split: pd.DataFrame, size: tuple[int, int]) -> None:
+def _check(model: models.Classifier, images: Any, split: pd.DataFrame) -> None:
+    """Refuse a split that cannot be trained on, and images of another size than the model's."""
+    _check_split(split, model.classes, len(images))
     shape = tuple(images[np.array(split["row"][:1])].shape)
-    if shape != (1, 1, *size):
-        raise ValueError(f"images are {shape[1:]}, but the model was built for {(1, *size)}")
+    if shape != (1, 1, *model.size):
+        raise ValueError(f"images are {shape[1:]}, but the model was built for {(1, *model.size)}")
 
 
 def _check_split(split: pd.DataFrame, classes: int, stored: int) -> None:
