@@ -1,12 +1,19 @@
 """How a chapter speaks: what was seen after an expectation, and the summary at its end, in Markdown."""
 
-from collections.abc import Iterable, Mapping
+import inspect
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
 
 
 def expectation(expected: str, seen: str, holds: bool | None) -> str:
     """The line that answers an expectation; ``holds`` is None where the chapter's numbers cannot say."""
     verdict = {True: "as expected", False: "**not as expected**", None: "this cannot say"}[holds]
     return f"expected: {expected}; seen: {seen} ({verdict})"
+
+
+def source(function: Callable) -> str:
+    """The code of a function, as Markdown: beside an equation, what computes it."""
+    return f"```python\n{textwrap.dedent(inspect.getsource(function))}```"
 
 
 def summary(answer: str, found: Iterable[str], checks: Mapping[str, bool]) -> str:

@@ -391,6 +391,27 @@ def history(frame: pd.DataFrame, *, x: str = "epoch", title: str = "") -> Figure
     return figure
 
 
+def path(paths: Mapping[str, pd.DataFrame], *, wanted: str = "target") -> Figure:
+    """What an attack does to one clip, step by step, in two panels: the probability of a class, and ‖δ‖₂.
+
+    Parameters
+    ----------
+    paths : name to columns step, probability and l2; one line each.
+    wanted : whose probability it is.
+    """
+    figure, grid = _canvas(1, 2, figsize=(7.4, 2.2))
+    frame = pd.concat(paths, names=["attack"]).reset_index("attack")
+    for axes, column, unit in zip(
+        grid[0], ("probability", "l2"), (f"probability of the {wanted}", r"$\|\delta\|_2$"), strict=True
+    ):
+        how = {"hue": "attack", "style": "attack", "legend": len(paths) > 1 and column == "l2"}
+        seaborn.lineplot(frame, x="step", y=column, **how, ax=axes)
+        axes.set_ylabel(unit)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    grid[0, 0].set_ylim(-0.02, 1.02)
+    return figure
+
+
 def distributions(frame: pd.DataFrame, units: Mapping[str, str], *, title: str = "") -> Figure:
     """How each column is distributed over the classes: a pale dot per clip, the median and the quartiles.
 

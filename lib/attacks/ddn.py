@@ -9,6 +9,7 @@ import foolbox
 import torch
 
 from lib.attacks.call import Call, LeastChangeAttack
+from lib.attacks.criteria import Confident
 from lib.attacks.ladder import Ladder, Rung
 from lib.attacks.ranges import whole
 
@@ -72,7 +73,9 @@ class _ByImage(torch.autograd.Function):
             logits = call.forward(image, call.everyone)
             call.holds(image, logits, call.everyone)
             spread = logits.detach().amax(1, keepdim=True) - logits.detach().amin(1, keepdim=True)
-            context.kept = (call, image, logits * (_SPREAD / spread.clamp_min(_SPREAD)))
+            if not isinstance(call.criterion, Confident):  # that asks for probabilities as they are
+                logits = logits * (_SPREAD / spread.clamp_min(_SPREAD))
+            context.kept = (call, image, logits)
         return context.kept[-1].detach()
 
     @staticmethod

@@ -5,7 +5,7 @@ are computed anyway, so whoever wants the nearest opens a witness around the cal
 (:mod:`lib.attacks.accounting`); no pass is added.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -23,6 +23,7 @@ class Witness:
     image : (n, …) that iterate; the clip itself where there was none.
     claimed : (n,) whether the attack's criterion held at some iterate, as the attack saw it.
     cut : (n,) whether the attack stopped at a limit of its own before it had finished.
+    follow : called with the norms and logits of all iterates of a step, as they are met.
     """
 
     def __init__(self, x: torch.Tensor, label: torch.Tensor):
@@ -31,6 +32,7 @@ class Witness:
         self.norm = x.new_full((len(x),), torch.inf)
         self.claimed = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.cut = torch.zeros_like(self.claimed)
+        self.follow: Callable[[torch.Tensor, torch.Tensor], None] = lambda norm, logits: None
 
     def see(
         self,
@@ -44,6 +46,7 @@ class Witness:
         nearer = (logits.argmax(1) != self._label[places]) & (norm < self.norm[places])
         self.image[places[nearer]], self.norm[places[nearer]] = x[nearer], norm[nearer]
         self.claimed[places] |= holds
+        self.follow(norm, logits)
 
 
 @contextmanager
