@@ -1,7 +1,5 @@
 """The climb: who is attacked, how far, what is believed, and what a kill costs."""
 
-from contextlib import contextmanager
-
 import foolbox
 import numpy as np
 import pandas as pd
@@ -421,25 +419,14 @@ def test_a_claim_that_the_judge_does_not_confirm_is_counted_and_does_not_count()
     assert honest["fooled"].sum() > rows["fooled"].sum()
 
 
-def test_a_copy_is_attacked_in_its_own_context_and_judged_outside_of_it():
+def test_a_copy_is_attacked_and_the_victim_judges():
     net, x, label, target, clips, _ = given(3)
-    inside, passes = [False], {True: 0, False: 0}
-
-    class Watching(nn.Module):
-        def forward(self, y):
-            passes[inside[0]] += 1
-            return net(y)
-
-    @contextmanager
-    def crafting():
-        inside[0] = True
-        yield
-        inside[0] = False
-
+    copy, victim = Traced(net), Traced(net)
     made = ladders(only=["DeepFool"])
-    attacks.climb(wrap(Watching()), x, label, target, clips, made, crafting=crafting)
-    assert passes[True] > 0
-    assert passes[False] >= 3  # clean answers, whether the batch matters, and the verdict
+    attacks.climb(wrap(victim), x, label, target, clips, made, crafted=wrap(copy))
+    assert len(copy.seen) >= 2 * 3  # a step, and the pass that sees where it led
+    # Its mode, the clean answers, the batch together and one alone, the verdicts; nothing of the attack.
+    assert len(victim.seen) == 1 + 3 + (3 + 1) + 3
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])

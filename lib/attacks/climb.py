@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import foolbox
@@ -36,7 +35,6 @@ def climb(
     until: float = 0.9,
     brackets: bool = False,
     crafted: foolbox.Model | None = None,
-    crafting: Callable[[], AbstractContextManager] = nullcontext,
     batch: int = 16,
     memory: float = 0.0,
     starts: torch.Tensor | None = None,
@@ -58,9 +56,8 @@ def climb(
         the end.
     brackets : begin each ladder at the rung that its ``begin`` suggests and go down or up from there, which
         saves most of the rungs that fail; else, as in the paper, every clip begins at the lowest.
-    crafted : what the attacks are run against, where that is not the victim itself but a faster copy of it.
-    crafting : makes the context that the attacks are run in, such as one of lower precision. Their examples
-        are judged by the victim outside of it.
+    crafted : what the attacks are run against, where that is not the victim itself but a faster copy of it;
+        their examples are judged by the victim.
     batch : the most clips attacked at once; halved for good when memory runs out.
     memory : GiB that a batch may take, by :func:`footprint`; 0 sets no limit.
     starts : (n, 1, rows, frames) where an attack that needs one starts, a clip of the target's class
@@ -116,7 +113,7 @@ def climb(
         ladder = ladders[name]
         able = _with_start(name, ladder, group, attacked, say)
         one = _Climb(victim, device, name, ladder, group.at(able), batch, keep, say)
-        one.crafted, one.crafting = crafted or victim, crafting
+        one.crafted = crafted or victim
         begin = _begin(ladder, climbed.get(ladder.begin)) if brackets else 1
         begin = torch.as_tensor(begin).expand(len(places))[able]
         for _ in progress(one.settle(until, begin), name, len(able)):
@@ -368,7 +365,7 @@ class _Climb:
             extra["starting_points"] = clips.starts
         criterion = self.ladder.criterion(clips.label, clips.target)
         began = time.perf_counter()
-        with self.crafting(), counting() as ledger, watching(clips.x, clips.label) as witness:
+        with counting() as ledger, watching(clips.x, clips.label) as witness:
             example = rung.attack.run(self.crafted, clips.x, criterion, **extra)
         seconds = time.perf_counter() - began
         costs = {cost: ledger.get(cost, torch.zeros(len(places), dtype=torch.int64)) for cost in COSTS}
@@ -407,12 +404,14 @@ class _Climb:
 
     def _judge_nearest(self) -> None:
         """Take the nearest image that an attack saw misclassified where the judge says so too."""
-        for places in self._parts(torch.nonzero(self.met < self.any)[:, 0]):
+        nearer = self.met < self.any * (1 - _ROUNDING)
+        for places in self._parts(torch.nonzero(nearer)[:, 0]):
             measured = self._judge(places, self.nearest[places])
             wrong = measured["after"] != self.clips.label[places]
             self.any[places[wrong]] = torch.minimum(self.any[places], measured["l2"])[wrong]
 
 
+_ROUNDING = 1e-6  # of a norm in float32
 _OVERHEAD = 1.5  # of a backward pass over what it keeps: the gradients on their way back
 _COPIES = 12  # images that an attack holds beside its example: moments, the nearest so far, steps
 
