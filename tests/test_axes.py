@@ -50,6 +50,7 @@ def test_an_axis_is_a_plain_word(checkout, name, word):
         ("BUILD=b%1", "'%' is not allowed"),
         ("BUILD=b{x,y}", "'{' is not allowed"),
         ("BUILD=b:c", "':' is not allowed"),
+        ("BUILD=b=c", "'=' is not allowed"),
         ("BUILD=b[1]", r"'\[' is not allowed"),
         ("BUILD=b#1", "'#' is not allowed"),
         ("BUILD=", "BUILD='': a path is needed"),
@@ -96,6 +97,16 @@ def test_an_unusual_folder_of_data_is_taken(checkout, word):
 def test_a_build_that_clean_must_not_empty_is_refused(checkout, build):
     (checkout / "link").symlink_to(checkout)
     with pytest.raises(axes.Refused, match=r"BUILD=.*is or contains (this checkout|the home folder|DATA)"):
+        axes.check(USUAL | {"BUILD": build})
+
+
+@pytest.mark.parametrize("build", ["lib", "notebooks/x", "params", "./figures/../figures/esc10", "linked/a"])
+def test_a_build_among_the_study_s_own_files_is_refused(checkout, build):
+    (checkout / "tests").mkdir()
+    (checkout / "linked").symlink_to("tests")
+    with pytest.raises(
+        axes.Refused, match=r"it is in (lib|notebooks|params|figures|tests), a folder of the study"
+    ):
         axes.check(USUAL | {"BUILD": build})
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lib import files, study
-from lib.grid import plan
+from lib.grid import outputs, plan
 
 TRAINING, ATTACKING = "demo/dwt/resnet18/1/standard/03_training", "demo/dwt/resnet18/1/standard/04_attacks"
 POINT = study.Cell("build", "demo", "dwt", "resnet18", "1", "standard")
@@ -20,8 +20,10 @@ def planned(tmp_path, capsys, monkeypatch):
     def run(dataset, finished=(), waiting=(), params="params", **more):
         build = tmp_path / "build"
         for path, seconds, *others in finished:
-            receipt = {"parameters": {}, "device": "cpu", "cpu_seconds": seconds, "peak_memory_mib": 2048.0}
+            receipt = dict.fromkeys(outputs.NEEDED, "") | {"parameters": {}, "files": {}, "device": "cpu"}
+            receipt |= {"cpu_seconds": seconds, "peak_memory_mib": 2048.0}
             files.save(build / f"{path}.receipt.json", receipt | dict(*others))
+            (build / f"{path}.ipynb").touch()
         said = [
             f"x -m lib.grid.execute notebooks/a.py {build}/{path}.ipynb \\\n --timeout" for path in waiting
         ]

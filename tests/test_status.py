@@ -11,7 +11,7 @@ from conftest import ROOT
 from test_make import ALL, ATTACKS, TOLD
 
 from lib import files
-from lib.grid import outputs, receipts, sources
+from lib.grid import outputs, sources
 
 IN_ORDER = [*ALL[:6], *TOLD]
 VICTIM = "build/tiny/dwt/alexnet/1/standard"
@@ -25,7 +25,7 @@ def finish(tiny, *cells):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{chapter}.json").write_text(f"what {cell} wrote")
         listing.write_text(f"{folder / chapter}.json")
-        receipt = dict.fromkeys(receipts.COLUMNS, "") | {"cpu_seconds": 36.0, "parameters": {}}
+        receipt = dict.fromkeys(outputs.NEEDED, "") | {"cpu_seconds": 36.0, "parameters": {}}
         source = tiny.folder / f"notebooks/{chapter}.py"
         receipt["sources"] = sources.fingerprints(source, (), tiny.folder)
         receipt["files"] = outputs.written(listing, tiny.folder / "build")
@@ -143,6 +143,10 @@ def test_a_finished_cell_whose_files_are_gone_is_not_finished(made):
     found, told, pending = states(made)
     assert "04_attacks.receipt.json is missing" in told
     assert pending == names([*TOLD, "tiny/dwt/alexnet/1/standard 04_attacks"])
+    (made.folder / VICTIM / "04_attacks.receipt.json").write_text("{")
+    found, told, pending = states(made)
+    assert "04_attacks.receipt.json is damaged" in told
+    assert pending == names([*TOLD, "tiny/dwt/alexnet/1/standard 04_attacks"])
 
 
 @pytest.mark.slow
@@ -166,6 +170,12 @@ def test_what_is_damaged_or_old_is_made_again(made):
     assert not list((made.folder / "build").rglob(".*.written"))
 
 
+def test_a_receipt_of_a_study_that_listed_no_files_is_taken(tmp_path):
+    """An update of the code makes no old grid damaged."""
+    (tmp_path / "a.receipt.json").write_text(json.dumps(dict.fromkeys(outputs.NEEDED, "")))
+    assert outputs.problem(tmp_path / "a.ipynb", tmp_path) == ""
+
+
 def test_of_what_was_listed_only_what_is_there_and_below_the_folder_counts(tmp_path):
     build = tmp_path / "build"
     (build / "x/figures/rows").mkdir(parents=True)
@@ -181,7 +191,7 @@ def test_of_what_was_listed_only_what_is_there_and_below_the_folder_counts(tmp_p
     assert outputs.written(tmp_path / "none", build) == {}
 
 
-@pytest.mark.parametrize("text", ["", "[1]", "{"])
+@pytest.mark.parametrize("text", ["", "[1]", "{", "{}", '{"files": 1}', "\xff"])
 def test_a_damaged_receipt_is_named(tmp_path, text):
     (tmp_path / "a.ipynb").touch()
     (tmp_path / "a.receipt.json").write_text(text)

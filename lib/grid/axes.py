@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from lib import files, names
+from lib import names
 from lib.data import changes as recordings
 from lib.grid import outputs
 
@@ -34,7 +34,8 @@ GRIDLESS = re.compile(r"help|setup|lint|test|test-\w+|unpack|clean|bench-.*")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _FOLD = re.compile(r"[1-9][0-9]*(\.[1-9][0-9]*)?")
 _OF_A_SHELL = ";&|<>`\"'*?\\$()"
-_OF_MAKE = " %:{}#[]~"
+_OF_MAKE = " %:={}#[]~"
+_OF_THE_STUDY = (".git", "figures", "lib", "notebooks", "params", "tests")
 _MOST_FOLDS = 5  # that chapter 1 makes where a table of one's own has none
 
 
@@ -171,6 +172,11 @@ def _build(build: Path, data: str) -> None:
         kept = kept.resolve()
         if here == kept or here in kept.parents:
             raise Refused(f"BUILD={str(build)!r}: it is or contains {what}, {kept}; name a folder of its own")
+    for name in _OF_THE_STUDY:
+        if Path(name).resolve() in (here, *here.parents):
+            raise Refused(
+                f"BUILD={str(build)!r}: it is in {name}, a folder of the study; name one of its own"
+            )
 
 
 # ------------------------------------------------------------------------------------------------------- grid
@@ -336,7 +342,7 @@ def again(found: Grid, *, older: bool = False) -> list[str]:
         path = Path(cell)
         if path.exists():
             broken = outputs.problem(path, Path(found.build), thorough=older)
-            if broken or (changes and changes(files.load(path.with_suffix(outputs.ENDING)), path.stem)):
+            if broken or (changes and changes(outputs.receipt(path), path.stem)):
                 chosen.append(cell)
     return chosen
 

@@ -122,6 +122,11 @@ def main(argv: Sequence[str]) -> int:
         print("lab: as root, JupyterLab starts only when asked: make lab LAB=--allow-root", file=sys.stderr)
         return 1
     try:
+        shlex.split(more)
+    except ValueError as error:
+        print(f"lab: LAB={more!r}: {error}", file=sys.stderr)
+        return 1
+    try:
         words = command(prepare(axes.grid(given)), more)
     except ValueError as error:
         print(f"lab: {error}", file=sys.stderr)

@@ -11,6 +11,17 @@ from lib import files
 
 ENDING = ".receipt.json"
 BESIDE = (".inputs", "bench", "book", "lab")  # what make writes to BUILD besides the folders of data sets
+NEEDED = {
+    "parameters",
+    "commit",
+    "dirty",
+    "device",
+    "data",
+    "sources",
+    "seconds",
+    "cpu_seconds",
+    "peak_memory_mib",
+}
 CHECKED = 64 << 20  # bytes; larger files, models and stores, are known by their size alone
 
 
@@ -18,6 +29,26 @@ def receipts(build: Path, dataset: str = "*") -> list[Path]:
     """The receipts of a data set below ``build``, or of all."""
     found = sorted(build.glob(f"{dataset}/**/*{ENDING}"))
     return [path for path in found if path.relative_to(build).parts[0] not in BESIDE]
+
+
+def receipt(notebook: Path) -> dict[str, Any]:
+    """The receipt of a finished cell.
+
+    Raises
+    ------
+    ValueError : if it is missing or damaged, naming it.
+    """
+    path = notebook.with_name(notebook.name[: -len(notebook.suffix)] + ENDING)
+    try:
+        found = json.loads(path.read_bytes())
+        found.setdefault("files", {})  # of a study that did not list them yet
+        if not found.keys() >= NEEDED or not all(isinstance(one, dict) for one in found["files"].values()):
+            raise ValueError
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing") from None
+    except (ValueError, AttributeError, KeyError) as error:
+        raise ValueError(f"{path} is damaged") from error
+    return found
 
 
 def written(listing: Path, root: Path) -> dict[str, dict[str, Any]]:
@@ -46,13 +77,10 @@ def problem(notebook: Path, root: Path, *, thorough: bool = False) -> str:
     ----------
     thorough : whether contents are compared too, not sizes alone.
     """
-    receipt = notebook.with_name(notebook.name[: -len(notebook.suffix)] + ENDING)
     try:
-        listed = json.loads(receipt.read_bytes()).get("files", {})
-    except FileNotFoundError:
-        return f"{receipt} is missing"
-    except (ValueError, AttributeError):
-        return f"{receipt} is damaged"
+        listed = receipt(notebook)["files"]
+    except ValueError as error:
+        return str(error)
     for name, told in listed.items():
         path = os.path.join(root, name)
         try:

@@ -64,10 +64,9 @@ def left_out(name: str, weights: bool) -> bool:
 
 def cell_files(notebook: Path, build: Path, weights: bool) -> dict[str, bytes | Path]:
     """What is packed of a cell, by its path below ``build``: files, and the receipt as it will say."""
-    path = notebook.with_suffix(outputs.ENDING)
-    receipt = json.loads(path.read_bytes())
-    away = {name: told for name, told in receipt.get("files", {}).items() if left_out(name, weights)}
-    kept = {name: told for name, told in receipt.get("files", {}).items() if name not in away}
+    path, receipt = notebook.with_suffix(outputs.ENDING), outputs.receipt(notebook)
+    away = {name: facts for name, facts in receipt["files"].items() if left_out(name, weights)}
+    kept = {name: facts for name, facts in receipt["files"].items() if name not in away}
     receipt |= {"files": kept, "left_out": receipt.get("left_out", {}) | away}
     text = json.dumps(receipt, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     found: dict[str, bytes | Path] = {name: build / name for name in sorted(kept)}
@@ -337,6 +336,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if given.get("WEIGHTS", "") not in ("", "0", "1"):
             raise Refused(f"WEIGHTS={given['WEIGHTS']!r}: 0 or 1 is needed")
         grid = axes.grid(given)
+        if Path(file or "x").is_dir():
+            raise Refused(f"FILE={file!r}: it is a folder; name the archive to write")
         target = Path(file or f"{'-'.join(grid.datasets)}.tar.gz")
         manifest = pack(grid, status.pending(sys.stdin), target, weights=given.get("WEIGHTS") == "1")
     except (OSError, ValueError) as error:

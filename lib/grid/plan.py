@@ -216,7 +216,11 @@ def rates(planner: Planner, build: Path) -> pd.DataFrame:
     """
     rows = []
     for path in outputs.receipts(build):
-        receipt, point = files.load(path), _point(path, build, outputs.ENDING)
+        notebook = path.with_name(path.name.replace(outputs.ENDING, ".ipynb"))
+        point = _point(notebook, build)
+        if not notebook.exists() or outputs.problem(notebook, build):
+            continue
+        receipt = outputs.receipt(notebook)
         device = "cpu" if receipt["device"] == "cpu" else "gpu"
         if point[1] in {chapter for _, chapter in planner.points}:
             work = planner.work(point, receipt["parameters"])
@@ -229,8 +233,8 @@ def rates(planner: Planner, build: Path) -> pd.DataFrame:
     return found.assign(rate=found["seconds"] / found["work"])
 
 
-def _point(path: Path, build: Path, ending: str = ".ipynb") -> Point:
-    return study.Cell(str(build), *path.parent.relative_to(build).parts), path.name.removesuffix(ending)
+def _point(notebook: Path, build: Path) -> Point:
+    return study.Cell(str(build), *notebook.parent.relative_to(build).parts), notebook.stem
 
 
 def chain(hours: Mapping[Point, float]) -> float:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib import files, study
+from lib import study
 from lib.grid import outputs, sources
 from lib.grid.outputs import ENDING
 
@@ -73,12 +73,20 @@ def records(build: str, dataset: str = "*") -> Iterator[dict[str, Any]]:
         chapter = path.name.removesuffix(ENDING)
         notebook = path.with_name(f"{chapter}.ipynb")
         if notebook.exists():
-            receipt = files.load(path)
             point = path.parent.relative_to(build).parts
             row = {"chapter": chapter} | dict(zip(study.AXES, [*point, "", "", "", "", ""], strict=False))
-            row |= {name: receipt[name] for name in COLUMNS}
-            row["changed"] = ", ".join(changes(receipt, chapter))
-            yield row | {"problem": outputs.problem(notebook, Path(build), thorough=True)}
+            row |= dict.fromkeys(COLUMNS, float("nan")) | {
+                "commit": "",
+                "device": "",
+                "data": "",
+                "changed": "",
+            }
+            row["problem"] = outputs.problem(notebook, Path(build), thorough=True)
+            if ENDING not in row["problem"]:  # its receipt can be read
+                receipt = outputs.receipt(notebook)
+                row |= {name: receipt[name] for name in COLUMNS}
+                row["changed"] = ", ".join(changes(receipt, chapter))
+            yield row
 
 
 def collect(build: str, dataset: str = "*") -> pd.DataFrame:

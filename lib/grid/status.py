@@ -95,7 +95,7 @@ def main(argv: Sequence[str]) -> int:
     print(f"{counts.pop('finished', 0)} of {len(states)} cells of this grid are finished", end="")
     print("".join(f", {count} {what}" for what, count in counts.items()), end=".\n")
     commits = ", ".join(sorted({record["commit"][:10] for record in finished})) or "none"
-    hours = sum(record["cpu_seconds"] for record in finished) / 3600
+    hours = sum(record["cpu_seconds"] for record in finished if not record["problem"]) / 3600
     print(f"{build} has {len(finished)} finished cells, {hours:.2f} CPU hours, of commits {commits}.")
     words = [f"{name}={shlex.quote(value)}" for name, value in given.items() if _USUAL.get(name) != value]
     if waiting:
