@@ -1,6 +1,6 @@
 # The graph of the study. A point of the grid is a path, dataset/representation/model/fold/training, and a
 # chapter at a point is one executed notebook next to the files it writes. `make` alone prints help. What is
-# wrong with the words of the command line, and which cells they name, is lib/grid/axes.py's.
+# wrong with the words of the command line is lib/grid/words.py's; which cells they name is axes.py's.
 
 BUILD    ?= build
 DATA     ?= data

@@ -8,7 +8,7 @@ import pytest
 
 from lib import names
 from lib.data import splits
-from lib.grid import axes
+from lib.grid import axes, words
 
 WORDS = ("DATASETS", "REPRESENTATIONS", "MODELS", "FOLDS", "TRAININGS", "TIMEOUT", "THREADS")
 PATHS = ("BUILD", "DATA", "PARAMS")
@@ -32,15 +32,15 @@ def checkout(tmp_path, monkeypatch):
      "a|touch hacked", "a&touch hacked", "a>hacked", "a'b", 'a"b', "a\\b", "a\x1bb", "a\u2028b", "a\x85b"],
 )  # fmt: skip
 def test_a_word_that_a_shell_would_read_is_refused_by_name(checkout, name, word):
-    with pytest.raises(axes.Refused, match=rf"^{name}=.*(is not allowed|is no fold|is needed)"):
-        axes.check(USUAL | {name: word})
+    with pytest.raises(words.Refused, match=rf"^{name}=.*(is not allowed|is no fold|is needed)"):
+        words.check(USUAL | {name: word})
 
 
 @pytest.mark.parametrize("name", ["DATASETS", "REPRESENTATIONS", "MODELS", "TRAININGS"])
 @pytest.mark.parametrize("word", ["..", "-rf", ".hidden", "_x", "a/b", "a*", "~", "ä", "\u0661"])
 def test_an_axis_is_a_plain_word(checkout, name, word):
-    with pytest.raises(axes.Refused, match=f"{name}=.*'.*' is not allowed"):
-        axes.check(USUAL | {name: word})
+    with pytest.raises(words.Refused, match=f"{name}=.*'.*' is not allowed"):
+        words.check(USUAL | {name: word})
 
 
 @pytest.mark.parametrize(
@@ -84,20 +84,20 @@ def test_an_axis_is_a_plain_word(checkout, name, word):
     ],
 )
 def test_a_bad_word_is_named(checkout, word, said):
-    with pytest.raises(axes.Refused, match=said):
-        axes.check(USUAL | dict([word.split("=", 1)]))
+    with pytest.raises(words.Refused, match=said):
+        words.check(USUAL | dict([word.split("=", 1)]))
 
 
 @pytest.mark.parametrize("word", ["a b", "ä/é", "a+b/c,d=e@f", "/x/#1/50%/[new] {2}"])
 def test_an_unusual_folder_of_data_is_taken(checkout, word):
-    axes.check(USUAL | {"DATA": word})
+    words.check(USUAL | {"DATA": word})
 
 
 @pytest.mark.parametrize("build", [".", "..", "/", "home", "params/..", "link", "data", "data/.."])
 def test_a_build_that_clean_must_not_empty_is_refused(checkout, build):
     (checkout / "link").symlink_to(checkout)
-    with pytest.raises(axes.Refused, match=r"BUILD=.*is or contains (this checkout|the home folder|DATA)"):
-        axes.check(USUAL | {"BUILD": build})
+    with pytest.raises(words.Refused, match=r"BUILD=.*is or contains (this checkout|the home folder|DATA)"):
+        words.check(USUAL | {"BUILD": build})
 
 
 @pytest.mark.parametrize("build", ["lib", "notebooks/x", "params", "./figures/../figures/esc10", "linked/a"])
@@ -105,21 +105,21 @@ def test_a_build_among_the_study_s_own_files_is_refused(checkout, build):
     (checkout / "tests").mkdir()
     (checkout / "linked").symlink_to("tests")
     with pytest.raises(
-        axes.Refused, match=r"it is in (lib|notebooks|params|figures|tests), a folder of the study"
+        words.Refused, match=r"it is in (lib|notebooks|params|figures|tests), a folder of the study"
     ):
-        axes.check(USUAL | {"BUILD": build})
+        words.check(USUAL | {"BUILD": build})
 
 
 def test_a_data_set_that_nobody_knows_is_refused(checkout):
-    with pytest.raises(axes.Refused, match="'esc11' is not known; known are demo esc10"):
+    with pytest.raises(words.Refused, match="'esc11' is not known; known are demo esc10"):
         axes.grid(USUAL | {"DATASETS": "demo esc11"})
     (checkout / "params/lab").mkdir()
-    with pytest.raises(axes.Refused, match="'lab' is a folder of make in BUILD"):
+    with pytest.raises(words.Refused, match="'lab' is a folder of make in BUILD"):
         axes.grid(USUAL | {"DATASETS": "lab"})
-    with pytest.raises(axes.Refused, match="PARAMS='parms': there is no such folder"):
+    with pytest.raises(words.Refused, match="PARAMS='parms': there is no such folder"):
         axes.grid(USUAL | {"PARAMS": "parms"})
     (checkout / "other/esc10").mkdir(parents=True)
-    with pytest.raises(axes.Refused, match="PARAMS='other': it holds no settings of demo"):
+    with pytest.raises(words.Refused, match="PARAMS='other': it holds no settings of demo"):
         axes.grid(USUAL | {"PARAMS": "other"})
 
 
@@ -163,9 +163,9 @@ def test_folds_that_chapter_1_will_make_are_planned(checkout):
 def test_a_fold_that_is_not_there_is_refused_before_any_cell(checkout):
     given = table(checkout, "path,label,fold\n" + "".join(f"{n}.wav,wren,{10 * n}\n" for n in (1, 2, 3)))
     assert axes.grid(given | {"FOLDS": "20 20.3"}).folds["birds"] == ["20", "20.3"]
-    with pytest.raises(axes.Refused, match="birds has no fold 1; its folds are 10 20 30"):
+    with pytest.raises(words.Refused, match="birds has no fold 1; its folds are 10 20 30"):
         axes.grid(given | {"FOLDS": "10 1"})
-    with pytest.raises(axes.Refused, match=r"demo has no fold 6\.1; its folds are 1 2 3 4 5"):
+    with pytest.raises(words.Refused, match=r"demo has no fold 6\.1; its folds are 1 2 3 4 5"):
         axes.grid(USUAL | {"FOLDS": "6.1"})
 
 
@@ -209,7 +209,7 @@ def test_rows_to_draw_are_named_or_the_data_sets_that_have_some(checkout):
     for folder in ("figures/esc10/rows", "build/esc50/figures/rows"):
         os.makedirs(folder)
     with pytest.raises(
-        axes.Refused, match=r"no rows of demo in build/demo/figures or .*; there are rows of esc10 esc50"
+        words.Refused, match=r"no rows of demo in build/demo/figures or .*; there are rows of esc10 esc50"
     ):
         axes.rows(found)
     os.makedirs("figures/demo/rows")
@@ -226,7 +226,7 @@ def test_a_folder_that_make_has_not_made_is_not_built_in(checkout):
     axes.copy_inputs(axes.grid(USUAL | {"BUILD": "mine"}))
     (checkout / "other/demo").mkdir(parents=True)
     (checkout / "other/demo/notes.txt").touch()
-    with pytest.raises(axes.Refused, match="BUILD='other': make has not made what is in other/demo"):
+    with pytest.raises(words.Refused, match="BUILD='other': make has not made what is in other/demo"):
         axes.copy_inputs(axes.grid(USUAL | {"BUILD": "other"}))
     (checkout / "other/demo/01_data.ipynb").touch()
     axes.copy_inputs(axes.grid(USUAL | {"BUILD": "other"}))
@@ -251,9 +251,9 @@ def test_inputs_are_copied_where_a_text_changed_and_nothing_is_half_there(checko
         "demo",
     ]
     Path("params/demo/02_feature.yaml").touch()
-    with pytest.raises(axes.Refused, match=r"params/demo/02_feature.yaml: no chapter reads it"):
+    with pytest.raises(words.Refused, match=r"params/demo/02_feature.yaml: no chapter reads it"):
         axes.copy_inputs(found)
     Path("params/demo/02_feature.yaml").unlink()
     Path("file").touch()
-    with pytest.raises(axes.Refused, match=r"BUILD='file': nothing can be written there"):
+    with pytest.raises(words.Refused, match=r"BUILD='file': nothing can be written there"):
         axes.copy_inputs(found._replace(build="file"))

@@ -48,6 +48,7 @@ BELOW = {
     },
     "grid": {"figures", "files", "markup", "models", "names", "reporting", "store", "study"},
     "grid.plan": {"attacks", "files", "models", "names", "store", "study"},
+    "grid.words": {"names"},
     "grid.axes": {"data.changes", "files", "names"},
     "grid.guard": set(),
     "grid.receipts": {"files", "study"},

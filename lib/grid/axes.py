@@ -1,8 +1,8 @@
-"""The words of make's command line: what is wrong with them, and which cells they name.
+"""Which cells a command line of make names, and what make has to know of them.
 
 The Makefile calls this module once, before anything else: ``python3 -S -m lib.grid.axes GOALS NAME=VALUE …``.
-It refuses what cannot be part of a path or a recipe, copies what the chapters rest on to ``BUILD/.inputs``,
-looks whether the files of finished cells are there, and prints assignments for make (with ``&`` for a space).
+``lib.grid.words`` refuses what is no path or word; here the inputs of chapters are copied to ``BUILD/.inputs``
+and the files of finished cells looked for, and assignments printed for make (with ``&`` for a space).
 It needs the standard library and the registry of names alone, so that any Python 3 can run it.
 """
 
@@ -19,9 +19,8 @@ from typing import NamedTuple
 from lib import names
 from lib.data import changes as recordings
 from lib.grid import outputs
+from lib.grid.words import AXES, Refused, check, split
 
-AXES = ("DATASETS", "REPRESENTATIONS", "MODELS", "FOLDS", "TRAININGS")
-PATHS = ("BUILD", "DATA", "PARAMS")
 INPUTS = ".inputs"
 """The folder below BUILD that holds a copy of each chapter's source and settings, by which make decides."""
 
@@ -31,16 +30,7 @@ RECORDINGS = "recordings"
 GRIDLESS = re.compile(r"help|setup|lint|test|test-\w+|unpack|clean|bench-.*")
 """Goals that look at no data set."""
 
-_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_FOLD = re.compile(r"[1-9][0-9]*(\.[1-9][0-9]*)?")
-_OF_A_SHELL = ";&|<>`\"'*?\\$()"
-_OF_MAKE = " %:={}#[]~"
-_OF_THE_STUDY = (".git", "figures", "lib", "notebooks", "params", "tests")
 _MOST_FOLDS = 5  # that chapter 1 makes where a table of one's own has none
-
-
-class Refused(ValueError):
-    """A word of the command line that is not allowed, in one sentence."""
 
 
 class Grid(NamedTuple):
@@ -104,81 +94,6 @@ def trains(folder: str) -> str:
     return "03_training" if folder.endswith("/standard") else "05_adversarial_training"
 
 
-# ----------------------------------------------------------------------------------------------------- words
-
-
-def check(given: Mapping[str, str]) -> None:
-    """Refuse words that cannot be part of a path or of a recipe; nothing is looked up.
-
-    Raises
-    ------
-    Refused : naming the variable, the value found and what is allowed.
-    """
-    for name in PATHS:
-        _path(name, given[name])
-    _build(Path(given["BUILD"]), given["DATA"])
-    for name in AXES:
-        for word in _words(given, name):
-            if not _WORD.fullmatch(word):
-                raise Refused(
-                    f"{name}={given[name]!r}: {word!r} is not allowed; a word has letters, digits, '_', '-' "
-                    "and '.', and begins with a letter or a digit"
-                )
-    for name, known in (
-        ("REPRESENTATIONS", names.REPRESENTATIONS),
-        ("MODELS", names.MODELS),
-        ("TRAININGS", names.TRAININGS),
-    ):
-        for word in _words(given, name):
-            if word not in known:
-                raise Refused(f"{name}={given[name]!r}: {word!r} is not known; known are {' '.join(known)}")
-    for name in ("DATASETS", "REPRESENTATIONS", "TRAININGS"):
-        if name in given and not _words(given, name):
-            raise Refused(f"{name}={given[name]!r}: at least one name is needed")
-    for word in _words(given, "FOLDS"):
-        if not _FOLD.fullmatch(word):
-            raise Refused(
-                f"FOLDS={given['FOLDS']!r}: {word!r} is no fold; a fold is a number, such as 1, or 1.3 for "
-                "fold 1 with seed 3"
-            )
-    for name, least in (("THREADS", 1), ("TIMEOUT", 0)):
-        text = given.get(name, str(least))
-        if (text or name == "TIMEOUT") and not (re.fullmatch("[0-9]{1,9}", text) and int(text) >= least):
-            raise Refused(f"{name}={text!r}: a whole number from {least} on is needed")
-
-
-def _words(given: Mapping[str, str], name: str) -> list[str]:
-    """The words of an axis, each once; plain spaces separate them."""
-    return [word for word in dict.fromkeys(given.get(name, "").split(" ")) if word]
-
-
-def _path(name: str, text: str) -> None:
-    if not text.strip() or text[0] in "-~" or text != text.strip():
-        raise Refused(f"{name}={text!r}: a path is needed that does not begin with '-', '~' or white space")
-    forbidden = _OF_A_SHELL + ("" if name == "DATA" else _OF_MAKE)
-    for letter in text:
-        if letter in forbidden or not (letter.isprintable() or "\udc80" <= letter <= "\udcff"):
-            also = "" if name == "DATA" else f", spaces and {_OF_MAKE.strip()}"
-            raise Refused(
-                f"{name}={text!r}: {letter!r} is not allowed in this path, nor are {_OF_A_SHELL}{also}; no "
-                "path may have white space other than a plain space"
-            )
-
-
-def _build(build: Path, data: str) -> None:
-    """Refuse a BUILD that ``make clean`` must never empty."""
-    here = build.resolve()
-    for what, kept in (("this checkout", Path.cwd()), ("the home folder", Path.home()), ("DATA", Path(data))):
-        kept = kept.resolve()
-        if here == kept or here in kept.parents:
-            raise Refused(f"BUILD={str(build)!r}: it is or contains {what}, {kept}; name a folder of its own")
-    for name in _OF_THE_STUDY:
-        if Path(name).resolve() in (here, *here.parents):
-            raise Refused(
-                f"BUILD={str(build)!r}: it is in {name}, a folder of the study; name one of its own"
-            )
-
-
 # ------------------------------------------------------------------------------------------------------- grid
 
 
@@ -189,7 +104,7 @@ def grid(given: Mapping[str, str]) -> Grid:
     ------
     Refused : if a data set, its settings or one of its folds are not there.
     """
-    words = {name: _words(given, name) for name in AXES}
+    words = {name: split(given, name) for name in AXES}
     params, data = Path(given["PARAMS"]), Path(given["DATA"])
     if not params.is_dir():
         raise Refused(f"PARAMS={given['PARAMS']!r}: there is no such folder of settings")
