@@ -646,7 +646,7 @@ def gallery(
     below: Mapping[str, Mapping[str, str]] | None = None,
     difference: bool = False,
 ) -> Figure:
-    """Fig. 1: a row a representation, a column the original and each attack, norms below.
+    """Fig. 1: one row per representation, one column for the original and each attack, norms below.
 
     Parameters
     ----------

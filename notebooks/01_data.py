@@ -3,9 +3,9 @@
 #
 # **Which sounds are there, and do the folds keep recordings apart?**
 #
-# A network that is tested on a clip of a recording that it was trained on has an easy test. The paper draws
+# A test is too easy if the network was trained on other clips of the same recording. The paper draws
 # training and tested clips at random (Section V), and makes its claims for two public data sets
-# (Section VIII). This chapter reads a data set's own table, listens to every clip once, and writes down what
+# (Section VIII). This chapter reads a data set's own table, decodes every clip once, and records what
 # it found. You will hear one clip of each class, and see how many clips a class has, which clips are odd,
 # which recordings are in more than one [fold](README.md#glossary), and what was left out and why.
 #
@@ -25,10 +25,10 @@ from lib.data import audio, download, duplicates, listening, manifest, readers, 
 figures.use_style()
 
 # %% tags=["parameters"]
-build = "build"  # where the executed grid lies
+build = "build"  # folder of the executed grid
 dataset = "esc50"
-data_folder = "data"  # where data sets lie, and where they are put if they are not there
-mirror = ""  # an address under which the archive lies too; empty: the original one
+data_folder = "data"  # folder of the data sets; a missing one is downloaded into it
+mirror = ""  # another address of the archive; empty: the original one
 shortest = 0.02  # s; a clip below it is left out
 unusable = 0.01  # share of clips that may be left out; above it the chapter stops
 workers = 0  # threads; 0 is one per core
@@ -59,9 +59,9 @@ Markdown(f"*{about.title}*, {about.licence}. {about.citation}." if about else f"
 # %% [markdown]
 # ## One clip of each class
 #
-# Each is the class's clip of median level among those that sound at least three quarters of their time (ten
-# classes at most, evenly spread). Recordings are played with their attribution where their licence allows
-# it; your own are not copied into this notebook.
+# For each class we play the clip of median level, among those that sound for at least three quarters of their
+# length (ten classes at most, evenly spread). Recordings are played with their attribution where their
+# licence allows it; your own are not copied into this notebook.
 
 # %%
 names = sorted(clips["name"].unique())
@@ -141,7 +141,7 @@ print(f"an offset is taken away from {moved} of {len(clips)} clips")
 # ## What was left out
 #
 # A clip that cannot be decoded, is silent from end to end, or is too short is named here. Later chapters do
-# not use it, and it takes no part where folds are made.
+# not use it, and folds are made without it.
 
 # %%
 out = listed.loc[listed["problem"] != "", ["clip", "name", "fold", "problem"]]

@@ -33,7 +33,7 @@ from lib.features.stft import STFT
 figures.use_style()
 
 # %% tags=["parameters"]
-build = "build"  # where the executed grid lies
+build = "build"  # folder of the executed grid
 dataset = "esc50"
 representation = "stft"
 bins = 768  # rows of a spectrogram's image, Section VIII
@@ -107,8 +107,8 @@ print(
 # > **Here.** Hop 512 of 2048 overlaps by 75 %; we keep the numbers. The image shows
 # > $20 \log_{10}$ of the magnitude relative to the clip's peak, from `floor` to 0 dB, scaled to $[0, 1]$.
 #
-# The clip that is shown in this chapter has sound at least three quarters of its time, and of all such
-# clips the median level.
+# The clip shown in this chapter is the one of median level among those that sound for at least three
+# quarters of their length.
 
 # %%
 clip = manifest.typical(clips)
@@ -138,8 +138,8 @@ print(
 # > label DWT in tables and say [scalogram](README.md#glossary) in prose. The whole clip is transformed at
 # > once, and only the columns that are kept are computed; they are exact samples of the transform.
 #
-# [PyWavelets](https://pywavelets.readthedocs.io) names the wavelet `cmorB-C`. Its `cwt` is the plain way,
-# with every sample of every scale, from a table of $2^{precision}$ values of the wavelet. We expect its
+# [PyWavelets](https://pywavelets.readthedocs.io) names the wavelet `cmorB-C`. Its `cwt`
+# computes every sample of every scale, from a table of $2^{precision}$ values of the wavelet. We expect its
 # result to approach ours as the table grows. A difference remains where the wavelet is only a few samples
 # long, because PyWavelets holds each sample for its duration.
 
@@ -165,10 +165,10 @@ Markdown(chapter.expectation("a finer table brings PyWavelets closer", seen, clo
 # %% [markdown]
 # ## What each picture shows that the others do not
 #
-# Three sounds of which we know everything, and the clip: a steady tone, clicks, and a chirp that rises by
-# equal ratios. The tone is thin in the STFT and wide in the scalogram; the chirp is bent in one and straight
-# in the other. A click is as wide as the window in the STFT; in the scalogram it is a needle that widens
-# downwards. In the tonnetz a tone is six flat bands, and clicks have no harmony.
+# We compare three sounds whose pictures we can predict, and the clip: a steady tone, clicks, and a chirp that
+# rises by equal ratios. The tone is thin in the STFT and wide in the scalogram; the chirp is bent in one and
+# straight in the other. A click is as wide as the window in the STFT; in the scalogram it is a needle that
+# widens downwards. In the tonnetz a tone is six flat bands, and clicks have no harmony.
 
 # %%
 t = np.arange(round(duration * stft_rate)) / stft_rate
@@ -197,11 +197,11 @@ figures.spectrograms(of_dwt, frequencies=axis["dwt"], times=images.times)
 # %% [markdown]
 # ## What a small picture loses
 #
-# The paper's images have 1568 columns in five seconds; smaller ones are what two cores can learn from. The
+# The paper's images have 1568 columns in five seconds; two CPU cores can only train on smaller ones. The
 # STFT is computed at its own size and resized in dB, each new value a mean of its neighbours: a tone that is
 # one row wide among silent rows becomes darker. The scalogram can be *sampled* at the middle of each
-# column, as the paper's is. But its shortest wavelet is shorter than a column, so that a click between two
-# samples is not seen. Or a column is the *average* of the magnitude over its span.
+# column, as the paper's is. But its shortest wavelet is shorter than a column, so a click between two
+# samples is missed. Alternatively, a column is the *average* of the magnitude over its span.
 
 # %%
 length = 2e3 * centre / axis["dwt"][-1] * (bandwidth * np.log(2)) ** 0.5
@@ -212,9 +212,9 @@ of_click = {f"clicks, {each}": image(torch.from_numpy(click)[None])[0] for each,
 figures.spectrograms(of_click, frequencies=axis["dwt"], times=images.times)
 
 # %% [markdown]
-# Measured on sounds that are known. *Tone*: its brightest pixel, 0 dB where nothing is lost. *Clicks*: how
-# far the faintest of twelve equal clicks is below the brightest, 0 dB where all are seen. *Noise*: the
-# spread of the pixels of white noise; it falls as a pixel averages more of the sound.
+# The table measures this on the same kinds of sound. *Tone*: its brightest pixel, 0 dB where nothing is lost.
+# *Clicks*: how far the faintest of twelve equal clicks is below the brightest, 0 dB where all are seen.
+# *Noise*: the spread of the pixels of white noise; it falls as a pixel averages more of the sound.
 
 # %%
 paper = dataclasses.replace(settings, bins=768, frames=1568)
@@ -246,7 +246,7 @@ Markdown(
 # above it.
 #
 # > **Here.** Chroma is normalised frame by frame, so near-silence would show the harmony of rounding noise:
-# > frames 80 dB below the loudest are zero, the middle of the scale.
+# > frames more than 80 dB below the loudest are zero, the middle of the scale.
 
 # %%
 harmony = {f"{name}, tonnetz": each for name, each in pictures["tonnetz"].items()}

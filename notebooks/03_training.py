@@ -9,8 +9,8 @@
 # confuses. The result is the *original* model of the paper: chapter 4 attacks it, and chapter 5 trains it
 # again with a defence. How accurate it is and how well it resists attacks are two different questions.
 #
-# Previous: [chapter 2, features](02_features.ipynb). Next: [chapter 4, attacks](04_attacks.ipynb). Terms
-# are explained in the [glossary](README.md).
+# Previous: [2 · Representations](02_features.ipynb). Next: [4 · Attacks](04_attacks.ipynb). Terms are
+# explained in the [glossary](README.md#glossary).
 #
 # <small>Reads `clips.parquet` and the store of images. Writes `model.safetensors`, `clean.parquet` (one row
 # per tested clip: its class and the predicted one), `history.csv` (one row per epoch) and `cost.csv`
@@ -29,7 +29,7 @@ from lib.training import Recipe, cost, equally_many, examine, fit
 figures.use_style()
 
 # %% tags=["parameters"]
-build = "build"  # where the executed grid lies
+build = "build"  # folder of the executed grid
 dataset = "esc50"
 representation = "stft"
 model = "resnet56"
@@ -107,11 +107,11 @@ sizes = pd.DataFrame(counts, index=["as published", "here"]).T
 sizes.rename(index=names.label).map("{:,}".format)
 
 # %% [markdown]
-# > **Paper.** ResNet-56 has more parameters than VGG-16 and ResNet-34, by percentages that section VIII
+# > **Paper.** ResNet-56 has more parameters than VGG-16 and ResNet-34, by percentages that Section VIII
 # > gives.
 #
 # Each of the two percentages implies a number of parameters for ResNet-56. If both are right, they imply
-# the same number, and it is the one in the table above.
+# the same number, and we expect it to be the one in the table above.
 
 # %%
 claims = pd.DataFrame({"more than it [%]": published.PARAMETERS_ABOVE})
@@ -130,7 +130,7 @@ print(
 # %% [markdown]
 # > **Here.** VGG-16 has several times the parameters of ResNet-34, so no network is a few percent larger
 # > than both. Our ResNet-56 is that of He et al., the only published network of that name. It has few
-# > weights and much work, because its first stage keeps the full size of the image.
+# > weights but many operations, because its first stage keeps the full size of the image.
 
 # %% [markdown]
 # ## Which clips train, and which test
@@ -260,9 +260,9 @@ checkpoint.unlink(missing_ok=True)
 # into the validation part are counted too. The paper's split also tests copies, so its interval, over
 # images, is too narrow.
 #
-# We expect `official` to be the lowest. Each row is one training, tested on other clips, and a difference
-# within the intervals is no finding. This costs four more trainings, so it is done at one point of a data
-# set (`leaks_at`); elsewhere the table is empty.
+# We expect `official` to be the lowest. Each row is one training, and each is tested on different clips, so a
+# difference within the intervals is no finding. This costs four more trainings, so it is done at one point of
+# a data set (`leaks_at`); elsewhere the table is empty.
 
 # %%
 wanted = ("official", "random", "copies", "paper") if leaks_at == f"{representation}/{model}/{fold}" else ()

@@ -8,14 +8,17 @@
 # chapter runs them against one model, the *victim*: the one that [chapter 3](03_training.ipynb) or
 # [chapter 5](05_adversarial_training.ipynb) trained at this point of the grid. You will see each attack as
 # an equation, as code, and at work on one clip; then how their success grows with the size of the change;
-# and last how we check that a victim is robust and not the attack broken.
+# and last, how we check that attacks fail because the victim is robust, and not because they are weak.
 #
 # *Threat model.* The adversary knows the weights (for PIA only the outputs) and changes the spectrogram, not
-# the sound. [Chapter 7](07_beyond.ipynb) asks what of it can be heard. Terms are explained in the
-# [glossary](README.md).
+# the sound. [Chapter 7](07_beyond.ipynb) asks whether such a change can be heard. Terms are explained in the
+# [glossary](README.md#glossary).
 #
-# Reads `clips.parquet`, the store of images, `model.safetensors` and `clean.parquet`; writes
-# `attacks.parquet` (one row per clip and attack), `examples.safetensors` and `evaluated.csv`.
+# Previous: [3 · Training](03_training.ipynb). Next:
+# [5 · Adversarial training](05_adversarial_training.ipynb).
+#
+# <small>Reads `clips.parquet`, the store of images, `model.safetensors` and `clean.parquet`; writes
+# `attacks.parquet` (one row per clip and attack), `examples.safetensors` and `evaluated.csv`.</small>
 
 # %%
 import json
@@ -50,21 +53,21 @@ from lib.device import memory as memory_of
 figures.use_style()
 
 # %% tags=["parameters"]
-build = "build"  # where the executed grid lies
+build = "build"  # folder of the executed grid
 dataset = "esc50"
 representation = "dwt"
 model = "resnet56"
 fold = "1"  # held out; 1.3 is fold 1 with seed 3
-training = "standard"  # whose victim: standard (chapter 3) or a defence (chapter 5)
+training = "standard"  # of the victim: standard (chapter 3) or a defence (chapter 5)
 device = "auto"  # cpu, cuda, or whichever is there
 clips = 100  # drawn from the tested clips, stratified; 0 is all of them
-until = 0.9  # fooling rate beyond which nobody climbs on (Section VI)
+until = 0.9  # fooling rate beyond which an attack tries no larger budgets (Section VI)
 batch = 0  # most clips attacked at once; 0 is 16 on a CPU and all on a GPU
 memory = 0.0  # GiB that they may take, where images are large; 0 is the device's own
 bim_step = 0.00392  # ζ of Eq. 1: one grey level, 1/255, our reading of the paper's 1
 bim_steps = 100  # most steps of BIM at one budget
 bim_normalised = False  # True steps along the normalised gradient by ε/10, as Foolbox does, not by its sign
-bim_first = 0.00009375  # RMS of the first budget, 0.0015/16, reading 9
+bim_first = 0.00009375  # RMS of the first budget, a sixteenth of the paper's 0.0015
 bim_rungs = 12  # budgets, each twice the one before
 bim_bisections = 4  # between the last failing and the first fooling budget
 jsma_thetas = [0.19608, 0.39216, 0.58824, 0.78431, 0.98039]  # displacements, 50 to 250 of 255, Section VI
@@ -74,16 +77,16 @@ jsma_features = 1  # how many features a step moves, Eq. 2
 deepfool_caps = [100, 200, 300, 400, 500, 600]  # most linearisations, Section VI
 cwa_cs = [1.0, 3.0, 5.0, 7.0]  # c of Eq. 5, Section VI
 cwa_steps = [25, 100, 1000, 1500]  # paired with c, Section VI
-cwa_product = False  # True climbs every pair of c and steps, cheapest first
+cwa_product = False  # True tries every pair of c and steps, cheapest first
 cwa_search = 100  # steps after a clip's first example in which its c falls; 0 keeps c, as a plain ladder
 cwa_kappa = 0.0  # κ of Eq. 6, by how much the target's logit has to lead
 pia_steps = 500  # most moves, Section VI
 pia_samples = 50  # probes of one gradient estimate
 pia_top = 1  # how many of its most likely classes the victim reports
 pia_queries = 0  # most queries of a clip; 0 sets no limit
-pia_patience = 0  # queries without the ball shrinking by 1 % after which a walk ends; 0 waits for its steps
+pia_patience = 0  # queries without the ball shrinking by 1 % that end a walk; 0 sets no such limit
 ddn_steps = 100  # steps of the reference attack
-brackets = True  # begin each ladder near the rung that fools; False climbs from the foot, as the paper
+brackets = True  # begin each ladder near the rung that fools; False begins at the lowest, as the paper
 crafting = "auto"  # precision in which examples are made: auto, float32, tf32 or bfloat16; judged in float32
 checked = 8  # clips on which the attacks themselves are checked
 shown_class = "children_playing"  # whose clip is kept for pictures; another where there is none
@@ -151,7 +154,7 @@ print(f"{cell}: {len(right)} of {len(chosen)} clips are classified correctly")
 # models within $\|\epsilon\|_2 \leq 3$ at 1568 × 768 values; at the size used here the same change per value
 # has a smaller norm, the budget $\epsilon$ below.
 #
-# An attack is run at rising budgets, its *ladder*. A clip that is fooled leaves the ladder. If even the
+# An attack is run at rising budgets, its *ladder*. A clip that is fooled is not attacked further. If even the
 # lowest rung of a ladder is above $\epsilon$, the attack cannot succeed within it, and its rate there says
 # nothing: we call it *open*.
 
@@ -202,8 +205,8 @@ print(f"{', '.join(chosen['clip'][at])}: class {its.tolist()}, target {towards.t
 # ## BIM: many small steps
 #
 # The [basic iterative method](https://arxiv.org/abs/1607.02533) climbs the loss $J$ of the label in signed
-# steps $\zeta$, or descends that of a target, and comes back into the ball around the clip after each (Eq.
-# 1):
+# steps $\zeta$, or descends that of a target. After each step it projects the image back into the ball around
+# the clip (Eq. 1):
 #
 # $$\mathbf{x}'_{n+1} = \operatorname{clip}\left\{\mathbf{x}'_n + \zeta \operatorname{sgn}
 #   \left(\nabla_{\mathbf{x}} J[\mathbf{x}'_n, l(\mathbf{x})]\right)\right\}$$
@@ -225,7 +228,7 @@ Markdown(chapter.source(attacks.BIM.perturb))
 # %% [markdown]
 # A signed step moves *every* value by $\zeta$, whatever its gradient, and is often longer than the ball, to
 # which it is then cut back. Foolbox divides the gradient by its norm instead (`bim_normalised`). We expect
-# that such steps reach the target within a smaller ball. Below, both attack the clip within eight times
+# that such steps fool more often within the same ball. Below, both attack the clip within eight times
 # $\epsilon$. Then both look for *any* wrong class of several clips, within $\epsilon$ and four times
 # $\epsilon$; the table counts the clips that are misclassified.
 
@@ -360,10 +363,10 @@ figures.path({"CWA": checks.path(carlini, victim, clip, its, aim, towards)})
 #
 # > **Paper.** $\epsilon \geq 0.001$, at most 500 iterations, decay 0.001, learning rate in $[0.001, 0.6]$.
 #
-# > **Here.** As Ilyas et al. have it (the paper's [15]): the victim reports the probabilities of its
-# > `pia_top` most likely classes only, and a pair of probes that loses sight of the target is dropped. The
-# > ball shrinks by 0.001, by twice as much while that succeeds and half as much when it fails. Every probe
-# > and every look is counted as a query. `pia_patience` ends a walk whose ball has stopped shrinking.
+# > **Here.** As in Ilyas et al. (the paper's [15]): the victim reports the probabilities of its `pia_top`
+# > most likely classes only, and a pair of probes that loses sight of the target is dropped. The ball shrinks
+# > by 0.001, by twice as much while that succeeds and half as much when it fails. Every image that the victim
+# > classifies is counted as a query. `pia_patience` ends a walk whose ball has stopped shrinking.
 
 # %%
 Markdown(chapter.source(nes.estimate))
@@ -379,10 +382,10 @@ figures.path({"PIA": path})
 # %% [markdown]
 # ## A reference, and two controls
 #
-# An attack that fails may be weak. Next to the six stands a strong and cheap one,
-# [DDN](https://arxiv.org/abs/1811.09600) as Foolbox has it. It walks on a sphere around the clip that shrinks
-# while the example fools and grows while it does not. Any wrong class counts. The controls are FGSM, one
-# signed step, and noise of the same norms.
+# An attack that fails may be weak. Next to the six we run a strong and cheap one,
+# [DDN](https://arxiv.org/abs/1811.09600) as implemented in Foolbox. It walks on a sphere around the clip that
+# shrinks while the example fools and grows while it does not. Any wrong class counts. The controls are FGSM,
+# one signed step, and noise of the same norms.
 
 # %%
 ddn = ladders["DDN"].rungs[-1].attack
@@ -401,11 +404,11 @@ figures.path({"DDN": checks.path(ddn, victim, clip, its, away, its)}, wanted="la
 #
 # > **Paper.** Budgets are allocated until "AUC > 0.9".
 #
-# > **Here.** Clips not yet fooled climb on until more than `until` of all attacked clips are fooled, or the
-# > ladder ends. *Fooled* is the goal in the table, measured again on the returned example in float32 and
-# > never taken from the attack. With `brackets`, a clip begins at the rung near which it should be fooled
-# > and goes down until one fails: the rung it ends at is the same for fewer passes. All norms below are
-# > $\ell_2$.
+# > **Here.** Clips not yet fooled go to the next rung until more than `until` of all attacked clips are
+# > fooled, or the ladder ends. *Fooled* is the goal in the table, measured again on the returned example in
+# > float32 and never taken from the attack. With `brackets`, a clip begins at the rung near which it should
+# > be fooled and goes down until one fails: the rung it ends at is the same for fewer passes. All norms below
+# > are $\ell_2$.
 
 # %%
 wanted = right[right["clip"].isin(catalogue.loc[catalogue["name"] == shown_class, "clip"])]
@@ -440,9 +443,9 @@ pieces.clear()
 
 # %% [markdown]
 # Each curve is the share of attacked clips that are fooled by a perturbation no larger than the norm below.
-# We expect DeepFool to lead the six, since any wrong class is enough for it. A curve need not reach 1: no
-# clip climbs beyond `until`, the dotted line, and a ladder ends. It is flat to the right of the last clip
-# that was fooled, where larger norms were not tried.
+# We expect DeepFool to lead the six, since any wrong class is enough for it. A curve need not reach 1: beyond
+# `until`, the dotted line, no larger budget is tried, and a ladder ends. It is flat to the right of the last
+# clip that was fooled, where larger norms were not tried.
 
 # %%
 curves = metrics.stairs(metrics.least_norms(rows))
@@ -499,7 +502,7 @@ figures.spectrograms(drawn, frequencies=images.frequencies, times=images.times, 
 
 # %% [markdown]
 # And what was changed, each on a scale of its own around zero: JSMA changes a few values by much, BIM many by
-# little; PIA keeps what is left of the clip that it came from.
+# little; PIA's change still has traces of the clip at which it began.
 
 # %%
 axes = {"frequencies": images.frequencies, "times": images.times}
@@ -508,12 +511,13 @@ figures.spectrograms(change or drawn, **axes, below=sizes, columns=3, difference
 # %% [markdown]
 # ## Sanity checks of the attacks
 #
-# An attack that fails may be a weak attack. After [Carlini et al.](https://arxiv.org/abs/1902.06705) we ask
-# what a sound attack must show.
+# An attack that fails may be a weak attack. Following [Carlini et al.](https://arxiv.org/abs/1902.06705) we
+# check what a working attack must show. Passing is necessary, and no proof that an attack is strong.
 #
-# First the gradient. A short step along it should lower the loss as much as it promises. The same victim
-# behind a staircase (it sees 256 grey levels) is as weak as before, but its gradient is zero: it must be
-# flagged. And a victim made of one plane per class must be fooled on every clip, or the attack is broken.
+# First the gradient. A short step along it should lower the loss as much as its slope predicts. The same
+# victim behind a staircase (it sees 256 grey levels) is as weak as before, but its gradient is zero: the
+# check must flag it. And a victim made of one plane per class must be fooled on every clip, or the attack is
+# broken.
 
 # %%
 goals = target[some].to(where)
@@ -534,8 +538,9 @@ grown = checks.reached(victim, steps[0], few, goals, [median / 2, median, 2 * me
 longer = checks.reached(victim, steps[1], few, goals, [median]).mean().tolist()
 
 # %% [markdown]
-# Third, the reference at the own goal of each attack that minimises $\ell_2$, on the same clips. A ratio
-# above 1.05 says that our attack is weak there: its norms are larger than they need be.
+# Third, the reference is run with the goal of each attack that measures $\ell_2$, on the same clips. The
+# ratio is that of the median norms, over clips that both fooled. Above 1.05 our attack is weak there: smaller
+# changes exist.
 
 # %%
 own = {name: ladders[name] for name in [*names.ATTACKS, *names.REFERENCE]}

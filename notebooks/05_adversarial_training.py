@@ -7,11 +7,11 @@
 # step of FGSM has made harder (Section VII, Eq. 14). This chapter trains the model of chapter 3 again in
 # that way, or with a later defence, as the point's `training` says. You will see what the model is trained
 # on, whether it becomes more robust, and how much clean accuracy that costs. Chapter 4 then attacks the
-# result with all six attacks. The headline number of the study, robust accuracy under the strongest of
-# them, is in chapter 6.
+# result with all six attacks. The headline number of the study, robust accuracy in the worst case over
+# all attacks, is in chapter 6.
 #
-# Previous: [chapter 4, attacks](04_attacks.ipynb). Next: [chapter 6, analysis](06_analysis.ipynb). Terms
-# are explained in the [glossary](README.md).
+# Previous: [4 · Attacks](04_attacks.ipynb). Next: [6 · Analysis](06_analysis.ipynb). Terms are explained in
+# the [glossary](README.md#glossary).
 #
 # <small>Starts from the same weights as chapter 3. Reads `clips.parquet`, the store of images and, where
 # they are there, the files of chapter 3 at this point. Writes `model.safetensors`, `clean.parquet` (one row
@@ -33,7 +33,7 @@ from lib.training import Recipe, cost, examine, fit, pgd_correct
 figures.use_style()
 
 # %% tags=["parameters"]
-build = "build"  # where the executed grid lies
+build = "build"  # folder of the executed grid
 dataset = "esc50"
 representation = "stft"
 model = "resnet56"
@@ -170,7 +170,7 @@ print(
 #
 # Training with one step can fail suddenly ([*catastrophic overfitting*](https://arxiv.org/abs/2001.03994)).
 # The network learns to bend its gradient at the place to which FGSM steps: the training accuracy jumps up,
-# and the accuracy under PGD falls to nothing. FGSM itself does not show this; PGD does. We expect that it
+# and the accuracy under PGD falls to almost zero. FGSM itself does not show this; PGD does. We expect that it
 # does not happen.
 
 # %%
@@ -244,13 +244,13 @@ print(chapter.expectation("a drop above zero", seen, above))
 #
 # PGD now attacks the tested clips within the $\ell_2$ norm at which the paper compares its robust models
 # (Table II: 3 at 1568 × 768, scaled to this image so that it means the same change per value). This is one
-# attack of few steps, and it accepts any wrong class: a first look at robust accuracy. Chapter 4 looks
-# closer, and chapter 6 reports the worst case over all attacks on the same denominator, all evaluated
-# clips.
+# attack of few steps, and it accepts any wrong class: a first look at robust accuracy. Chapter 4 runs more
+# attacks, and chapter 6 reports the worst case over all of them. Its clips are those that chapter 4
+# evaluates, which can be fewer than here.
 #
 # The ball of training is another one: within it each value may change by `budget`, whose $\ell_2$ norm was
-# given above in units of this $\epsilon$. So the accuracies under PGD in the figure above and here are not
-# those of one attack. We expect the defended model to be more robust than the original.
+# given above in units of this $\epsilon$. So the accuracy under PGD in the figure above and the one here
+# belong to two different attacks. We expect the defended model to be more robust than the original.
 
 # %%
 tested = splits.choose(split[split["part"] == "test"], tried_clips, seed)

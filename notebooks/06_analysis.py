@@ -6,10 +6,9 @@
 # Chapters 3 to 5 trained a model at each point of the grid and attacked it. This chapter puts the results
 # together and asks six questions: how accurate the models are before and after adversarial training, how
 # robust they are, what becomes of the paper's own tables, what the defence costs, which of the paper's claims
-# hold, and what would change the answer. The paper is
-# [Adversarially Training for Audio Classifiers](https://arxiv.org/abs/2008.11618). Every number and every
-# verdict is computed from the rows that the chapters wrote; the terms are explained in the
-# [glossary](README.md#glossary).
+# hold, and what would change the answer. The paper is [Adversarially Training for Audio
+# Classifiers](https://arxiv.org/abs/2008.11618). Every number and every verdict is computed from the rows
+# that the chapters wrote; the terms are explained in the [glossary](README.md#glossary).
 #
 # Previous: [5 · Adversarial training](05_adversarial_training.ipynb). Next:
 # [7 · Beyond the paper](07_beyond.ipynb).
@@ -29,7 +28,7 @@ from lib.analysis import claims, published, report, results, tables
 figures.use_style()
 
 # %% tags=["parameters"]
-build = "build"  # where the executed grid lies
+build = "build"  # folder of the executed grid
 dataset = "esc50"
 folder = ""  # where tables and figures go; empty: figures/ beside this notebook
 shown = "resnet56/1/standard"  # model/fold/training of Fig. 1; the nearest that is there, if it is not
@@ -66,7 +65,7 @@ stale[["chapter", *results.POINT, "changed"]] if len(stale) else print("no cell 
 #
 # A model is *robust* on a clip if it classifies the clip correctly and no attack changes that within the
 # budget ε. All evaluated clips are counted, also those that the model misclassifies without any attack. So a
-# model that classifies fewer clips correctly is not flattered by being attacked less often.
+# model that classifies fewer clips correctly gains nothing from being attacked on fewer.
 
 # %%
 parts.show("summary")
@@ -76,8 +75,8 @@ parts.show("summary")
 #
 # Both models begin from the same weights and are tested on the same clips, so the interval of the drop is
 # that of the difference clip by clip. With one fold, intervals are over its recordings and say nothing about
-# another training; with several folds or seeds, they are Student's over these. We expect every drop to be
-# above zero: a robust model has to spend capacity on clips that no one hears.
+# another training; with several folds or seeds, they are Student's t intervals over these. We expect every
+# drop to be above zero, since the robust model is trained on attacked images and tested on clean ones.
 
 # %%
 parts.show("accuracy")
@@ -110,8 +109,8 @@ for representation, budget in analysis.budgets.items():
     print(f"{names.label(representation)}: ‖δ‖₂ ≤ {budget:.4g}, in place of {published.BUDGET:g}")
 
 # %% [markdown]
-# We expect the curve of the robust model to begin lower, at its clean accuracy, to fall later, and to lie
-# above the other at ε.
+# We expect the curve of the robust model to begin lower, at its clean accuracy, to fall later, and to be
+# above the other at ε. Each curve is an upper bound, since a stronger attack could lower it.
 
 # %%
 parts.show("robust_curves")
@@ -144,7 +143,7 @@ parts.show("trade_off")
 # > fooling rate within the budget, each attack by its own goal, averaged over the six, and next to it the
 # > area under the fooling curve on $[0, \epsilon]$. The undefended model is attacked as well, since without
 # > it a low rate says nothing: an attack that fools nobody would look like a defence. The paper's 49 to 59 %
-# > look like the area under a ROC curve at chance.
+# > could also be areas under a ROC curve near chance; we cannot decide that.
 
 # %%
 parts.show("table_1")
@@ -159,7 +158,7 @@ parts.show("table_3")
 # The paper's ratio divides two averages. It depends most on the attacks with the largest norms, and on how
 # clips that were not fooled are counted. Clip by clip the question is simpler: how much more does an attack
 # need on the robust model than on the original, for a clip that it fools in both? DeepFool and the reference
-# come first, since they fool every clip.
+# come first: any wrong class is enough for them, so they usually fool the most clips.
 
 # %%
 parts.show("epsilon_ratio_attacks")
@@ -190,9 +189,9 @@ parts.show("cost")
 # sets each cell of its tables. A verdict is given only where this run could have shown the opposite. A
 # sentence about models, architectures or representations needs at least three independent trainings of each,
 # folds or seeds, since the same model trained again may differ by several points. "All" holds if every part
-# lies above its threshold by its 95 % interval, and does not hold if one part lies below, after [Holm's
+# is above its threshold by its 95 % interval, and does not hold if one part is below, after [Holm's
 # correction](https://www.jstor.org/stable/4615733) for the number of parts. A sentence that names the best of
-# several compares it with each of the others. Unfinished trainings take no part.
+# several compares it with each of the others. Unfinished trainings are left out.
 
 # %%
 parts.show("claims")
@@ -201,7 +200,7 @@ parts.show("claims")
 # ## 6 · What would change the answer?
 #
 # The split: where it was asked for (`leaks_at`), chapter 3 trained one model under the paper's random split,
-# under official folds, and under what lies between.
+# under official folds, and under two splits that have a part of its leaks.
 
 # %%
 parts.show("splits")

@@ -5,7 +5,7 @@
 # for?**
 #
 # The paper's adversary changes pictures. Nobody can play a picture, and a classifier in the world hears
-# sounds. This chapter asks three questions that the paper leaves open. Do examples made against one model
+# sounds. This chapter asks three questions that the paper does not answer. Do examples made against one model
 # fool another? Is there a sound that looks like an adversarial image, and what does it sound like? How loud
 # must a change of the sound itself be, and does random noise of the same level do the same? You can listen
 # to the answers.
@@ -14,8 +14,7 @@
 # Then the paper's adversary, who changes the image and must now deliver a sound. Last, one who changes the
 # sound.
 #
-# Previous: [chapter 6, the analysis](06_analysis.ipynb). Terms are explained in the
-# [glossary](README.md).
+# Previous: [6 · Analysis](06_analysis.ipynb). Terms are explained in the [glossary](README.md#glossary).
 #
 # <small>Reads `clips.parquet`, the store and the models of one fold. Writes `sound.parquet` (one row per
 # clip and model), `transfer.csv`, `waveform.csv`, `across.csv` and pictures in `figures/`.</small>
@@ -56,7 +55,7 @@ from lib.transfer import transfer
 figures.use_style()
 
 # %% tags=["parameters"]
-build = "build"  # where the executed grid lies
+build = "build"  # folder of the executed grid
 dataset = "esc50"
 heard = "resnet56"  # the model whose images go back to sounds; where it was not run, the first that was
 fold = ""  # whose tested clips and models are used; empty: the first that was run
@@ -140,7 +139,8 @@ for point in reporting.track(here, "examples"):
 # the other model classifies correctly. A dash means that no clip was left to try. Representations with
 # tonnetz are left out, because below they cannot be followed to a sound.
 #
-# We expect that most examples fool their own model only.
+# We expect that most examples fool their own model only. BIM-a stops at its first success, and such examples
+# transfer less than those of an attack that continues. So a low count does not show that transfer is hard.
 
 # %%
 pairs = []
@@ -179,8 +179,8 @@ print(chapter.expectation("most examples fool their own model only", f"{moved} o
 # The search ([L-BFGS](https://doi.org/10.1007/BF01589116)) begins at the original sound, or at the original
 # sound filtered by the change that the image wants, whichever is nearer. It keeps the original's phase. It
 # ends when the distance falls by less than 1 % in 20 iterations, or is given up after `round_trip_steps`.
-# Where it was given up, the distance that is left is an upper bound only: nothing is then said about
-# whether such a sound exists.
+# The distance that remains is an upper bound, also after convergence, since the search may end in a local
+# minimum. It does not show that no nearer sound exists.
 #
 # We expect that a part of the wanted change cannot be reached by any sound, and so fewer clips fooled after
 # the round trip than before.
@@ -241,8 +241,8 @@ summary = pd.DataFrame(
 Markdown(markup.table(summary))
 
 # %% [markdown]
-# Norms and ratios are medians over the clips. An SNR above 96 dB is below the rounding of 16-bit samples:
-# such a sound cannot even be stored as an ordinary recording. A segment's SNR is kept within −10 and 35 dB,
+# Norms and ratios are medians over the clips. At an SNR above 96 dB the change is below the rounding of
+# 16-bit samples, so it would be lost in an ordinary recording. A segment's SNR is kept within −10 and 35 dB,
 # and the segments in which the sound is silent are left out.
 
 # %%
@@ -262,9 +262,9 @@ print(chapter.expectation("fewer clips fooled after the round trip than before",
 # - *Noise* of the same SNR. If it fools as often, the attack shows no more than that the model is fragile.
 # - *Raised floor.* The images reach down to −100 dB below the clip's peak, and many recordings have digital
 #   silence, so a change far below hearing can change an image much. Here the model sees everything below
-#   `raised_floor` at `raised_floor`, and is attacked through that. What remains is not the floor's doing.
+#   `raised_floor` at `raised_floor`, and is attacked through that. What remains is not caused by the floor.
 #
-# We expect hardly any clip fooled at 60 dB and most at 10 dB, and less by noise than by the attack.
+# We expect hardly any clip fooled at 60 dB and most at 10 dB, and fewer by noise than by the attack.
 
 # %%
 curves = []
@@ -321,8 +321,8 @@ print(
 # For a few clips: the original; the sound after the round trip; the difference alone, amplified by the
 # factor that is printed, since it is too faint to hear; the sound attacked at the middle level; and noise
 # of that SNR. They are played as MP3, whose own coding noise is louder than the faintest changes: the
-# numbers above are of the uncompressed sounds. Only sounds whose licence lets anyone spread them are
-# played.
+# numbers above are of the uncompressed sounds. Only sounds whose licence allows
+# redistribution are played.
 
 # %%
 loudness = sorted(levels)[len(levels) // 2]
@@ -396,8 +396,9 @@ Markdown(markup.table(across.replace(names.REPRESENTATIONS), index=False))
 # ## What a random split adds
 #
 # Chapter 3 measures, at one point of a data set, what accuracy the same model seems to have under the
-# paper's random split and under official folds. Copies and siblings of a tested clip in the training part
-# add accuracy that a new recording would not get.
+# paper's random split and under official folds. Copies of a tested clip, or other clips of its recording, in
+# the training part can raise the accuracy above what it is on new recordings. Each accuracy is that of one
+# training.
 
 # %%
 leaks = [(p, p.load("leaks.csv")) for p in here if p.path("leaks.csv").is_file()]

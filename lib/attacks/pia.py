@@ -301,7 +301,7 @@ def starting_points(
     ----------
     images : a store or a tensor, ``images[rows]`` is (m, …): the clips that the adversary has.
     rows : m of them; only those that are drawn are read.
-    named : (m,) the class that the victim gives each, for those it names rightly; −1 for the others.
+    named : (m,) the class that the victim gives each, for those it classifies correctly; −1 for the others.
     target, clips : n targets, and the names of the clips they are for.
     """
     rows = np.asarray(rows)

@@ -96,7 +96,7 @@ def fetch(
 
     Parameters
     ----------
-    mirror : an address under which ``source.archive`` lies too; the original one where it is empty.
+    mirror : another address of ``source.archive``; the original one where it is empty.
     attempts : connections in a row that may bring nothing new, or too slowly, before it is given up.
     pause : s before the second of them, doubled before each further one.
     timeout : s without a byte, or with fewer than ``SLOWEST`` a second, after which a connection counts as

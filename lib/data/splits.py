@@ -121,7 +121,7 @@ def leaks(split: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    A row a leak: what (``recording``, or ``clip`` where copies of one clip are parted), which (source,
+    One row per leak: what (``recording``, or ``clip`` where copies of one clip are parted), which (source,
     or position in clips), parts (such as ``train, test``), rows (how many are involved).
     """
     found = []

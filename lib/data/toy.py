@@ -292,7 +292,7 @@ NAMES = tuple(model.__name__.removeprefix("_") for model in _MODELS)  # UrbanSou
 
 
 def clips() -> pd.DataFrame:
-    """The toy set, a row a clip.
+    """The toy set, one row per clip.
 
     Returns
     -------

@@ -286,7 +286,7 @@ def rows(found: Grid) -> list[str]:
 
 
 def assignments(found: Grid, goals: Sequence[str]) -> Iterable[str]:
-    """What make is told of the grid."""
+    """The variables of the grid that make reads."""
     yield f"cells := {' '.join(found.cells())}"
     yield f"together := {' '.join(found.representations)}"
     yield f"again := {' '.join(again(found, older='refresh' in goals))}"

@@ -7,8 +7,8 @@ So status and make cannot disagree. Every cell is in one state:
 - *changed settings*, *changed chapter*, *changed table*, *changed recordings*: make runs it again;
 - *waits*: a cell that it rests on runs again;
 - *damaged*: files that it wrote are missing or are not what was written;
-- *older code*: what it rests on in ``lib`` has changed. Make leaves it, since a refactoring must not cost a
-  week; ``make refresh`` runs it again.
+- *older code*: what it rests on in ``lib`` has changed. Make does not run it again, since a refactoring must
+  not cost a week; ``make refresh`` does.
 """
 
 from __future__ import annotations
