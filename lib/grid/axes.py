@@ -1,8 +1,9 @@
 """Which cells a command line of make names, and what make has to know of them.
 
 The Makefile calls this module once, before anything else: ``python3 -S -m lib.grid.axes GOALS NAME=VALUE …``.
-``lib.grid.words`` refuses what is no path or word. Here the inputs of chapters are copied to ``BUILD/.inputs``,
-the files of finished cells are looked for, and assignments are printed for make (with ``&`` for a space).
+``lib.grid.words`` refuses what is no path or word. Here the inputs of chapters are copied to
+``BUILD/.inputs``, the files of finished cells are looked for, and assignments are printed for make (with
+``&`` for a space).
 It needs the standard library and the registry of names alone, so that any Python 3 can run it.
 """
 
