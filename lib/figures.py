@@ -2,7 +2,7 @@
 
 A function takes a tidy frame or named images and returns a matplotlib ``Figure``; nothing is shown or saved
 by it. A chapter calls `use_style` once. The six colours of a family differ in lightness too, so that they
-are told apart in grey and by colour-blind readers; markers and dashes repeat what colour says.
+can be distinguished in grey and by colour-blind readers; markers and dashes repeat what colour says.
 """
 
 from collections.abc import Mapping, Sequence
@@ -715,7 +715,7 @@ def levels(frame: pd.DataFrame, *, title: str = "") -> Figure:
     ----------
     frame : columns representation, training, snr [dB], rate, low, high, the ends of a bar; colour and marker
         say the representation, dashes and hollow the training. The lines stand a little apart, so that their
-        bars can be told; the ticks are the ratios meant.
+        bars can be distinguished; the ticks are the ratios meant.
     """
     figure, grid = _canvas(figsize=(5.6, 3.2))
     axes = grid[0, 0]
@@ -726,16 +726,22 @@ def levels(frame: pd.DataFrame, *, title: str = "") -> Figure:
         colour = COLOURS[representation]
         rate, low, high = (line[name].to_numpy(dtype=float) for name in ("rate", "low", "high"))
         axes.errorbar(
-            line["snr"] - apart * (k - (len(lines) - 1) / 2), rate,
-            yerr=np.maximum([rate - low, high - rate], 0), capsize=2, elinewidth=0.8, color=colour,
-            label=f"{names.label(representation)}, {names.label(training)}", linestyle=DASHES[training],
-            marker=MARKERS[representation], markerfacecolor="white" if training == "standard" else colour,
-        )  # fmt: skip
+            line["snr"] - apart * (k - (len(lines) - 1) / 2),
+            rate,
+            yerr=np.maximum([rate - low, high - rate], 0),
+            capsize=2,
+            elinewidth=0.8,
+            color=colour,
+            label=f"{names.label(representation)}, {names.label(training)}",
+            linestyle=DASHES[training],
+            marker=MARKERS[representation],
+            markerfacecolor="white" if training == "standard" else colour,
+        )
     axes.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
     axes.invert_xaxis()
     axes.set_ylim(-0.02, 1.04)
     axes.set_xlabel("signal-to-noise ratio of the changed sound [dB]")
-    axes.set_ylabel("fooling rate of clips named rightly")
+    axes.set_ylabel("fooling rate of correctly classified clips")
     axes.set_title(title)
     if lines:
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))

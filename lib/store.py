@@ -236,7 +236,7 @@ def _compile(job: _Job) -> Iterator[None]:
 
 
 def _facts(clips: pd.DataFrame, settings: Settings, part: str) -> dict[str, Any]:
-    """What a part's sidecar says; the digest tells whether a store holds what is wanted."""
+    """What a part's sidecar says; the digest shows whether a store holds what is wanted."""
     image = settings.image(part)
     waveforms = settings.keep == "waveforms" and image.on_device
     shape = [image.samples] if waveforms else [len(image.frequencies), settings.frames]

@@ -28,9 +28,23 @@ def checkout(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", [*WORDS, *PATHS])
 @pytest.mark.parametrize(
     "word",
-    ["a;touch hacked", "$(shell touch hacked)", "$$(touch hacked)", "`touch hacked`", "a\ntouch hacked",
-     "a|touch hacked", "a&touch hacked", "a>hacked", "a'b", 'a"b', "a\\b", "a\x1bb", "a\u2028b", "a\x85b"],
-)  # fmt: skip
+    [
+        "a;touch hacked",
+        "$(shell touch hacked)",
+        "$$(touch hacked)",
+        "`touch hacked`",
+        "a\ntouch hacked",
+        "a|touch hacked",
+        "a&touch hacked",
+        "a>hacked",
+        "a'b",
+        'a"b',
+        "a\\b",
+        "a\x1bb",
+        "a\u2028b",
+        "a\x85b",
+    ],
+)
 def test_a_word_that_a_shell_would_read_is_refused_by_name(checkout, name, word):
     with pytest.raises(words.Refused, match=rf"^{name}=.*(is not allowed|is no fold|is needed)"):
         words.check(USUAL | {name: word})

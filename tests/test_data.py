@@ -82,9 +82,17 @@ def test_any_rate_depth_and_channels_become_one_mono_waveform(tmp_path, rate, ch
 
 @pytest.mark.parametrize(
     ("kind", "form"),
-    [("WAVEX", "PCM_16"), ("WAV", "MS_ADPCM"), ("WAV", "IMA_ADPCM"), ("WAV", "GSM610"), ("AIFF", "PCM_16"),
-     ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III")],
-)  # fmt: skip
+    [
+        ("WAVEX", "PCM_16"),
+        ("WAV", "MS_ADPCM"),
+        ("WAV", "IMA_ADPCM"),
+        ("WAV", "GSM610"),
+        ("AIFF", "PCM_16"),
+        ("FLAC", "PCM_16"),
+        ("OGG", "VORBIS"),
+        ("MP3", "MPEG_LAYER_III"),
+    ],
+)
 def test_any_container_is_read(tmp_path, kind, form):
     path = tmp_path / "clip"
     soundfile.write(path, noise(), RATE, format=kind, subtype=form)

@@ -157,9 +157,13 @@ def test_chapters_are_executed_from_top_to_bottom_in_a_real_server(real, tmp_pat
     (tmp_path / "home").mkdir()
     with (tmp_path / "log").open("w") as log:
         server = subprocess.Popen(
-            words, cwd=real.folder, env=outside() | {"HOME": str(tmp_path / "home")},
-            stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+            words,
+            cwd=real.folder,
+            env=outside() | {"HOME": str(tmp_path / "home")},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     try:
         listening = re.compile(r"http://localhost:(\d+)/\S*\?token=(\w+)")
         (port, token) = await_that(

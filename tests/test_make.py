@@ -210,8 +210,12 @@ def test_a_bad_word_is_named_and_nothing_is_lost(tiny, verb, word, said):
     assert "Traceback" not in done.stderr
     assert kept.exists()
     assert {path.name for path in tiny.folder.iterdir()} <= {
-        "Makefile", "lib", "notebooks", "params", "build"
-    }  # fmt: skip
+        "Makefile",
+        "lib",
+        "notebooks",
+        "params",
+        "build",
+    }
 
 
 def test_clean_removes_what_make_has_built_and_nothing_else(tiny):

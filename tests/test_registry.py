@@ -165,8 +165,12 @@ def grown(copied) -> Path:
     axes = ["REPRESENTATIONS=mel", "MODELS=tiny", "FOLDS=1", "TRAININGS=standard adversarial noisy"]
     done = subprocess.run(
         ["make", "-k", "-j2", "all", "DATASETS=tones", *axes, f"PYTHON={sys.executable}"],
-        cwd=copied, env=outside(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=copied,
+        env=outside(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return copied / "build/tones"
 

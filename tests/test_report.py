@@ -86,8 +86,10 @@ def test_robust_accuracy_is_of_all_evaluated_clips_and_of_any_wrong_class():
 def test_a_model_that_classifies_fewer_clips_correctly_is_not_flattered():
     """Its attacked clips are fooled as little, but it is robust on fewer of all clips."""
     found = Analysis(made_up.grid(**ONE, accuracy=(0.8, 0.3), ratio=1.0, clips=100))
-    fooled = {t: value(found.fooling, measure="fooling_auc_percent", training=t, **HERE)["value"] for t in
-              ("standard", "adversarial")}  # fmt: skip
+    fooled = {
+        t: value(found.fooling, measure="fooling_auc_percent", training=t, **HERE)["value"]
+        for t in ("standard", "adversarial")
+    }
     assert fooled["adversarial"] == pytest.approx(fooled["standard"], abs=6)
     assert value(found.robustness, measure="gain_percent", **HERE)["high"] < 0
 

@@ -91,8 +91,12 @@ def test_examples_are_of_the_wanted_victim_or_of_the_nearest(tmp_path):
     leave(tmp_path, "dwt", "alexnet", "adversarial")
     found = results.gather(str(tmp_path), "demo", "resnet56/1/standard")
     assert found.about["dwt"] == {
-        "clip": "b", "name": "dog", "model": "alexnet", "fold": "1", "training": "standard",
-    }  # fmt: skip
+        "clip": "b",
+        "name": "dog",
+        "model": "alexnet",
+        "fold": "1",
+        "training": "standard",
+    }
     np.testing.assert_array_equal(found.examples["dwt"]["BIM-a"], images["BIM-a"][0, 0])
 
 

@@ -83,19 +83,37 @@ MORE = "\nx = 2\n"
 
 @pytest.mark.parametrize(
     "name",
-    ["lib/data/parts.py", "lib/data/splits.py", "lib/deep/inner/most.py", "lib/deep/inner/__init__.py",
-     "lib/deep/__init__.py", "lib/attacks/bim.py", "lib/attacks/pia.py", "lib/attacks/ladder.py",
-     "lib/data/hashes.csv", "notebooks/04_attacks.py"],
-)  # fmt: skip
+    [
+        "lib/data/parts.py",
+        "lib/data/splits.py",
+        "lib/deep/inner/most.py",
+        "lib/deep/inner/__init__.py",
+        "lib/deep/__init__.py",
+        "lib/attacks/bim.py",
+        "lib/attacks/pia.py",
+        "lib/attacks/ladder.py",
+        "lib/data/hashes.csv",
+        "notebooks/04_attacks.py",
+    ],
+)
 def test_what_a_cell_uses_makes_it_old(tree, name):
     assert changed(tree, name, lambda text: text + MORE) == [name]
 
 
 @pytest.mark.parametrize(
     "name",
-    ["lib/data/toy.py", "lib/deep/other.py", "lib/attacks/jsma.py", "lib/attacks/new.py", "lib/figures.py",
-     "lib/colours.py", "lib/reporting.py", "lib/__init__.py", "lib/analysis/published.csv"],
-)  # fmt: skip
+    [
+        "lib/data/toy.py",
+        "lib/deep/other.py",
+        "lib/attacks/jsma.py",
+        "lib/attacks/new.py",
+        "lib/figures.py",
+        "lib/colours.py",
+        "lib/reporting.py",
+        "lib/__init__.py",
+        "lib/analysis/published.csv",
+    ],
+)
 def test_what_it_does_not_use_does_not(tree, name):
     assert changed(tree, name, lambda text: text + MORE) == []
 

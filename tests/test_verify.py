@@ -27,8 +27,12 @@ def test_a_cell_that_draws_by_chance_is_found_out_and_the_others_are_not(tiny):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "lib.grid.verify", "--share", "1"],
-        cwd=tiny.folder, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=tiny.folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 1, done.stderr
     assert "6 of 8 cells came out the same, of 8 finished ones" in done.stdout
     assert "tiny/dwt/alexnet/1/standard/04_attacks: differs" in done.stdout

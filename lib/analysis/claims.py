@@ -473,12 +473,19 @@ SENTENCES: tuple[Callable[[Analysis], Claim], ...] = (
     _best,
     _majority,
     _drop,
-    *map(_drops, (
-        ("STFT | Tonnetz loses more accuracy than each other representation [points]", "esc50", _ST,
-         (_STFT, _DWT, _DT)),
-        ("DWT | Tonnetz loses more accuracy than STFT | Tonnetz [points]", "urbansound8k", _DT, (_ST,)),
-        ("DWT loses more accuracy than STFT [points]", "both", _DWT, (_STFT,)),
-    )),
+    *map(
+        _drops,
+        (
+            (
+                "STFT | Tonnetz loses more accuracy than each other representation [points]",
+                "esc50",
+                _ST,
+                (_STFT, _DWT, _DT),
+            ),
+            ("DWT | Tonnetz loses more accuracy than STFT | Tonnetz [points]", "urbansound8k", _DT, (_ST,)),
+            ("DWT loses more accuracy than STFT [points]", "both", _DWT, (_STFT,)),
+        ),
+    ),
     _more_robust,
     _per_attack,
     _alexnet,
@@ -488,7 +495,7 @@ SENTENCES: tuple[Callable[[Analysis], Claim], ...] = (
     _ratio_leader,
     _callbacks,
     _pictures,
-)  # fmt: skip
+)
 
 
 def _weights(parameters: Mapping[str, int]) -> list[Claim]:

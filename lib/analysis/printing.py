@@ -59,12 +59,35 @@ def _texts(frame: pd.DataFrame, escape) -> pd.DataFrame:
 
 
 _LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
-    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}", "−": "$-$",
-    "ε": r"$\varepsilon$", "δ": r"$\delta$", "‖": r"$\|$", "₂": "$_2$", "≥": r"$\geq$", "≤": r"$\leq$",
-    "×": r"$\times$", "±": r"$\pm$", "∞": r"$\infty$", "→": r"$\to$", "<": "$<$", ">": "$>$", "–": "--",
-    "…": r"\dots{}", "√": r"$\surd$", "†": r"\dag{}",
-}  # fmt: skip
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "|": r"\textbar{}",
+    "−": "$-$",
+    "ε": r"$\varepsilon$",
+    "δ": r"$\delta$",
+    "‖": r"$\|$",
+    "₂": "$_2$",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
+    "×": r"$\times$",
+    "±": r"$\pm$",
+    "∞": r"$\infty$",
+    "→": r"$\to$",
+    "<": "$<$",
+    ">": "$>$",
+    "–": "--",
+    "…": r"\dots{}",
+    "√": r"$\surd$",
+    "†": r"\dag{}",
+}
 
 
 def latex(frame: pd.DataFrame, caption: str, name: str) -> str:

@@ -177,10 +177,13 @@ def accuracy_table(found: Analysis) -> Part:
         ("accuracy_drop_percent", ROBUST): "drop [points]",
     }
     cells = [
-        ((_label(row), _model(found, row, "standard", ROBUST)), heads[row["measure"], row["training"]],
-         interval(row, 1, row["measure"] == "accuracy_drop_percent"))
+        (
+            (_label(row), _model(found, row, "standard", ROBUST)),
+            heads[row["measure"], row["training"]],
+            interval(row, 1, row["measure"] == "accuracy_drop_percent"),
+        )
         for row in _records(frame)
-    ]  # fmt: skip
+    ]
     caption = (
         "Accuracy of all tested clips before and after adversarial training; the drop is paired by clip."
     )

@@ -61,8 +61,10 @@ class Analysis:
     def correct(self) -> Panels:
         """100 where a tested clip is correctly classified, else 0: clip × victim."""
         rows = self.results.clean.assign(right=self.results.clean.eval("100.0 * (predicted == label)"))
-        wide = {fold: part.pivot(index="clip", columns=VICTIM, values="right") for fold, part in
-                rows.groupby("fold", sort=True)}  # fmt: skip
+        wide = {
+            fold: part.pivot(index="clip", columns=VICTIM, values="right")
+            for fold, part in rows.groupby("fold", sort=True)
+        }
         return {fold: panel.sort_index(axis=1) for fold, panel in wide.items()}
 
     @functools.cached_property
@@ -282,8 +284,10 @@ class Analysis:
 
     def _ratios(self, original: Victim) -> list[dict]:
         robust = defended(original)
-        pairs = [(of_victim(panel, original), of_victim(panel, robust)) for panel in
-                 restrict(self.norms, [original, robust])]  # fmt: skip
+        pairs = [
+            (of_victim(panel, original), of_victim(panel, robust))
+            for panel in restrict(self.norms, [original, robust])
+        ]
         attacks = names.in_order(attack for before, after in pairs for attack in before if attack in after)
         found, lost = {}, {}
         for attack in attacks:

@@ -207,7 +207,7 @@ class _Descent:
 
 
 class _Resting:
-    """Which clips' losses have come to rest, told by their lowest and by their mean between looks."""
+    """Which clips' losses have come to rest, by their lowest value and their mean between looks."""
 
     def __init__(self, attack: CWA, start: torch.Tensor):
         self.every = -(-attack.steps // _CHECKS)

@@ -236,7 +236,7 @@ class _Walk:
         return (top == self.target[places][:, None]).any(1)
 
     def _score(self, logits: torch.Tensor, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """log p of the target, and whether the victim tells it."""
+        """log p of the target, and whether the victim's answer contains it."""
         own = logits.log_softmax(1).gather(1, self.target[places][:, None])[:, 0]
         return own, self._known(logits, places)
 

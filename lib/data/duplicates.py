@@ -12,7 +12,7 @@ from scipy.spatial.distance import cdist
 BANDS = 16
 _EDGES = np.geomspace(80.0, 3600.0, BANDS + 1)  # Hz, within what the slowest recordings hold
 _WINDOW = 0.064  # s
-_RANGE = 80.0  # dB below the loudest band that are told apart
+_RANGE = 80.0  # dB below the loudest band; what is quieter counts as that
 _BLOCK = 1024  # clips compared with all others at once
 
 

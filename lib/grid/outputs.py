@@ -81,14 +81,14 @@ def problem(notebook: Path, root: Path, *, thorough: bool = False) -> str:
         listed = receipt(notebook)["files"]
     except ValueError as error:
         return str(error)
-    for name, told in listed.items():
+    for name, entry in listed.items():
         path = os.path.join(root, name)
         try:
             size = os.stat(path).st_size
         except OSError:
             return f"{path} is missing"
-        if size != told.get("bytes", size):
-            return f"{path} has {size} bytes, and {told['bytes']} were written"
-        if thorough and "sha256" in told and files.digest(path) != told["sha256"]:
+        if size != entry.get("bytes", size):
+            return f"{path} has {size} bytes, and {entry['bytes']} were written"
+        if thorough and "sha256" in entry and files.digest(path) != entry["sha256"]:
             return f"{path} has another content than was written"
     return ""

@@ -126,9 +126,9 @@ def _write(part: Path, members: Mapping[str, bytes | Path], manifest: dict[str, 
         _add(archive, MANIFEST, io.BytesIO(text), len(text))
         for name, source in sorted(members.items()):
             with _opened(source) as file:
-                told, watched = manifest["files"][name], _Watched(file)
-                _add(archive, name, watched, told["bytes"])
-                if watched.digest() != told["sha256"]:
+                entry, watched = manifest["files"][name], _Watched(file)
+                _add(archive, name, watched, entry["bytes"])
+                if watched.digest() != entry["sha256"]:
                     raise Refused(f"{name} changed while it was packed; pack again")
 
 
@@ -227,7 +227,7 @@ def _alike(one: Path, other: Path) -> bool:
     def content(notebook: Path) -> dict[str, Any]:
         receipt = json.loads(notebook.with_suffix(outputs.ENDING).read_bytes())
         listed = receipt.get("files", {}) | receipt.get("left_out", {})
-        return {name: told for name, told in listed.items() if name.endswith((".safetensors", ".parquet"))}
+        return {name: entry for name, entry in listed.items() if name.endswith((".safetensors", ".parquet"))}
 
     return content(one) == content(other)
 
@@ -274,15 +274,15 @@ def _extract(archive: tarfile.TarFile, scratch: Path) -> dict[str, Any]:
     manifest = _checked(archive.extractfile(first).read(), str(archive.name))
     listed = dict(manifest["files"])
     for member in members:
-        told = listed.pop(member.name, None)
-        if told is None or not member.isreg() or member.size != told["bytes"]:
+        entry = listed.pop(member.name, None)
+        if entry is None or not member.isreg() or member.size != entry["bytes"]:
             raise Refused(f"{archive.name}: {member.name!r} is not what the manifest lists")
         path = scratch / member.name
         path.parent.mkdir(parents=True, exist_ok=True)
         watched = _Watched(archive.extractfile(member))
         with path.open("wb") as file:
             shutil.copyfileobj(watched, file, CHUNK)
-        if watched.digest() != told["sha256"]:
+        if watched.digest() != entry["sha256"]:
             raise Refused(f"{archive.name}: {member.name!r} is damaged: its hash is not the manifest's")
     if listed:
         raise Refused(
@@ -296,7 +296,7 @@ def _checked(text: bytes, name: str) -> dict[str, Any]:
     try:
         manifest = json.loads(text)
         listed = {
-            str(one): (int(told["bytes"]), str(told["sha256"])) for one, told in manifest["files"].items()
+            str(one): (int(entry["bytes"]), str(entry["sha256"])) for one, entry in manifest["files"].items()
         }
         cells = {one: int(cell["time"]) for one, cell in manifest["cells"].items()}
         named = {

@@ -264,9 +264,11 @@ def bench(b: Bench, only: set[str], nes_clips: int) -> None:
         aim = foolbox.TargetedMisclassification(wide.target)
         ours = wide.take(lambda: attacks.JSMA(theta=0.01, steps=5).run(wide.victim, x[:2], aim))
         wide.against(
-            "jsma, 50 classes", ours, "one pass a class",
+            "jsma, 50 classes",
+            ours,
+            "one pass a class",
             wide.take(lambda: one_pass_a_class(wide.net, x[:2], wide.target, 5)),
-        )  # fmt: skip
+        )
         b.rows += wide.rows
     if "pia" in only:
         n = min(len(x), nes_clips)
