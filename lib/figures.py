@@ -675,7 +675,7 @@ def gallery(
             end = _paint(axes, images[name], difference)
             _dress_image(axes, images[name].shape, frequencies, times, first=j == 0, last=i == len(rows) - 1)
             if i == 0:
-                axes.set_title(name)
+                axes.set_title(names.label(name))
             if j == 0:
                 axes.set_ylabel(f"{names.label(representation)}\nfrequency [Hz]")
             lines = [below[representation][name]] if below and name in below.get(representation, {}) else []
