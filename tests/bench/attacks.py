@@ -26,7 +26,7 @@ from lib.data import manifest, splits
 
 POINTS = ("esc10/dwt/resnet18/1/standard", "demo/dwt/resnet18/1/standard")
 STEPS, STEP, EPSILON = 40, 1 / 255, 6.0  # of BIM: cap, ζ, ‖δ‖₂
-SEARCHES, ADAM = 4, 100  # of CWA: values of c, steps for each
+SEARCHES, ADAM = 4, 100  # of CWA: values of c that Foolbox tries, steps for each; ours begins at its third
 LINEARISATIONS, CANDIDATES = 50, 10  # of DeepFool
 THETA, FEATURES = 1.0, 200  # of JSMA: displacement, most steps
 QUERIES, SAMPLES, SIGMA, BALL = 2000, 50, 0.01, 0.05  # of NES: cap, probes, σ, ℓ∞ ε
@@ -243,7 +243,7 @@ def bench(b: Bench, only: set[str], nes_clips: int) -> None:
                 "deepfool", ours, "art", b.take(lambda: torch.as_tensor(art.generate(x.numpy())), "wrong")
             )
     if "cwa" in only:
-        ours = b.take(lambda: attacks.CWA(c=1.0, steps=ADAM, searches=SEARCHES).run(victim, x, goal))
+        ours = b.take(lambda: attacks.CWA(c=10.0, steps=ADAM, search=ADAM).run(victim, x, goal))
         theirs = foolbox.attacks.L2CarliniWagnerAttack(
             binary_search_steps=SEARCHES, steps=ADAM, stepsize=0.01, initial_const=1.0
         )
