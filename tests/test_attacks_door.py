@@ -11,7 +11,6 @@ from torch import nn
 from lib import attacks
 from lib.attacks import nes, noise, pia
 from tests.test_attacks import (
-    BAD,
     FIXED,
     MAKE,
     Curved,
@@ -69,6 +68,10 @@ ANSWERS = {
     "(1, classes)": (lambda z: z.mean(0, keepdim=True), r"shape \(1, 5\)"),
     "a tuple": (lambda z: (z, z), "with tuple, one tensor"),
     "a dictionary": (lambda z: {"logits": z}, "with dict, one tensor"),
+    "a list": (list, "with list, one tensor"),
+    "an array": (lambda z: z.detach().numpy(), "with ndarray, one tensor"),
+    "complex": (lambda z: z + 0j, "with torch.complex64, one tensor"),
+    "nothing": (lambda z: None, "with NoneType, one tensor"),
     "not a number": (lambda z: z * math.nan, "not finite"),
     "infinite": (lambda z: z / 0, "not finite"),
 }
@@ -358,5 +361,61 @@ def test_a_budget_that_is_none_is_refused():
         with pytest.raises(ValueError, match="a budget is finite and not negative"):
             attacks.BIM().run(wrap(net), x, named(net, x), epsilon=epsilon)
 
+    with pytest.raises(
+        ValueError, match=r"budgets are one for all clips or \(2,\), one per clip, not \(3,\)"
+    ):
+        attacks.BIM().run(wrap(net), x, named(net, x), epsilon=torch.ones(3))
 
-assert BAD
+
+@pytest.mark.parametrize(
+    ("bounds", "words"),
+    [
+        ((1, 0), r"not \(1, 0\)"),
+        ((0, 0), r"not \(0, 0\)"),
+        ((-math.inf, math.inf), r"not \(-inf, inf\)"),
+        ((0, math.nan), r"not \(0, nan\)"),
+    ],
+)
+def test_bounds_that_are_none_are_refused(bounds, words):
+    net, x = Curved(), images(2)
+    victim = foolbox.PyTorchModel(net.eval(), bounds=bounds, device="cpu")
+    with pytest.raises(ValueError, match=f"bounds are two finite numbers.*{words}"):
+        attacks.FGSM().run(victim, x, named(net, x), epsilon=0.1)
+
+
+@pytest.mark.parametrize("labels", [[0, 1], (0, 1), 3, None, "ab", {0: 1}])
+def test_labels_of_another_kind_are_refused_in_one_sentence(labels):
+    net, x = Curved(), images(2)
+    for call in (False, True):
+        with pytest.raises(ValueError, match=f"labels are a PyTorch tensor, not {type(labels).__name__}"):
+            run("BIM-a", net, x, labels, call=call)
+
+
+def test_clips_without_images_are_refused():
+    net, x = Curved(), images(2)
+    with pytest.raises(ValueError, match=r"clips are of shape \(clips, ...\), one image each, not \(2,\)"):
+        attacks.FGSM().run(wrap(net), x[:, 0, 0, 0], named(net, x), epsilon=0.1)
+
+
+class Root(torch.autograd.Function):
+    """The square root of distances from a half, whose slope is infinite there."""
+
+    @staticmethod
+    def forward(context, x):
+        context.save_for_backward(x)
+        return x.clone()
+
+    @staticmethod
+    def backward(context, gradient):
+        (x,) = context.saved_tensors
+        return torch.where(x[:, :1, :1, :1] > 0.95, math.nan, gradient)
+
+
+@pytest.mark.parametrize("name", [name for name in WHITE if name != "CWA"])
+def test_a_gradient_that_is_not_finite_is_refused_in_one_sentence(name):
+    """CWA leaves such a clip and goes on with the others; the rest would hand out broken images."""
+    net, x = Curved(), images(4)
+    x[1, 0, 0, 0] = 0.99
+    label = named(net, x)
+    with pytest.raises(ValueError, match="gradient of the victim's answer is not finite for 1 of 4 clips"):
+        run(name, Ending(net, before=Root.apply), x, label)

@@ -158,15 +158,22 @@ class Call:
         return torch.cat([self._pass(half) for half in x.chunk(2)])
 
     def gradient(
-        self, value: torch.Tensor, x: torch.Tensor, active: torch.Tensor, again: bool = False
+        self,
+        value: torch.Tensor,
+        x: torch.Tensor,
+        active: torch.Tensor,
+        *,
+        again: bool = False,
+        finite: bool = True,
     ) -> torch.Tensor:
         """The gradient of ``value.sum()`` by the images alone: no gradient of a weight is computed.
 
-        ``again`` keeps the graph for a further gradient of the same pass.
+        ``again`` keeps the graph for a further gradient of the same pass; ``finite`` refuses one that is not.
 
         Raises
         ------
         NoGradient : if the victim's answer does not depend on its input in a way that PyTorch can follow.
+        ValueError : if the gradient of a clip is not finite.
         """
         self.counts.add("backwards", active)
         gradient = None
@@ -174,6 +181,11 @@ class Call:
             (gradient,) = torch.autograd.grad(value.sum(), x, retain_graph=again, allow_unused=True)
         if gradient is None:
             raise NoGradient("the victim's answer has no gradient by its input: it is constant, or detached")
+        if finite and not gradient.isfinite().all():
+            count = int((~gradient.flatten(1).isfinite().all(1)).sum())
+            raise ValueError(
+                f"the gradient of the victim's answer is not finite for {count} of {len(x)} clips"
+            )
         return gradient
 
     def holds(self, x: torch.Tensor, logits: torch.Tensor, active: torch.Tensor) -> torch.Tensor:
@@ -214,7 +226,12 @@ def l2(x: torch.Tensor) -> torch.Tensor:
 
 def budgets(epsilon: float | torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """(n,) one budget per clip, from one for all or from one each; each is finite and not negative."""
-    each = torch.as_tensor(epsilon, dtype=x.dtype, device=x.device).expand(len(x))
+    each = torch.as_tensor(epsilon, dtype=x.dtype, device=x.device)
+    if each.shape not in ((), (1,), (len(x),)):
+        raise ValueError(
+            f"budgets are one for all clips or ({len(x)},), one per clip, not {tuple(each.shape)}"
+        )
+    each = each.expand(len(x))
     allowed = (each >= 0) & each.isfinite()
     if not allowed.all():
         raise ValueError(f"a budget is finite and not negative, this is {each[~allowed][0]:.9g}")

@@ -89,7 +89,7 @@ def climb(
         clip's label; if the victim is in training mode.
     """
     device = getattr(victim, "device", x.device)
-    label, target = torch.as_tensor(label), torch.as_tensor(target)
+    label, target, clips = torch.as_tensor(label), torch.as_tensor(target), list(clips)
     _check(victim, x, label, target, clips, ladders, starts)
     share(until=until)
     not_negative(memory=memory)
@@ -167,7 +167,7 @@ def _begin(ladder: Ladder, before: "_Climb | None") -> torch.Tensor | int:
     count = len(ladder.rungs)
     if ladder.begin == "last":
         return count
-    if before is None:
+    if before is None or needs_start(before.ladder):
         return 1
     if before.ladder.bisections:
         return torch.where(before.fooled, before.rung, count).clamp(1, count)

@@ -188,7 +188,7 @@ class _Descent:
     def _pull(self, margin: torch.Tensor, x: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         """The gradient of ℒ; where the victim has none, zero, with a warning."""
         try:
-            return self.call.gradient(margin, x, places)
+            return self.call.gradient(margin, x, places, finite=False)
         except NoGradient as error:
             warnings.warn(f"{error}; CWA follows the gradient of the norm alone", stacklevel=2)
             return torch.zeros_like(x)

@@ -1,5 +1,6 @@
 """What an attack is called with: one check at the door, the same for every attack and for the climb."""
 
+import math
 import warnings
 from typing import Any
 
@@ -23,6 +24,10 @@ def check(model: foolbox.Model, inputs: Any, criterion: Any) -> None:
     if not isinstance(x, ep.PyTorchTensor):
         raise ValueError(f"the attacks of this study take PyTorch tensors, not {type(x.raw).__name__}")
     x, (low, high) = x.raw, model.bounds
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f"the model's bounds are two finite numbers, the lower first, not ({low}, {high})")
+    if x.ndim < 2:
+        raise ValueError(f"clips are of shape (clips, ...), one image each, not {tuple(x.shape)}")
     if x.dtype != torch.float32:
         raise ValueError(f"attacks run in float32, not {x.dtype}")
     if len(x) == 0:
@@ -44,6 +49,8 @@ def check(model: foolbox.Model, inputs: Any, criterion: Any) -> None:
 
 def numbers(criterion: Any) -> tuple[str, Any]:
     """What Foolbox calls the classes of a criterion, and they; an empty name where it has none."""
+    if not isinstance(criterion, foolbox.Criterion | ep.Tensor | torch.Tensor):
+        return "labels", criterion
     criterion = get_criterion(criterion)
     if isinstance(criterion, foolbox.criteria.TargetedMisclassification):
         return "target_classes", criterion.target_classes.raw
@@ -65,7 +72,12 @@ def answer(model: foolbox.Model, x: torch.Tensor) -> torch.Tensor:
     except ValueError as error:
         if not str(error).startswith("Unknown type"):  # Foolbox's of an answer that is no tensor
             raise
-        raise ValueError(f"the victim answers with {_type(error)}, one tensor of logits is wanted") from error
+        raise ValueError(
+            f"the victim answers with {_type(error)}, one tensor of real logits is wanted"
+        ) from error
+    if not isinstance(logits, torch.Tensor) or logits.is_complex():
+        kind = logits.dtype if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ValueError(f"the victim answers with {kind}, one tensor of real logits is wanted")
     if logits.ndim != 2 or len(logits) != len(x) or logits.shape[1] < 2:
         raise ValueError(
             f"the victim answers with shape {tuple(logits.shape)}; logits of shape (clips, classes) are "
