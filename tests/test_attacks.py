@@ -485,10 +485,10 @@ def check_bim_b_returns_the_last_iterate_that_holds(a):
     net, x = Wave(), images(8)
     label = named(net, x)
     for steps in (5, 6, 7, 8):
-        made = a.BIM(step=0.05, steps=steps, stop_at_first=False)
+        made = a.BIM(step=0.1, steps=steps, stop_at_first=False)
         with attacks.counting() as ledger:
             example = made.run(wrap(net), x, label, epsilon=100.0)
-        first = a.BIM(step=0.05, steps=steps).run(wrap(net), x, label, epsilon=100.0)
+        first = a.BIM(step=0.1, steps=steps).run(wrap(net), x, label, epsilon=100.0)
         assert ((named(net, first) != label) <= (named(net, example) != label)).all()
         assert ledger["forwards"].tolist() == [steps + 1] * len(x)
 
@@ -1101,8 +1101,8 @@ MUTANTS = [
     (noise, "own_generators(call.x, self.seed", "own_generators(call.x, 0", "noise"),
     (noise, "for _ in range(_ROUNDS)", "for _ in range(0)", "noise"),
     (deepfool, "nearer = distance < nearest", "nearer = distance > nearest.nan_to_num(0, 0, 0)", "deepfool"),
-    (deepfool, "(distance + 1e-4) / size", "-(distance + 1e-4) / size", "deepfool"),
-    (deepfool, "(distance + 1e-4) / size", "(distance + 1e-4)", "deepfool"),
+    (deepfool, "(distance + 1e-4 * call.range) / size", "-(distance + 1e-4) / size", "deepfool"),
+    (deepfool, "(distance + 1e-4 * call.range) / size", "(distance + 1e-4)", "deepfool"),
     (deepfool, "(1 + self.overshoot) *", "1 *", "deepfool"),
     (deepfool, "total[active] += step", "total[active] = step", "deepfool"),
     (deepfool, "if sign < 0:", "if False:", "deepfool"),
@@ -1116,7 +1116,7 @@ MUTANTS = [
     (jsma, "target[active][:, None]", "target.roll(1)[active][:, None]", "jsma"),
     (jsma, "going = ~call.holds(x, logits, active)", "going = torch.ones_like(active).bool()", "jsma"),
     (jsma, ".clamp(call.low, call.high)", "", "jsma"),
-    (cwa, "sign * (own - other)", "-sign * (own - other)", "cwa"),
+    (cwa, "self.sign * (own - other)", "-self.sign * (own - other)", "cwa"),
     (cwa, "2 * away", "away", "cwa"),
     (cwa, "2 * away", "-2 * away", "cwa"),
     (cwa, "/ per_clip(self.c[active], x)", "", "cwa"),
@@ -1143,7 +1143,7 @@ MUTANTS = [
     (pia, "self.delta[places] * torch.where(kept, 2.0, 0.5)", "self.delta[places] * 0.5", "pia"),
     (pia, "(self.rate[places] * torch.where(kept, 2.0, 0.5))", "self.rate[places]", "pia"),
     (pia, "torch.stack(gain).argmax(0)", "torch.stack(gain).argmin(0)", "pia"),
-    (pia, "self.active[known & there]", "self.active", "pia"),
+    (pia, "self.active[self.walking]", "self.active", "pia"),
     (pia, "there = places[kept]", "there, kept = places, kept | True", "pia"),
     (pia, "self.best[places[nearer]] = image[nearer]", "self.best[places] = image", "pia"),
     (pia, "| (score > self.score[places])", "", "pia"),
