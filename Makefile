@@ -11,7 +11,7 @@ DATASETS ?= demo
 conda  := $(filter adversarial-audio,$(CONDA_DEFAULT_ENV))
 python := $(or $(PYTHON),$(if $(conda),python,.venv/bin/python))
 ready  := $(if $(PYTHON)$(conda),,.venv/environment.yml)
-plain  := $(if $(ready),python3,$(python))
+plain  := $(if $(ready),$(or $(shell command -v python3.11),python3),$(python))
 
 # The words reach the shell quoted, and are never expanded; axes.py refuses, or answers with assignments.
 quoted = '$(subst ','\'',$(value $1))'
@@ -80,7 +80,7 @@ help: ## print this
 	@$(plain) -S -m lib.grid.axes --usage $(firstword $(MAKEFILE_LIST))
 $(foreach cell,$(again),$(eval $(cell): FORCE))
 .venv/environment.yml: environment.yml
-	@$$(command -v python3.11 || command -v python3) -m lib.grid.environment $< $@
+	@$(plain) -m lib.grid.environment $< $@
 setup: $(ready) ## install the packages of environment.yml, once
 all: $(cells) ## run the whole study at every point of the grid (default: the demo)
 	@for d in $(DATASETS); do echo "$$d: read $(BUILD)/$$d/06_analysis.ipynb and $(BUILD)/$$d/figures"; done

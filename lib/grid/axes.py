@@ -1,10 +1,9 @@
 """Which cells a command line of make names, and what make has to know of them.
 
-The Makefile calls this module once, before anything else: ``python3 -S -m lib.grid.axes GOALS NAME=VALUE …``.
-``lib.grid.words`` refuses what is no path or word. Here the inputs of chapters are copied to
-``BUILD/.inputs``, the files of finished cells are looked for, and assignments are printed for make (with
-``&`` for a space).
-It needs the standard library and the registry of names alone, so that any Python 3 can run it.
+The Makefile calls this module once, before anything else: ``python3 -S -m lib.grid.axes GOALS NAME=VALUE
+…``. ``lib.grid.words`` refuses what is no path or word. Here the chapters' inputs are copied to
+``BUILD/.inputs``, the files of finished cells are looked for, and assignments for make are printed (with
+``&`` for a space). It imports the standard library alone, since make asks before any package is installed.
 """
 
 from __future__ import annotations
@@ -287,7 +286,7 @@ def rows(found: Grid) -> list[str]:
 
 
 def assignments(found: Grid, goals: Sequence[str]) -> Iterable[str]:
-    """The variables of the grid that make reads."""
+    """What make is told of the grid."""
     yield f"cells := {' '.join(found.cells())}"
     yield f"together := {' '.join(found.representations)}"
     yield f"again := {' '.join(again(found, older='refresh' in goals))}"
