@@ -124,9 +124,9 @@ def folder(dataset: str, data: str) -> Path:
     there = [root / name for name in about.folders if (root / name).is_dir()]
     if about.folders and not there:
         wanted = " or ".join(str(root / name) for name in about.folders)
+        fetches = f"'make data DATASETS={dataset}' fetches it, " if about.origin else ""
         raise FileNotFoundError(
-            f"{dataset}: no folder {wanted}; 'make data DATASETS={dataset}' fetches it, DATA= names the "
-            "folder that holds it"
+            f"{dataset}: no folder {wanted}; {fetches}DATA= names the folder that holds it"
         )
     return there[0] if there else root
 
