@@ -284,11 +284,15 @@ print(f"a step that moves every value by ζ has ‖δ‖₂ = {bim_step * x[0].n
 Markdown(chapter.source(attacks.JSMA.perturb))
 
 # %% [markdown]
-# We expect that the probability of the target rises slowly: one value of thousands changes in each step.
+# We expect that the probability of the target rises slowly, over more than ten steps: one value of thousands
+# changes in each of them.
 
 # %%
 jsma = ladders["JSMA"].rungs[-1].attack
-figures.path({"JSMA": checks.path(jsma, victim, clip, its, aim, towards)})
+path = checks.path(jsma, victim, clip, its, aim, towards)
+taken = f"{path['step'].max():.0f} steps, each of {jsma_features} of {x[0].numel()} values"
+print(chapter.expectation("more than ten steps", taken, bool(len(path) > 11) if len(path) else None))
+figures.path({"JSMA": path})
 
 # %% [markdown]
 # ## DeepFool: the nearest boundary
@@ -309,11 +313,14 @@ figures.path({"JSMA": checks.path(jsma, victim, clip, its, aim, towards)})
 Markdown(chapter.source(attacks.DeepFool._nearest))
 
 # %% [markdown]
-# We expect very few steps. The curve shows the probability of the label, which must lose its lead.
+# We expect fewer than ten steps. The curve shows the probability of the label, which must lose its lead.
 
 # %%
 deepfool, away = ladders["DeepFool"].rungs[-1].attack, foolbox.Misclassification(its)
-figures.path({"DeepFool": checks.path(deepfool, victim, clip, its, away, its)}, wanted="label")
+path = checks.path(deepfool, victim, clip, its, away, its)
+taken = f"{path['step'].max():.0f} steps to ‖δ‖₂ = {path['l2'].max():.3g}"
+print(chapter.expectation("fewer than ten steps", taken, bool(len(path) < 11) if len(path) else None))
+figures.path({"DeepFool": path}, wanted="label")
 
 # %% [markdown]
 # ## CWA: the smallest change that fools
@@ -340,7 +347,7 @@ figures.path({"DeepFool": checks.path(deepfool, victim, clip, its, away, its)}, 
 Markdown(chapter.source(cwa._Descent.run))
 
 # %% [markdown]
-# We expect that the search takes off a good part of the norm of the first example.
+# Until the first example is found the norm rises; in the search that follows it falls to the boundary.
 
 # %%
 carlini = ladders["CWA"].rungs[-1].attack
