@@ -285,7 +285,7 @@ for point in spoken:
 waveform = pd.concat(curves, ignore_index=True)
 
 # %%
-cell.save("waveform.csv", waveform)
+cell.save("waveform.csv", waveform.drop(columns=["clips", "flags"]))
 entries = waveform["fooled"].astype(str) + "/" + waveform["over"].astype(str)
 order = ["representation", "training", "change"]
 table = waveform.assign(entry=entries).pivot(index=order, columns="snr", values="entry")
@@ -293,8 +293,11 @@ table = table[sorted(table, reverse=True)].rename(columns="{:g} dB".format).rese
 Markdown(markup.table(table.replace(names.REPRESENTATIONS), index=False))
 
 # %%
-tried = [metrics.over_clips([1] * k + [0] * (n - k)) for k, n in waveform[["fooled", "over"]].to_numpy()]
-drawn = waveform.assign(**{name: [getattr(one, name) for one in tried] for name in ("low", "high")})
+recording = catalogue.loc[chosen["position"], "source"].to_numpy()
+tried = [metrics.over_clips(row.flags, recording[row.clips]) for row in waveform.itertuples()]
+drawn = waveform.drop(columns=["clips", "flags"]).assign(
+    **{name: [getattr(one, name) for one in tried] for name in ("low", "high")}
+)
 drawn = drawn.assign(rate=[one.value for one in tried]).query("change == 'attack'")
 curve = figures.levels(drawn)
 figures.export(curve, drawn, "waveform_attack", pictures)

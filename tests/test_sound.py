@@ -129,6 +129,8 @@ def test_controls_tell_an_attack_from_noise_and_from_the_floor():
     assert found["change"].tolist() == ["attack", "noise", "attack, raised floor"] * 2
     assert found["over"].tolist() == [1] * 6
     assert found.query("change == 'attack'")["fooled"].tolist() == [0, 1]
+    assert found.query("change == 'attack'")["flags"].tolist() == [[False], [True]]
+    assert found["clips"].tolist() == [[0]] * 6
 
 
 def test_transfer_counts_only_examples_that_fooled_their_own_model():

@@ -38,8 +38,9 @@ def strength(
 
     Returns
     -------
-    One row per level and change: snr, change, fooled, over. ``over`` counts the clips that the victim
-    classifies correctly as they are, ``fooled`` those of them that it misclassifies changed.
+    One row per level and change: snr, change, fooled, over, clips, flags. ``over`` counts the clips that the
+    victim classifies correctly as they are, ``fooled`` those of them that it misclassifies changed; ``clips``
+    are the places of the former, and ``flags`` whether each is among the latter.
 
     Raises
     ------
@@ -68,6 +69,7 @@ def strength(
             ),
         }
         for name, (view, changed) in changes.items():
-            fooled = plain[view] & ~correct(view, changed)
-            rows.append((level, name, int(fooled.sum()), int(plain[view].sum())))
-    return pd.DataFrame(rows, columns=["snr", "change", "fooled", "over"])
+            clips = plain[view].nonzero()[:, 0]
+            flags = (~correct(view, changed))[clips].tolist()
+            rows.append((level, name, sum(flags), len(flags), clips.tolist(), flags))
+    return pd.DataFrame(rows, columns=["snr", "change", "fooled", "over", "clips", "flags"])
