@@ -286,7 +286,7 @@ def rows(found: Grid) -> list[str]:
 
 
 def assignments(found: Grid, goals: Sequence[str]) -> Iterable[str]:
-    """What make is told of the grid."""
+    """What make reads about the grid."""
     yield f"cells := {' '.join(found.cells())}"
     yield f"together := {' '.join(found.representations)}"
     yield f"again := {' '.join(again(found, older='refresh' in goals))}"
