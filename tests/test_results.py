@@ -42,6 +42,7 @@ def leave(
         "l2": 0.1,
         "seconds": 2.0,
     }
+    rows |= dict.fromkeys(set(results.NEEDED["attacks"]) - {*rows, *results.POINT}, 0)
     images = {name: torch.rand(2, 1, 4, 5) for name in ("original", "BIM-a")}
     ended = [chapter] + ["04_attacks"] * done * attacked
     if attacked:
@@ -157,6 +158,16 @@ def test_rows_of_an_older_version_are_read_and_what_they_lack_is_noted(tmp_path)
     assert set(again.notes["note"]) == set(results.ADDED.values())
     assert again.clean["source"].tolist() == again.clean["clip"].tolist()
     assert set(again.evaluated["clip"]) == {"a"}  # those that some model classified correctly
+
+
+@pytest.mark.parametrize("name", sorted({*results.FRAMES} - {"leaks"}))
+def test_rows_with_other_columns_are_named_and_so_is_what_they_lack(tmp_path, name):
+    leave(tmp_path, "dwt", "alexnet", "standard")
+    folder = results.save(results.gather(str(tmp_path), "demo"), tmp_path / "rows")
+    pd.read_parquet(folder / f"{name}.parquet").add_suffix("_x").to_parquet(folder / f"{name}.parquet")
+    lacks = ", ".join(results.NEEDED[name])
+    with pytest.raises(ValueError, match=rf"rows/{name}\.parquet is not a table .* no column {lacks}$"):
+        results.load(folder)
 
 
 def test_an_empty_grid_is_refused_with_its_folder(tmp_path):

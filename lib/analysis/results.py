@@ -246,7 +246,19 @@ def _examples(build: str, dataset: str, shown: str) -> tuple[dict, dict]:
 
 # ----------------------------------------------------------------------------------------------- keeping
 
-FRAMES = ("attacks", "evaluated", "clean", "leaks", "history", "sizes", "cells", "times", "notes")
+NEEDED = {
+    "attacks": [name for name in ATTACKED if name not in ("l2_any", "bound", "smallest", "refused")],
+    "evaluated": [*POINT, "clip"],
+    "clean": [*POINT, "clip", "label", "predicted", "confidence"],
+    "leaks": POINT,
+    "history": [*POINT, "epoch"],
+    "sizes": SIZES,
+    "cells": ["chapter", *POINT, "commit", "dirty", "device", "changed"],
+    "times": ["chapter", *POINT, "attack", *TIMES],
+    "notes": ["note"],
+}
+"""Of each frame the columns that every version has kept."""
+FRAMES = tuple(NEEDED)
 ADDED = {  # by later versions: what is assumed of rows that were kept without them
     "evaluated": "which clips were evaluated is not kept, so those that no model classified correctly are "
     "left out",
@@ -272,10 +284,15 @@ def save(results: Results, folder: str | Path) -> Path:
 
 
 def load(folder: str | Path) -> Results:
-    """Read back what :func:`save` kept; what an older version did not keep is assumed, and noted."""
+    """Read back what :func:`save` kept; what an older version did not keep is assumed, and noted.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError : naming a file that is missing or damaged, or the columns that it lacks.
+    """
     folder = Path(folder)
     frames = {
-        name: files.load(folder / f"{name}.parquet")
+        name: _frame(folder / f"{name}.parquet")
         for name in FRAMES
         if name not in ("evaluated", "notes") or (folder / f"{name}.parquet").is_file()
     }
@@ -295,6 +312,14 @@ def load(folder: str | Path) -> Results:
     frames["notes"] = pd.DataFrame({"note": notes}, dtype=object)
     facts = {name: json.loads(text) for name, text in about.items()}
     return Results(dataset, **frames, examples=examples, about=facts)
+
+
+def _frame(path: Path) -> pd.DataFrame:
+    frame = files.load(path)
+    missing = [name for name in NEEDED[path.stem] if name not in frame]
+    if missing:
+        raise ValueError(f"{path} is not a table of chapter 6: it has no column {', '.join(missing)}")
+    return frame
 
 
 def _evaluated(attacks: pd.DataFrame) -> pd.DataFrame:
