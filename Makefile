@@ -1,6 +1,5 @@
 # The graph of the study. A point of the grid is a path, dataset/representation/model/fold/training, and a
-# chapter at a point is one executed notebook next to the files it writes. `make` alone prints help. What is
-# wrong with the words of the command line is lib/grid/words.py's; which cells they name is axes.py's.
+# chapter at a point is one executed notebook next to the files it writes. `make` alone prints help.
 
 BUILD    ?= build
 DATA     ?= data
@@ -18,11 +17,12 @@ quoted = '$(subst ','\'',$(value $1))'
 names := BUILD DATA PARAMS DATASETS REPRESENTATIONS MODELS FOLDS TRAININGS THREADS TIMEOUT FILE WEIGHTS LAB
 $(foreach v,$(names),$(if $(findstring $$,$(value $v)),$(error $v='$(value $v)': a '$$' is not allowed)))
 words := $(foreach v,$(names),$(if $(filter undefined,$(origin $v)),,$v=$(call quoted,$v)))
-answer := $(shell $(plain) -S -m lib.grid.axes $(or $(call quoted,MAKECMDGOALS),help) $(words))
+dry := $(if $(findstring n,$(firstword -$(MAKEFLAGS))),--dry)
+answer := $(shell $(plain) -S -m lib.grid.axes $(dry) $(or $(call quoted,MAKECMDGOALS),help) $(words))
 $(if $(filter-out 0,$(.SHELLSTATUS)),$(error $(or $(answer),$(plain): Python 3 is needed)))
 $(foreach line,$(answer),$(eval $(subst &, ,$(line))))
 
-# A chapter rests on copies of its source, its settings and its table (clips.csv): a touch is no change.
+# A chapter rests on copies of its source, settings and table (clips.csv). A dry run (-n) only names these.
 inputs   := $(BUILD)/.inputs
 axis      = $(word $1,$(subst /, ,$*))
 settings  = $(inputs)/$(call axis,1)/$(basename $(@F)).yaml
@@ -50,8 +50,7 @@ export MALLOC_MMAP_THRESHOLD_ := 33554432
 export MALLOC_TRIM_THRESHOLD_ := 2147483647
 export THP_MEM_ALLOC_ENABLE   := 1
 
-# A launcher may lose a node and yet exit 0: the target must be another file than before. A network file
-# system looks again where a folder is listed.
+# A launcher may lose a node and yet exit 0: the target must be another file than before (ls wakes up NFS).
 define run
 @was=$$(ls -i $@ 2>&1); \
 STUDY_MAKE=$$(uname -n):$$PPID OMP_NUM_THREADS=$(threads) STUDY_CELLS=$(if $(LAUNCH),1,$(jobs)) \
@@ -78,7 +77,8 @@ $(BUILD)/%/07_beyond.ipynb: $$(sources) $$(attacked_$$*) | $(ready); $(run)
   lint test test-all test-gpu FORCE
 help: ## print this
 	@$(plain) -S -m lib.grid.axes --usage $(firstword $(MAKEFILE_LIST))
-$(foreach cell,$(again),$(eval $(cell): FORCE))
+$(again): FORCE
+$(changed): FORCE ;
 .venv/environment.yml: environment.yml
 	@$(plain) -m lib.grid.environment $< $@
 setup: $(ready) ## install the packages of environment.yml, once

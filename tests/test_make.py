@@ -270,12 +270,42 @@ def test_a_cell_that_was_waited_for_is_taken_only_with_the_same_settings(tiny):
 
 def test_makes_that_begin_at_once_leave_whole_inputs(tiny):
     for _ in range(3):
-        makes = [tiny.start("-n", "all") for _ in range(6)]
+        makes = [tiny.start("status") for _ in range(6)]
         assert [make.communicate()[0] and make.returncode for make in makes] == [0] * 6
         inputs = tiny.folder / "build/.inputs"
         for source in (tiny.folder / "notebooks").glob("0*.py"):
             assert (inputs / source.name).read_bytes() == source.read_bytes()
         shutil.rmtree(inputs)
+
+
+def test_a_dry_run_names_what_would_run_and_writes_nothing(tiny):
+    assert len(re.findall(r"lib\.grid\.execute", tiny.make("-n", "all").stdout)) == len(ALL)
+    assert not (tiny.folder / "build").exists()
+    sound = tiny.folder / "dog.wav"
+    sound.write_bytes(b"a bark")
+    assert tiny.make("all", "-j2").returncode == 0
+    changes.record(tiny.folder / "build/tiny", {str(sound): files.digest(sound)}, time.time_ns() + 1)
+    os.utime(sound, (1, 1))
+    tiny.settings("06_analysis", seconds=0.1)
+    shutil.copytree(tiny.folder / "params", tiny.folder / "others")
+    (tiny.folder / "others/tiny/04_attacks.yaml").write_text("seconds: 0.1\n")
+
+    def written():
+        return {path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in build}
+
+    build = [tiny.folder, *(tiny.folder / "build").rglob("*")]
+    before = written()
+    for words, cells in (
+        ([], TOLD[:1]),
+        (["PARAMS=others"], ATTACKS),
+        (["PARAMS=others", "-k", "-j2"], ATTACKS),
+    ):
+        done = tiny.make("-n", "all", *words)
+        would = re.findall(r"notebooks/(\S+)\.py build/(\S+)/", done.stdout)
+        assert sorted(f"{point} {chapter}" for chapter, point in would) == sorted(cells), done.stderr
+        assert written() == before
+    build = [tiny.folder, *(tiny.folder / "build").rglob("*")]
+    assert written() == before, "and there is no new file"
 
 
 def test_two_makes_at_once_run_no_cell_twice(tiny):

@@ -23,7 +23,7 @@ WEIGHTS = "tiny/dwt/alexnet/1/standard/model.safetensors"
 @pytest.fixture
 def made(tiny):
     """A finished grid with images and weights."""
-    tiny.make("-n", "all")
+    tiny.make("status")
     finish(tiny, *IN_ORDER)
     for name, chapter in (
         (STORE, "tiny/dwt/02_features"),
@@ -96,7 +96,7 @@ def test_pieces_merge_in_any_order_and_chapter_6_is_made_again(made, tmp_path_fa
     for fold in ("2", "3"):
         cells = [cell.replace("/1/", f"/{fold}/") for cell in IN_ORDER]
         piece = elsewhere(made, tmp_path_factory)
-        piece.make("-n", "all", f"FOLDS={fold}")
+        piece.make("status", f"FOLDS={fold}")
         finish(piece, *cells)
         pieces.append(travel(piece, f"FOLDS={fold}"))
     for order in (pieces, pieces[::-1]):
@@ -230,7 +230,7 @@ def test_an_archive_that_is_not_as_it_was_packed_lays_out_nothing(packed, tmp_pa
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory):
     tiny = Tiny(tmp_path_factory.mktemp("tiny"))
-    tiny.make("-n", "all")
+    tiny.make("status")
     finish(tiny, *IN_ORDER)
     return travel(tiny)
 
@@ -255,7 +255,7 @@ def test_cells_of_other_settings_do_not_mix(made, tmp_path_factory):
     archive = travel(made)
     other = elsewhere(made, tmp_path_factory)
     other.settings("04_attacks", seconds=0.5)
-    other.make("-n", "all")
+    other.make("status")
     done = other.make("unpack", f"FILE={archive}")
     assert done.returncode != 0
     assert "build/.inputs/tiny/04_attacks.yaml is not what" in done.stderr

@@ -41,7 +41,7 @@ def made(tiny):
     shutil.copytree(ROOT / "lib", tiny.folder / "lib", ignore=shutil.ignore_patterns("__pycache__"))
     chapter = tiny.folder / "notebooks/04_attacks.py"
     chapter.write_text(chapter.read_text().replace("from lib import", "from lib import attacks,"))
-    tiny.make("-n", "all")
+    tiny.make("status")
     finish(tiny, *IN_ORDER)
     return tiny
 

@@ -3,7 +3,8 @@
 The Makefile calls this module once, before anything else: ``python3 -S -m lib.grid.axes GOALS NAME=VALUE
 …``. ``lib.grid.words`` refuses what is no path or word. Here the chapters' inputs are copied to
 ``BUILD/.inputs``, the files of finished cells are looked for, and assignments for make are printed (with
-``&`` for a space). It imports the standard library alone, since make asks before any package is installed.
+``&`` for a space). With ``--dry`` nothing is written. It imports the standard library alone, since make asks
+before any package is installed.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ from __future__ import annotations
 import csv
 import os
 import re
+import shutil
 import sys
+import tempfile
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from lib import names
-from lib.data import changes as recordings
+from lib import files, names
+from lib.data import changes
 from lib.grid import outputs
 from lib.grid.words import AXES, Refused, check, split
 
@@ -72,25 +76,33 @@ class Grid(NamedTuple):
             found += [f"{root}/06_analysis.ipynb", f"{root}/07_beyond.ipynb"]
         return found
 
-    def read(self, dataset: str) -> list[str]:
-        """The notebooks of one point, for a reader: the first of the axes given, or dwt/resnet18."""
-        root = f"{self.build}/{dataset}"
+    def read(self, dataset: str, attacked: str = "", defended: str = "") -> list[str]:
+        """The notebooks of one point, for a reader: the first of the axes given, or dwt/resnet18.
+
+        Parameters
+        ----------
+        attacked, defended : the folders of the models of chapters 4 and 5, if others are to be shown.
+        """
         representation = self.representations[0] if "REPRESENTATIONS" in self.given else "dwt"
         model = self.models[dataset][0] if "MODELS" in self.given else "resnet18"
+        root = f"{self.build}/{dataset}"
         point = f"{root}/{representation}/{model}/{self.folds[dataset][0]}"
-        defences = [name for name in self.trainings if name != "standard"] or ["adversarial"]
+        attacked = attacked or f"{point}/{self.trainings[0]}"
+        other = next((name for name in self.trainings if name != "standard"), "adversarial")
+        above = os.path.dirname(attacked)
         return [
             f"{root}/01_data.ipynb",
-            f"{root}/{representation}/02_features.ipynb",
-            f"{point}/standard/03_training.ipynb",
-            f"{point}/{self.trainings[0]}/04_attacks.ipynb",
-            f"{point}/{defences[0]}/05_adversarial_training.ipynb",
+            f"{os.path.dirname(os.path.dirname(above))}/02_features.ipynb",
+            f"{above}/standard/03_training.ipynb",
+            f"{attacked}/04_attacks.ipynb",
+            f"{defended or f'{above}/{other}'}/05_adversarial_training.ipynb",
             f"{root}/06_analysis.ipynb",
             f"{root}/07_beyond.ipynb",
         ]
 
 
 def trains(folder: str) -> str:
+    """The chapter that trains the model of a folder."""
     return "03_training" if folder.endswith("/standard") else "05_adversarial_training"
 
 
@@ -105,43 +117,47 @@ def grid(given: Mapping[str, str]) -> Grid:
     Refused : if a data set, its settings or one of its folds are not there.
     """
     words = {name: split(given, name) for name in AXES}
-    params, data = Path(given["PARAMS"]), Path(given["DATA"])
-    if not params.is_dir():
+    if not Path(given["PARAMS"]).is_dir():
         raise Refused(f"PARAMS={given['PARAMS']!r}: there is no such folder of settings")
-    datasets = words["DATASETS"]
     models, folds = {}, {}
-    for dataset in datasets:
-        settings, table = params / dataset, data / dataset / "clips.csv"
-        if given["PARAMS"] != "params" and not settings.is_dir():
-            raise Refused(f"PARAMS={given['PARAMS']!r}: it holds no settings of {dataset}")
-        if dataset in outputs.BESIDE:
-            raise Refused(f"DATASETS={given['DATASETS']!r}: {dataset!r} is a folder of make in BUILD")
-        if dataset not in names.DATASETS and not settings.is_dir() and not table.is_file():
-            raise Refused(
-                f"DATASETS={given['DATASETS']!r}: {dataset!r} is not known; known are "
-                f"{' '.join(names.DATASETS)}, and one of your own needs {table}"
-            )
+    for dataset in words["DATASETS"]:
+        table = Path(given["DATA"], dataset, "clips.csv")
+        _known(dataset, given, table)
         smaller = names.SMALL.get(dataset, {})
         models[dataset] = words["MODELS"] or smaller.get("models") or list(names.MODELS)
         there = _folds(dataset, table)
         folds[dataset] = words["FOLDS"] or smaller.get("folds") or there or _numbers(_MOST_FOLDS)
-        for fold in folds[dataset]:
-            if there and fold.split(".")[0] not in there:
-                raise Refused(
-                    f"FOLDS={given.get('FOLDS', '')!r}: {dataset} has no fold {fold}; its folds are "
-                    f"{' '.join(there)}"
-                )
+        missing = [fold for fold in folds[dataset] if there and fold.split(".")[0] not in there]
+        if missing:
+            raise Refused(
+                f"FOLDS={given.get('FOLDS', '')!r}: {dataset} has no fold {missing[0]}; its folds are "
+                f"{' '.join(there)}"
+            )
     return Grid(
-        given["BUILD"],
-        given["DATA"],
-        given["PARAMS"],
-        datasets,
-        words["REPRESENTATIONS"] or list(names.REPRESENTATIONS),
-        models,
-        folds,
-        words["TRAININGS"] or list(names.USUAL_TRAININGS),
-        frozenset(name for name in AXES if words[name]),
+        build=given["BUILD"],
+        data=given["DATA"],
+        params=given["PARAMS"],
+        datasets=words["DATASETS"],
+        representations=words["REPRESENTATIONS"] or list(names.REPRESENTATIONS),
+        models=models,
+        folds=folds,
+        trainings=words["TRAININGS"] or list(names.USUAL_TRAININGS),
+        given=frozenset(name for name in AXES if words[name]),
     )
+
+
+def _known(dataset: str, given: Mapping[str, str], table: Path) -> None:
+    """Refuse a data set that is not registered and has neither settings nor a table of clips."""
+    settings = Path(given["PARAMS"], dataset)
+    if given["PARAMS"] != "params" and not settings.is_dir():
+        raise Refused(f"PARAMS={given['PARAMS']!r}: it holds no settings of {dataset}")
+    if dataset in outputs.BESIDE:
+        raise Refused(f"DATASETS={given['DATASETS']!r}: {dataset!r} is a folder of make in BUILD")
+    if dataset not in names.DATASETS and not settings.is_dir() and not table.is_file():
+        raise Refused(
+            f"DATASETS={given['DATASETS']!r}: {dataset!r} is not known; known are "
+            f"{' '.join(names.DATASETS)}, and one of your own needs {table}"
+        )
 
 
 def _folds(dataset: str, table: Path) -> list[str]:
@@ -150,23 +166,20 @@ def _folds(dataset: str, table: Path) -> list[str]:
         return _numbers(names.FOLDS.get(dataset, _MOST_FOLDS))
     try:
         with open(table, encoding="utf-8-sig", newline="") as file:
-            rows = [[value.strip() for value in row] for row in csv.reader(file, strict=True) if row]
-    except (OSError, UnicodeDecodeError, csv.Error):
+            header, *rows = [[value.strip() for value in row] for row in csv.reader(file, strict=True) if row]
+    except (OSError, ValueError, csv.Error):
         return []  # chapter 1 reports what is wrong with it
-    header = rows[0] if rows else []
-    rows = [row for row in rows[1:] if len(row) == len(header)]
+    clips = [dict(zip(header, row, strict=True)) for row in rows if len(row) == len(header)]
     if "fold" in header:
-        found = {row[header.index("fold")] for row in rows}
+        found = {clip["fold"] for clip in clips}
         if not all(re.fullmatch("[0-9]{1,9}", fold) and int(fold) for fold in found):
             return []
         return [str(fold) for fold in sorted({int(fold) for fold in found})]
-    if not rows or not {"path", "label"} <= set(header):
+    if not clips or not {"path", "label"} <= set(header):
         return []
-    recording = header.index("source" if "source" in header else "path")
-    recordings: dict[str, set[str]] = {}
-    for row in rows:
-        recordings.setdefault(row[header.index("label")], set()).add(row[recording])
-    return _numbers(min([_MOST_FOLDS, *map(len, recordings.values())]))
+    recording = "source" if "source" in header else "path"
+    of_class = Counter(label for label, _ in {(clip["label"], clip[recording]) for clip in clips})
+    return _numbers(min(_MOST_FOLDS, *of_class.values()))
 
 
 def _numbers(count: int) -> list[str]:
@@ -181,60 +194,77 @@ def chapters() -> list[str]:
     return sorted(path.stem for path in Path("notebooks").glob("0*.py"))
 
 
-def copy_inputs(found: Grid) -> None:
+def copy_inputs(found: Grid, *, dry: bool = False) -> list[str]:
     """Copy sources, settings and tables of one's own to ``BUILD/.inputs`` where they have changed.
 
     A chapter rests on these copies, so it runs again when a text changes, and not when a file is touched.
+
+    Parameters
+    ----------
+    dry : whether to name only, and to write nothing.
+
+    Returns
+    -------
+    The copies that have changed.
 
     Raises
     ------
     Refused : if a settings file is no chapter's, or nothing can be written.
     """
-    inputs = Path(found.build, INPUTS)
+    try:
+        texts = _inputs(found, dry)
+        changed = [path for path, text in texts.items() if not (path.is_file() and path.read_bytes() == text)]
+        for path in [] if dry else changed:
+            with files.atomic(path) as part:
+                part.write_bytes(texts[path])
+    except OSError as error:
+        raise Refused(f"BUILD={found.build!r}: nothing can be written there: {error}") from error
+    return list(map(str, changed))
+
+
+def _inputs(found: Grid, dry: bool) -> dict[Path, bytes]:
+    """What each copy has to contain; settings that are not there are an empty file."""
+    copies, known = Path(found.build, INPUTS), chapters()
     for dataset in found.datasets:
         folder = Path(found.build, dataset)
-        own = (inputs / dataset).exists() or next(folder.glob("**/0*.ipynb"), None)
+        own = (copies / dataset).exists() or next(folder.glob("**/0*.ipynb"), None)
         if not own and folder.is_dir() and any(folder.iterdir()):
             raise Refused(
                 f"BUILD={found.build!r}: make has not made what is in {folder}; name another folder"
             )
-    pairs = [(Path("notebooks", f"{name}.py"), inputs / f"{name}.py") for name in chapters()]
+        _check_settings(Path(found.params, dataset), known)
+    texts = {copies / f"{name}.py": Path("notebooks", f"{name}.py").read_bytes() for name in known}
     for dataset in found.datasets:
-        settings = Path(found.params, dataset)
-        if os.path.lexists(settings) and not settings.is_dir():
-            raise Refused(f"{settings}: settings must be in a folder, which this is not")
-        for path in sorted(settings.glob("*.y*ml")):
-            if path.suffix != ".yaml" or path.stem not in chapters():
-                known = ", ".join(f"{name}.yaml" for name in chapters())
-                raise Refused(f"{path}: no chapter reads it; settings are in {known}")
-            if not path.is_file():
-                raise Refused(f"{path}: settings must be in an ordinary file, which this is not")
-        pairs += [(settings / f"{name}.yaml", inputs / dataset / f"{name}.yaml") for name in chapters()]
+        for path in (Path(found.params, dataset, f"{name}.yaml") for name in known):
+            texts[copies / dataset / path.name] = path.read_bytes() if path.is_file() else b""
         table = Path(found.data, dataset, "clips.csv")
         if table.is_file():
-            pairs.append((table, inputs / dataset / "clips.csv"))
-    try:
-        for source, copy in pairs:
-            _keep(source, copy)
-        for dataset in found.datasets:
-            changed = recordings.changed(Path(found.build, dataset))
-            if changed:
-                _keep_text("\n".join(changed).encode(errors="surrogateescape"), inputs / dataset / RECORDINGS)
-    except OSError as error:
-        raise Refused(f"BUILD={found.build!r}: nothing can be written there: {error}") from error
+            texts[copies / dataset / table.name] = table.read_bytes()
+        changed = _changed_recordings(Path(found.build, dataset), dry)
+        if changed:
+            texts[copies / dataset / RECORDINGS] = "\n".join(changed).encode(errors="surrogateescape")
+    return texts
 
 
-def _keep(source: Path, copy: Path) -> None:
-    _keep_text(source.read_bytes() if source.is_file() else b"", copy)
+def _check_settings(folder: Path, known: Sequence[str]) -> None:
+    """Refuse settings that no chapter would read."""
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise Refused(f"{folder}: settings must be in a folder, which this is not")
+    for path in sorted(folder.glob("*.y*ml")):
+        if path.suffix != ".yaml" or path.stem not in known:
+            named = ", ".join(f"{name}.yaml" for name in known)
+            raise Refused(f"{path}: no chapter reads it; settings are in {named}")
+        if not path.is_file():
+            raise Refused(f"{path}: settings must be in an ordinary file, which this is not")
 
 
-def _keep_text(text: bytes, copy: Path) -> None:
-    if copy.is_file() and copy.read_bytes() == text:
-        return
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    part = copy.with_name(f"{copy.name}.{os.getpid()}")
-    part.write_bytes(text)
-    os.replace(part, copy)
+def _changed_recordings(folder: Path, dry: bool) -> list[str]:
+    """The recordings that have changed; a dry run works on a copy of their record, which may be updated."""
+    if not dry or not (folder / changes.NAME).is_file():
+        return changes.changed(folder)
+    with tempfile.TemporaryDirectory() as copy:
+        shutil.copy(folder / changes.NAME, copy)
+        return changes.changed(copy)
 
 
 # --------------------------------------------------------------------------------------------------- for make
@@ -252,12 +282,12 @@ def again(found: Grid, *, older: bool = False) -> list[str]:
     controls = [
         re.sub("[^/]*/05_adversarial_training", "standard/03_training", cell) for cell in found.cells()
     ]
-    changes, chosen = receipts.Changes() if older else None, []
+    since, chosen = receipts.Changes() if older else None, []
     for cell in dict.fromkeys([*found.cells(), *controls]):
         path = Path(cell)
         if path.exists():
             broken = outputs.problem(path, Path(found.build), thorough=older)
-            if broken or (changes and changes(outputs.receipt(path), path.stem)):
+            if broken or (since and since(outputs.receipt(path), path.stem)):
                 chosen.append(cell)
     return chosen
 
@@ -269,25 +299,21 @@ def rows(found: Grid) -> list[str]:
     ------
     Refused : if a data set has none, naming those that have.
     """
-
-    def of(dataset: str) -> list[str]:
-        folders = f"{found.build}/{dataset}/figures/rows", f"figures/{dataset}/rows"
-        return [folder for folder in folders if os.path.isdir(folder)]
-
+    there = [*Path(found.build).glob("*/figures/rows"), *Path("figures").glob("*/rows")]
+    of = {path: path.parts[-3 if path.parts[-2] == "figures" else -2] for path in there}
     for dataset in found.datasets:
-        if not of(dataset):
-            there = [*Path(found.build).glob("*/figures/rows"), *Path("figures").glob("*/rows")]
-            others = sorted({path.parts[-3 if path.parts[-2] == "figures" else -2] for path in there})
+        if dataset not in of.values():
             raise Refused(
                 f"figures: chapter 6 has written no rows of {dataset} in {found.build}/{dataset}/figures or "
-                f"figures/{dataset}; there are rows of {' '.join(others) or 'no data set'}"
+                f"figures/{dataset}; there are rows of {' '.join(sorted({*of.values()})) or 'no data set'}"
             )
-    return [folder for dataset in found.datasets for folder in of(dataset)]
+    return [str(path) for dataset in found.datasets for path in there if of[path] == dataset]
 
 
-def assignments(found: Grid, goals: Sequence[str]) -> Iterable[str]:
-    """What make reads about the grid."""
+def assignments(found: Grid, goals: Sequence[str], changed: Sequence[str]) -> Iterable[str]:
+    """What make reads about the grid; ``changed`` are the copies that a dry run has not written."""
     yield f"cells := {' '.join(found.cells())}"
+    yield f"changed := {' '.join(changed)}"
     yield f"together := {' '.join(found.representations)}"
     yield f"again := {' '.join(again(found, older='refresh' in goals))}"
     for dataset in found.datasets:
@@ -322,15 +348,16 @@ def main(argv: Sequence[str]) -> int:
     if argv[:1] == ["--usage"]:
         print(usage(argv[1]))
         return 0
-    goals = [goal for word in argv if "=" not in word for goal in word.split()]
-    given = dict(word.split("=", 1) for word in argv if "=" in word)
-    said = []
+    dry = "--dry" in argv
+    goals = [goal for word in argv if "=" not in word for goal in word.split() if goal != "--dry"]
+    said: list[str] = []
     try:
+        given = dict(word.split("=", 1) for word in argv if "=" in word)
         check(given)
         if not all(GRIDLESS.fullmatch(goal) for goal in goals):
             found = grid(given)
-            said += assignments(found, goals)
-            copy_inputs(found)
+            changed = copy_inputs(found, dry=dry)
+            said += assignments(found, goals, changed if dry else [])
     except Refused as error:
         print(error)
         return 2
