@@ -17,7 +17,6 @@ from lib.features.magnitude import magnitude
 
 NEGLIGIBLE = 1e-6  # of its peak: where the wavelet, in time or in frequency, counts as zero
 LARGEST_FACTOR = 13  # sizes that are products of primes up to it transform fast
-NORMS = ("l2", "l1")
 PASS = 0.475  # of the rate: what sounds below it counts whole, and fades out to half the rate above it
 
 
@@ -51,18 +50,16 @@ class Scalogram(nn.Module):
     ----------
     rate : samples a second of the waveforms.
     bins : scales, at logarithmically spaced frequencies from ``fmin`` to ``fmax`` (both included).
-    frames : columns, each at the middle of its share of the clip; ``hop`` instead gives the seconds
-        from one column to the next (0: by ``frames``).
+    frames : columns, each at the middle of its share of the clip.
     fmin, fmax : lowest and highest centre frequency in Hz; ``fmax`` 0 is 0.475 · rate.
     bandwidth, centre : B and C of the wavelet.
-    norm : "l2" divides by √s as Eq. 11 does; "l1" by s, which shows equal sines equally high.
 
     Called with (…, samples), returns (…, bins, frames), lowest frequency first.
 
     Raises
     ------
     ValueError : if a size or rate is not above zero, the band is empty or leaves Nyquist's, or a
-        waveform is not finite floating point of at least two samples a frame kept.
+        waveform is not finite floating point of at least two samples, or shorter than its frames.
 
     Notes
     -----
@@ -75,28 +72,20 @@ class Scalogram(nn.Module):
         *,
         bins: int = 768,
         frames: int = 1568,
-        hop: float = 0.0,
         fmin: float = 60.0,
         fmax: float = 0.0,
         bandwidth: float = 2.0,
         centre: float = 6 / (2 * math.pi),
-        norm: str = "l2",
     ) -> None:
         super().__init__()
-        checks.positive(rate=rate, bins=bins, fmin=fmin, bandwidth=bandwidth, centre=centre)
-        if hop == 0:
-            checks.positive(frames=frames)
-        else:
-            checks.positive(hop=hop)
-        fmax = fmax or 0.475 * rate
+        checks.positive(rate=rate, bins=bins, frames=frames, fmin=fmin, bandwidth=bandwidth, centre=centre)
+        fmax = fmax or PASS * rate
         if fmax > rate / 2:
             raise ValueError(f"fmax = {fmax:g} Hz is above half the rate, {rate / 2:g} Hz")
         if fmin > fmax:
             raise ValueError(f"fmin = {fmin:g} Hz is above fmax = {fmax:g} Hz")
-        if norm not in NORMS:
-            raise ValueError(f"norm = {norm!r} is none of {', '.join(NORMS)}")
-        self.rate, self.bins, self.frames, self.hop = rate, bins, frames, hop
-        self.bandwidth, self.centre, self.norm = bandwidth, centre, norm
+        self.rate, self.bins, self.frames = rate, bins, frames
+        self.bandwidth, self.centre = bandwidth, centre
         self.frequencies = np.geomspace(fmin, fmax, bins)
         self._kept: dict = {}  # plans and gains of the last length of clips
 
@@ -105,41 +94,28 @@ class Scalogram(nn.Module):
         """s of each row, in samples, as PyWavelets counts them."""
         return self.centre * self.rate / self.frequencies
 
-    def columns(self, samples: int) -> int:
-        """How many columns a clip of so many samples has."""
-        return math.ceil(samples / (self.hop * self.rate)) if self.hop else self.frames
-
     def times(self, samples: int) -> np.ndarray:
         """Seconds from the clip's beginning at which its columns are taken."""
         plan = self._plan(samples)
-        return (np.arange(self.columns(samples)) + 0.5) * plan.padded / plan.points / self.rate
+        return (np.arange(self.frames) + 0.5) * plan.padded / plan.points / self.rate
 
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
         """Magnitudes, (…, bins, frames)."""
-        waveform = torch.as_tensor(waveform)
-        recorded = torch.is_grad_enabled() and waveform.requires_grad
-        if waveform.device.type == "cpu" and waveform.dtype != torch.float64 and not recorded:
-            return self._compiled(waveform)
-        return magnitude(self._transform(waveform, phase=False))
-
-    def transform(self, waveform: torch.Tensor) -> torch.Tensor:
-        """W itself with its phase, complex (…, bins, frames)."""
-        return self._transform(waveform, phase=True)
-
-    def _spectra(self, waveform: torch.Tensor) -> torch.Tensor:
-        """(clips, bins of the padded spectrum), from the lowest bin that any scale hears."""
         waveform = checks.waveform(waveform, 2, "the scalogram")
-        samples = waveform.shape[-1]
+        clips = waveform.reshape(-1, waveform.shape[-1])
+        recorded = torch.is_grad_enabled() and waveform.requires_grad
+        plain = waveform.device.type == "cpu" and waveform.dtype != torch.float64 and not recorded
+        found = self._compiled(clips) if plain else self._general(clips)
+        return found.reshape(*waveform.shape[:-1], self.bins, self.frames)
+
+    def _turned(self, spectra: torch.Tensor, samples: int) -> torch.Tensor:
+        """(clips, bins of the padded spectrum), faded, from the lowest bin that any scale hears."""
         plan = self._plan(samples)
-        clips = waveform.reshape(-1, samples)
-        spectra = torch.fft.rfft(clips if clips.dtype == torch.float64 else clips.float(), plan.padded)
         # A column lies in the middle of its share of the clip, so the clip moves half a share to the left.
         spectra = spectra * self._keep(("turn", samples, spectra.dtype, spectra.device), self._turned_fade)
-        if plan.mirrored:
-            spectra = torch.cat(
-                [spectra[:, 1 : plan.mirrored + 1].flip(1).conj().resolve_conj(), spectra], dim=1
-            )
-        return spectra
+        if not plan.mirrored:
+            return spectra
+        return torch.cat([spectra[:, 1 : plan.mirrored + 1].flip(1).conj().resolve_conj(), spectra], dim=1)
 
     def _turned_fade(self, samples: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         plan = self._plan(samples)
@@ -147,51 +123,44 @@ class Scalogram(nn.Module):
         turn = np.exp(1j * np.pi * bins / plan.points)
         return torch.from_numpy(turn * fade(bins / plan.padded)).to(device, dtype)
 
-    def _transform(self, waveform: torch.Tensor, phase: bool) -> torch.Tensor:
-        waveform = torch.as_tensor(waveform)
-        spectra = self._spectra(waveform)
-        folded, first = self._fold(spectra, waveform.shape[-1])
-        rows = torch.fft.ifft(folded, norm="forward")[..., : self.columns(waveform.shape[-1])]
-        if phase:
-            points = folded.shape[-1]
-            turns = np.outer(first, np.arange(rows.shape[-1])) % points / points
-            rows = rows * torch.from_numpy(np.exp(2j * np.pi * turns)).to(rows)
-        return rows.reshape(*waveform.shape[:-1], *rows.shape[1:])
-
-    def _compiled(self, waveform: torch.Tensor) -> torch.Tensor:
+    def _compiled(self, clips: torch.Tensor) -> torch.Tensor:
         """Magnitudes on the CPU, clip by clip in one piece of memory."""
         from lib.features import folding
 
-        spectra = self._spectra(waveform).numpy()
-        samples = waveform.shape[-1]
+        samples = clips.shape[-1]
         plan = self._plan(samples)
-        heard = plan.first + plan.mirrored
+        # Here scipy is faster with real numbers, and torch with complex ones.
+        spectra = torch.from_numpy(scipy.fft.rfft(clips.float().numpy(), plan.padded))
         gains = self._keep(("gains", samples), self._gains)
         room = self._keep(("room", samples), self._room)
-        found = np.empty((len(spectra), self.bins, self.columns(samples)), np.float32)
-        for clip, out in zip(spectra, found, strict=True):
-            folding.fold(clip.real.copy(), clip.imag.copy(), gains, heard, plan.count, room)
-            rows = scipy.fft.ifft(room, norm="forward", overwrite_x=True)
-            np.abs(rows[:, : out.shape[1]], out=out)
-        return torch.from_numpy(found).reshape(*waveform.shape[:-1], *found.shape[1:])
+        found = np.empty((len(clips), self.bins, self.frames), np.float32)
+        for clip, out in zip(self._turned(spectra, samples).numpy(), found, strict=True):
+            first = plan.first + plan.mirrored
+            folding.fold(clip.real.copy(), clip.imag.copy(), gains, first, plan.count, room)
+            rows = torch.fft.ifft(torch.from_numpy(room), norm="forward").numpy()
+            np.abs(rows[:, : self.frames], out=out)
+        return torch.from_numpy(found)
 
     def _room(self, samples: int) -> np.ndarray:
         return np.empty((self.bins, self._plan(samples).points), np.complex64)
 
-    def _fold(self, spectrum: torch.Tensor, samples: int) -> tuple[torch.Tensor, np.ndarray]:
-        """Multiply and fold on any device; rows of a block from its first bin, which is returned too."""
+    def _general(self, clips: torch.Tensor) -> torch.Tensor:
+        """Magnitudes on any device, differentiable: multiply and fold by blocks of scales."""
+        samples = clips.shape[-1]
         plan = self._plan(samples)
-        parts = torch.view_as_real(spectrum).permute(2, 0, 1)  # (2, clips, bins)
-        rows, first = [], []
+        clips = clips if clips.dtype == torch.float64 else clips.float()
+        spectra = self._turned(torch.fft.rfft(clips, plan.padded), samples)
+        parts = torch.view_as_real(spectra).permute(2, 0, 1)  # (2, clips, bins)
+        rows = []
         for start, gains in self._keep(("blocks", samples, parts.dtype, parts.device), self._blocks):
             width = plan.points * gains.shape[1]
             heard = parts[..., start + plan.mirrored :][..., :width]
             heard = nn.functional.pad(heard, (0, width - heard.shape[-1]))
             heard = heard.reshape(-1, gains.shape[1], plan.points).permute(2, 0, 1)
             rows.append((heard @ gains).permute(1, 2, 0))  # (2 · clips, scales, points)
-            first += [start] * gains.shape[2]
         real, imaginary = torch.cat(rows, dim=1).unflatten(0, (2, -1))
-        return torch.complex(real, imaginary), np.array(first)
+        folded = torch.complex(real, imaginary)
+        return magnitude(torch.fft.ifft(folded, norm="forward")[..., : self.frames])
 
     def _keep(self, key: tuple, make: Callable) -> Any:
         """What ``make`` returns for the rest of ``key``, remembered for the lengths seen last."""
@@ -205,10 +174,9 @@ class Scalogram(nn.Module):
         return self._keep(("plan", samples), self._make_plan)
 
     def _make_plan(self, samples: int) -> Plan:
-        columns = self.columns(samples)
-        hop = self.hop * self.rate or samples / columns
+        hop = samples / self.frames
         if hop < 1:
-            raise ValueError(f"{columns} columns are more than the {samples} samples of the clip")
+            raise ValueError(f"{self.frames} columns are more than the {samples} samples of the clip")
         # Silence appended once keeps the clip's end and beginning apart in both directions.
         reach = self.scales.max() * math.sqrt(self.bandwidth * math.log(1 / NEGLIGIBLE))
         points, padded = _sizes(hop, math.ceil((samples + reach) / hop))
@@ -224,7 +192,7 @@ class Scalogram(nn.Module):
         padded = self._plan(samples).padded
         s = self.scales[rows, None]
         bell = np.exp(-(math.pi**2) * self.bandwidth * (s * bins / padded - self.centre) ** 2)
-        return bell * (np.sqrt(s) if self.norm == "l2" else 1.0) / padded
+        return bell * np.sqrt(s) / padded
 
     def _gains(self, samples: int) -> np.ndarray:
         """Of all scales one after another, over the bins that each hears."""
