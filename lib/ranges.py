@@ -1,6 +1,6 @@
-"""What the parameters of a chapter may be: checked at its beginning, all of them at once.
+"""What settings may be: those of a chapter at its beginning, an attack and an image in their constructors.
 
-A rule is for the parameters whose names it gets as words of one text. For a list it holds for every item.
+A rule is for the settings whose names it gets as words of one text.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import inspect
 import math
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 LONGEST = 60  # letters of a value that a message repeats
@@ -54,7 +55,7 @@ class Taken(NamedTuple):
 
 
 def check(values: Mapping[str, Any], *rules: Rule | Taken) -> None:
-    """Refuse parameters that are out of their ranges.
+    """Refuse parameters of a chapter that are out of their ranges; of a list every item is in question.
 
     Raises
     ------
@@ -63,6 +64,28 @@ def check(values: Mapping[str, Any], *rules: Rule | Taken) -> None:
     found = [line for rule in rules for line in rule.complaints(values)]
     if found:
         raise ValueError("; ".join(dict.fromkeys(found)))
+
+
+def refuse(values: Mapping[str, Any], *rules: Rule) -> None:
+    """Refuse settings that are out of their ranges; a list is none but where its rule is for :func:`several`.
+
+    Raises
+    ------
+    ValueError : naming each of them, its value and what is allowed.
+    """
+    wrong = [(name, rule) for rule in rules for name in rule.names if not rule.holds(values[name])]
+    if wrong:
+        said = (f"{name} = {_short(values[name])} must be {rule.allowed}" for name, rule in wrong)
+        raise ValueError("; ".join(said))
+
+
+def several(rule: Rule) -> Rule:
+    """At least one value in a list or tuple, each as ``rule`` allows."""
+
+    def holds(values: Any) -> bool:
+        return isinstance(values, Sequence) and len(values) > 0 and all(map(rule.holds, values))
+
+    return Rule(rule.names, f"a list of at least one value, each {rule.allowed}", holds)
 
 
 def taken(names: str, maker: Callable[..., Any]) -> Taken:
@@ -78,7 +101,8 @@ def whole(names: str, least: int, *, multiple_of: int = 1) -> Rule:
     kind = "a whole number" if multiple_of == 1 else f"a multiple of {multiple_of}"
 
     def holds(value: Any) -> bool:
-        return type(value) is int and value >= least and value % multiple_of == 0
+        known = isinstance(value, Integral) and not isinstance(value, bool)
+        return known and value >= least and value % multiple_of == 0
 
     return Rule(names.split(), f"{kind} of at least {least}", holds)
 
@@ -89,7 +113,8 @@ def number(names: str, least: float = -math.inf, most: float = math.inf, *, abov
     limits = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound))
 
     def holds(value: Any) -> bool:
-        known = type(value) in (int, float) and abs(value) <= sys.float_info.max
+        known = isinstance(value, Real) and not isinstance(value, bool)
+        known = known and abs(value) <= sys.float_info.max
         return known and least <= value <= most and value > above
 
     return Rule(names.split(), f"a finite number {limits}".rstrip(), holds)

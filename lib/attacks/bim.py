@@ -5,10 +5,10 @@ import dataclasses
 import foolbox
 import torch
 
+from lib import ranges
 from lib.attacks.call import BudgetAttack, Call, into_ball, l2, per_clip
 from lib.attacks.criteria import margin
 from lib.attacks.ladder import BISECTIONS, FIRST, RUNGS, Ladder, rms_ladder
-from lib.attacks.ranges import flag, positive, whole
 
 _SHARE = 0.1  # of ε, the length of a normalised step
 
@@ -55,9 +55,8 @@ class BIM(BudgetAttack):
     distance = foolbox.distances.l2
 
     def __post_init__(self) -> None:
-        positive(step=self.step)
-        whole(steps=self.steps)
-        flag(stop_at_first=self.stop_at_first, normalised=self.normalised)
+        numbers = ranges.number("step", above=0), ranges.whole("steps", 1)
+        ranges.refuse(vars(self), *numbers, ranges.flag("stop_at_first normalised"))
 
     def perturb(self, call: Call, epsilon: torch.Tensor) -> torch.Tensor:
         sign, classes = call.goal

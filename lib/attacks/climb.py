@@ -16,11 +16,11 @@ import pandas as pd
 import torch
 from foolbox.attacks.base import FixedEpsilonAttack
 
+from lib import ranges
 from lib.attacks.accounting import COSTS, counting
 from lib.attacks.door import check, check_answer
 from lib.attacks.judge import MEASURED, Tensors, answers, check_mode, check_still, measure
 from lib.attacks.ladder import TIMES, Ladder, Rung
-from lib.attacks.ranges import flag, not_negative, share, whole
 from lib.attacks.witness import watching
 
 
@@ -91,10 +91,8 @@ def climb(
     device = getattr(victim, "device", x.device)
     label, target, clips = torch.as_tensor(label), torch.as_tensor(target), list(clips)
     _check(victim, x, label, target, clips, ladders, starts)
-    share(until=until)
-    not_negative(memory=memory)
-    flag(brackets=brackets)
-    whole(batch=batch)
+    numbers = ranges.number("until", 0, 1), ranges.number("memory", 0), ranges.whole("batch", 1)
+    ranges.refuse(locals(), *numbers, ranges.flag("brackets"))
     check_mode(victim, x[:1].to(device))
     if memory:
         batch = min(batch, max(1, int(memory * 2**30 / footprint(victim, x[:1].to(device)))))

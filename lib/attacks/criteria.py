@@ -8,7 +8,7 @@ import eagerpy as ep
 import foolbox
 import torch
 
-from lib.attacks.ranges import share
+from lib import ranges
 
 
 class Confident(foolbox.criteria.TargetedMisclassification):
@@ -24,7 +24,7 @@ class Confident(foolbox.criteria.TargetedMisclassification):
 
     def __init__(self, target_classes: Any, probability: float = 0.75):
         super().__init__(target_classes)
-        share(probability=probability)
+        ranges.refuse(locals(), ranges.number("probability", 0, 1))
         self.probability = probability
 
     def __repr__(self) -> str:

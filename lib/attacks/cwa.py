@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import foolbox
 import torch
 
+from lib import ranges
 from lib.attacks.call import Call, LeastChangeAttack, NoGradient, l2, per_clip
 from lib.attacks.ladder import Ladder, Rung
-from lib.attacks.ranges import flag, not_negative, positive, several, whole
 
 _INSIDE = 0.999999  # artanh is infinite at the bounds, so clips are drawn in by this, as Foolbox does
 _CHECKS = 10  # how often in a descent progress is asked for
@@ -71,11 +71,9 @@ class CWA(LeastChangeAttack):
     distance = foolbox.distances.l2
 
     def __post_init__(self) -> None:
-        positive(c=self.c, step=self.step)
-        whole(steps=self.steps)
-        whole(least=0, search=self.search)
-        not_negative(confidence=self.confidence)
-        flag(abort=self.abort)
+        numbers = ranges.number("c step", above=0), ranges.number("confidence", 0)
+        whole = ranges.whole("steps", 1), ranges.whole("search", 0)
+        ranges.refuse(vars(self), *numbers, *whole, ranges.flag("abort"))
 
     def perturb(self, call: Call) -> torch.Tensor:
         descent = _Descent(self, call)
@@ -245,9 +243,8 @@ def ladders(
 
     The rung that fools a clip is followed by ``search`` steps in which its c falls.
     """
-    flag(product=product)
-    several(positive, cs=cs)
-    several(whole, steps=steps)
+    lists = ranges.number("cs", above=0), ranges.whole("steps", 1)
+    ranges.refuse(locals(), *map(ranges.several, lists), ranges.flag("product"))
     if len(cs) != len(steps) and not product:
         raise ValueError(f"c and steps are paired: {len(cs)} values of c, {len(steps)} of steps")
     pairs = [(n, c) for n in steps for c in cs] if product else zip(sorted(steps), sorted(cs), strict=True)

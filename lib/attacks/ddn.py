@@ -8,10 +8,10 @@ import eagerpy as ep
 import foolbox
 import torch
 
+from lib import ranges
 from lib.attacks.call import Call, LeastChangeAttack
 from lib.attacks.criteria import Confident
 from lib.attacks.ladder import Ladder, Rung
-from lib.attacks.ranges import whole
 
 _SPREAD = 15.0  # logits farther apart are drawn together: beyond, float32's cross-entropy loses its gradient
 
@@ -35,7 +35,7 @@ class DDN(LeastChangeAttack):
     distance = foolbox.distances.l2
 
     def __post_init__(self) -> None:
-        whole(steps=self.steps)
+        ranges.refuse(vars(self), ranges.whole("steps", 1))
 
     def perturb(self, call: Call) -> torch.Tensor:
         sign, classes = call.goal

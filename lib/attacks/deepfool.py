@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import foolbox
 import torch
 
+from lib import ranges
 from lib.attacks.call import Call, LeastChangeAttack, l2, per_clip
 from lib.attacks.ladder import Ladder, Rung
-from lib.attacks.ranges import not_negative, several, whole
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,11 +43,10 @@ class DeepFool(LeastChangeAttack):
     distance = foolbox.distances.l2
 
     def __post_init__(self) -> None:
-        whole(steps=self.steps)
-        whole(least=0, candidates=self.candidates)
+        whole = ranges.whole("steps", 1), ranges.whole("candidates", 0)
+        ranges.refuse(vars(self), *whole, ranges.number("overshoot", 0))
         if self.candidates == 1:
             raise ValueError("candidates is 0 (all classes) or at least 2, not 1")
-        not_negative(overshoot=self.overshoot)
 
     def perturb(self, call: Call) -> torch.Tensor:
         sign, classes = call.goal
@@ -121,5 +120,5 @@ def ladders(
     size: tuple[int, int], *, seed: int = 0, caps: Sequence[int] = (100, 200, 300, 400, 500, 600)
 ) -> dict[str, Ladder]:
     """DeepFool over caps on its steps (reading 11)."""
-    several(whole, caps=caps)
+    ranges.refuse(locals(), ranges.several(ranges.whole("caps", 1)))
     return {"DeepFool": Ladder([Rung(DeepFool(steps=cap), cap) for cap in sorted(caps)], "wrong")}

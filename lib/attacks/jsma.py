@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import foolbox
 import torch
 
+from lib import ranges
 from lib.attacks.call import Call, LeastChangeAttack
 from lib.attacks.ladder import Ladder, Rung
-from lib.attacks.ranges import positive, several, whole
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,10 +48,8 @@ class JSMA(LeastChangeAttack):
     distance = foolbox.distances.l0
 
     def __post_init__(self) -> None:
-        positive(theta=self.theta)
-        whole(steps=self.steps, features=self.features)
-        if self.change not in ("increase", "decrease"):
-            raise ValueError(f"change is increase or decrease, not {self.change!r}")
+        numbers = ranges.number("theta", above=0), ranges.whole("steps features", 1)
+        ranges.refuse(vars(self), *numbers, ranges.one_of("change", ("increase", "decrease")))
 
     def perturb(self, call: Call) -> torch.Tensor:
         sign, classes = call.goal
@@ -103,7 +101,7 @@ def ladders(
     features: int = 1,
 ) -> dict[str, Ladder]:
     """JSMA over displacements θ, ascending (reading 10)."""
-    several(positive, thetas=thetas)
+    ranges.refuse(locals(), ranges.several(ranges.number("thetas", above=0)))
     attacks = [JSMA(theta=theta, steps=steps, change=change, features=features) for theta in sorted(thetas)]
     rungs = [Rung(attack, attack.theta) for attack in attacks]
     return {"JSMA": Ladder(rungs, "target", smallest=min(thetas), begin="last")}

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import foolbox
 import torch
 
+from lib import ranges
 from lib.attacks.criteria import Confident
-from lib.attacks.ranges import not_negative, positive, whole
 
 CONFIDENCE = 0.75  # the least probability of the target that counts for BIM and its controls, Section VI
 TIMES = 4.0  # a target with confidence needs about so many times the norm of the nearest wrong class
@@ -57,8 +57,7 @@ class Ladder:
             raise ValueError("this ladder has no rung, and it needs at least one")
         if self.goal not in ("confident", "target", "wrong"):
             raise ValueError(f"a goal is confident, target or wrong, not {self.goal!r}")
-        whole(least=0, bisections=self.bisections)
-        not_negative(smallest=self.smallest)
+        ranges.refuse(vars(self), ranges.whole("bisections", 0), ranges.number("smallest", 0))
 
     def criterion(self, label: torch.Tensor, target: torch.Tensor) -> foolbox.Criterion:
         """The goal as a Foolbox criterion, for clips of these labels and targets, (n,) each."""
@@ -83,8 +82,7 @@ def rms_ladder(
 
     ε is RMS · √(rows · frames) for an attack that measures ``l2``, RMS itself for one that measures ℓ∞.
     """
-    positive(first=first)
-    whole(rungs=rungs)
+    ranges.refuse(locals(), ranges.number("first", above=0), ranges.whole("rungs", 1))
     unit = (size[0] * size[1]) ** 0.5 if l2 else 1.0
     budgets = [first * 2**k * unit for k in range(rungs)]
     return Ladder(

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import foolbox
 import torch
 
+from lib import ranges
 from lib.attacks.call import BudgetAttack, Call, own_generators, per_clip
 from lib.attacks.criteria import margin
-from lib.attacks.ranges import not_negative, positive, whole
 
 Loss = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
@@ -93,15 +93,13 @@ class NES(BudgetAttack):
     distance = foolbox.distances.linf
 
     def __post_init__(self) -> None:
-        positive(step=self.step, sigma=self.sigma)
-        in_pairs(self.samples)
-        whole(queries=self.queries)
-        whole(least=0, seed=self.seed)
+        numbers = ranges.number("step sigma", above=0), ranges.number("momentum", 0)
+        whole = ranges.whole("samples", 2, multiple_of=2), ranges.whole("queries", 1), ranges.whole("seed", 0)
+        ranges.refuse(vars(self), *numbers, *whole)
         if self.queries <= self.samples:
             raise ValueError(
                 f"queries are at least samples + 1, {self.samples + 1}, for one step, not {self.queries}"
             )
-        not_negative(momentum=self.momentum)
         if not self.momentum < 1:
             raise ValueError(f"momentum is a share in [0, 1), not {self.momentum}")
 
@@ -129,10 +127,3 @@ class NES(BudgetAttack):
                 adversarial[active] = x.clamp(call.low, call.high)
                 call.counts.add("iterations", active)
         return adversarial
-
-
-def in_pairs(samples: int) -> None:
-    """Refuse an odd number of probes: they come in pairs."""
-    whole(samples=samples)
-    if samples % 2:
-        raise ValueError(f"samples come in pairs, so their number is even, not {samples}")

@@ -5,9 +5,9 @@ import dataclasses
 import foolbox
 import torch
 
+from lib import ranges
 from lib.attacks.call import BudgetAttack, Call, l2, own_generators, per_clip
 from lib.attacks.ladder import BISECTIONS, FIRST, RUNGS, Ladder, rms_ladder
-from lib.attacks.ranges import whole
 
 SETTINGS = "bim"  # the budgets are BIM's
 _ROUNDS = 20  # of making up for the norm that clipping takes away
@@ -29,7 +29,7 @@ class Noise(BudgetAttack):
     distance = foolbox.distances.l2
 
     def __post_init__(self) -> None:
-        whole(least=0, seed=self.seed)
+        ranges.refuse(vars(self), ranges.whole("seed", 0))
 
     def perturb(self, call: Call, epsilon: torch.Tensor) -> torch.Tensor:
         call.check_classes()

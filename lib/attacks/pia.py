@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from foolbox.attacks.base import raise_if_kwargs
 
+from lib import ranges
 from lib.attacks.call import Call, LeastChangeAttack, make, own_generators, per_clip
 from lib.attacks.ladder import Ladder, Rung
-from lib.attacks.nes import estimate, in_pairs
-from lib.attacks.ranges import positive, several, share, whole
+from lib.attacks.nes import estimate
 
 _LEAST = 2.0**-10  # of the first δ, so that halving never ends in a step of nothing
 _PROGRESS = 0.99  # a ball that has not shrunk below this share of what it was makes no progress
@@ -82,14 +82,12 @@ class PIA(LeastChangeAttack):
     takes_starting_points = True
 
     def __post_init__(self) -> None:
-        whole(steps=self.steps, top=self.top)
-        in_pairs(self.samples)
-        positive(decay=self.decay, floor=self.floor)
-        several(positive, rates=self.rates, sigmas=self.sigmas)
+        above, lists = ranges.number("decay floor", above=0), ranges.number("rates sigmas", above=0)
+        whole = ranges.whole("steps top", 1), ranges.whole("queries patience seed", 0)
+        even, sure = ranges.whole("samples", 2, multiple_of=2), ranges.number("sure", 0, 1)
+        ranges.refuse(vars(self), above, ranges.several(lists), *whole, even, sure)
         if len(self.rates) != 2 or self.rates[0] > self.rates[1]:
             raise ValueError(f"rates are the least and the largest η, not {list(self.rates)}")
-        share(sure=self.sure)
-        whole(least=0, queries=self.queries, patience=self.patience, seed=self.seed)
         if self.queries == 1:
             raise ValueError("queries is 0 (no limit) or at least 2, to see the starting point, not 1")
 

@@ -34,15 +34,3 @@ def _first_bad(given: torch.Tensor) -> str:
     flat = given.detach().reshape(-1)
     position = int((~torch.isfinite(flat)).nonzero()[0, 0])
     return f"{flat[position]:g} at sample {position % given.shape[-1]}"
-
-
-def positive(**values: float) -> None:
-    """Refuse sizes and rates that are not above zero.
-
-    Raises
-    ------
-    ValueError : naming the first parameter that is zero, negative or not a number.
-    """
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name} = {value} must be above 0")

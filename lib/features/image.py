@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from lib.features import checks
+from lib import ranges
 
 FULL = 32767  # of 16 bits
 
@@ -51,7 +51,7 @@ class Image(nn.Module):
 
     def __init__(self, rate: int, duration: float, frames: int) -> None:
         super().__init__()
-        checks.positive(rate=rate, duration=duration, frames=frames)
+        ranges.refuse(locals(), ranges.number("rate duration frames", above=0))
         self.rate, self.samples = rate, round(duration * rate)
         self.duration = duration
         self.times = (np.arange(frames) + 0.5) * duration / frames

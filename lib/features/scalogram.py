@@ -12,6 +12,7 @@ import scipy.special
 import torch
 from torch import nn
 
+from lib import ranges
 from lib.features import checks
 from lib.features.magnitude import magnitude
 
@@ -78,7 +79,7 @@ class Scalogram(nn.Module):
         centre: float = 6 / (2 * math.pi),
     ) -> None:
         super().__init__()
-        checks.positive(rate=rate, bins=bins, frames=frames, fmin=fmin, bandwidth=bandwidth, centre=centre)
+        ranges.refuse(locals(), ranges.number("rate bins frames fmin bandwidth centre", above=0))
         fmax = fmax or PASS * rate
         if fmax > rate / 2:
             raise ValueError(f"fmax = {fmax:g} Hz is above half the rate, {rate / 2:g} Hz")

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from lib import ranges
 from lib.features import checks
 from lib.features.image import Image
 from lib.features.magnitude import log_view, magnitude
@@ -35,7 +36,7 @@ class STFT(nn.Module):
 
     def __init__(self, rate: float, *, n_fft: int = 2048, hop: int = 512) -> None:
         super().__init__()
-        checks.positive(rate=rate, n_fft=n_fft, hop=hop)
+        ranges.refuse(locals(), ranges.number("rate n_fft hop", above=0))
         self.rate, self.n_fft, self.hop = rate, n_fft, hop
         self.frequencies = np.arange(n_fft // 2 + 1) * rate / n_fft
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
@@ -72,7 +73,7 @@ class STFTImage(Image):
         self, rate: int, *, duration: float, bins: int, frames: int, floor: float, n_fft: int, hop: int
     ) -> None:
         super().__init__(rate, duration, frames)
-        checks.positive(bins=bins)
+        ranges.refuse(locals(), ranges.number("bins", above=0))
         self.stft, self.floor = STFT(rate, n_fft=n_fft, hop=hop), floor
         heard = len(self.stft.frequencies)
         rows = (np.arange(bins) + 0.5) * heard / bins - 0.5

@@ -11,6 +11,7 @@ import numpy as np
 import scipy.sparse
 import torch
 
+from lib import ranges
 from lib.features import checks
 from lib.features.image import Image
 from lib.features.resize import Resize
@@ -48,7 +49,7 @@ def tonnetz(waveform: np.ndarray, rate: int = RATE, *, silent: float = SILENT) -
     """
     import librosa
 
-    checks.positive(rate=rate)
+    ranges.refuse(locals(), ranges.number("rate", above=0))
     waveform = checks.waveform(torch.as_tensor(waveform), SHORTEST, "the tonnetz").numpy().astype(np.float32)
     if waveform.ndim != 1:
         raise ValueError(f"the tonnetz takes one waveform at a time, given shape {waveform.shape}")
