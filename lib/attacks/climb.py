@@ -90,7 +90,8 @@ def climb(
     """
     device = getattr(victim, "device", x.device)
     label, target, clips = torch.as_tensor(label), torch.as_tensor(target), list(clips)
-    _check(victim, x, label, target, clips, ladders, starts)
+    everyone = Clips(x, label, target, starts)
+    _check(victim, everyone, clips, ladders)
     numbers = ranges.number("until", 0, 1), ranges.number("memory", 0), ranges.whole("batch", 1)
     ranges.refuse(locals(), *numbers, ranges.flag("brackets"))
     check_mode(victim, x[:1].to(device))
@@ -104,7 +105,7 @@ def climb(
     places = torch.nonzero(before == label)[:, 0]
     attacked = [clips[place] for place in places]
     shown = [n for n, clip in enumerate(attacked) if show is None or clip in set(show)]
-    group = Clips(x, label, target, starts).at(places)
+    group = everyone.at(places)
     climbed: dict[str, _Climb] = {}
     tables, examples = {}, {}
     for name in _order(ladders) if brackets else ladders:
@@ -175,18 +176,13 @@ def _begin(ladder: Ladder, before: "_Climb | None") -> torch.Tensor | int:
 
 
 def _check(
-    victim: foolbox.Model,
-    x: torch.Tensor,
-    label: torch.Tensor,
-    target: torch.Tensor,
-    clips: Sequence[str],
-    ladders: Mapping[str, Ladder],
-    starts: torch.Tensor | None,
+    victim: foolbox.Model, clips: "Clips", names: Sequence[str], ladders: Mapping[str, Ladder]
 ) -> None:
     """Refuse what cannot be climbed with, before the victim is asked anything."""
-    if not len(x) == len(label) == len(target) == len(clips):
-        raise ValueError(f"{len(x)} clips, {len(label)} labels, {len(target)} targets, {len(clips)} names")
-    if len(set(clips)) != len(clips):
+    x, label, target, starts = clips.x, clips.label, clips.target, clips.starts
+    if not len(x) == len(label) == len(target) == len(names):
+        raise ValueError(f"{len(x)} clips, {len(label)} labels, {len(target)} targets, {len(names)} names")
+    if len(set(names)) != len(names):
         raise ValueError("two clips have the same name")
     if not ladders:
         raise ValueError("ladders are empty: there is no attack to climb")
@@ -194,7 +190,7 @@ def _check(
         check(victim, x, criterion)
     same = torch.nonzero(label == target)[:, 0]
     if len(same):
-        raise ValueError(f"target differs from label: both are {int(label[same[0]])} for {clips[same[0]]!r}")
+        raise ValueError(f"target differs from label: both are {int(label[same[0]])} for {names[same[0]]!r}")
     if starts is not None and starts.shape != x.shape:
         raise ValueError(f"starts are of the clips' shape, {tuple(x.shape)}, not {tuple(starts.shape)}")
 

@@ -1,7 +1,6 @@
 """Whether the files that chapter 1 listened to are still the same. Standard library only: make asks it."""
 
 import csv
-import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -48,7 +47,7 @@ def changed(folder: str | os.PathLike) -> list[str]:
             continue
         there += 1
         if (str(found.st_size), str(found.st_mtime_ns)) != (size, modified):
-            if str(found.st_size) != size or _hash(path) != digest:
+            if str(found.st_size) != size or files.digest(path) != digest:
                 wrong.append(f"{path}: {found.st_size} bytes of {found.st_mtime_ns}")
             else:
                 kept.append((path, size, found.st_mtime_ns, digest))
@@ -56,11 +55,6 @@ def changed(folder: str | os.PathLike) -> list[str]:
         again = {row[0]: row for row in kept}
         _write(Path(folder), [again.get(row[0], row) for row in rows])
     return wrong if there else []
-
-
-def _hash(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write(folder: Path, rows: Iterable[tuple]) -> None:
