@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 
 def expectation(expected: str, seen: str, holds: bool | None) -> str:
-    """The line that answers an expectation; ``holds`` is None where the chapter's numbers cannot say."""
-    verdict = {True: "as expected", False: "**not as expected**", None: "this cannot say"}[holds]
+    """The line that answers an expectation; ``holds`` is None where this run cannot decide it."""
+    verdict = {True: "as expected", False: "not as expected", None: "this run cannot decide it"}[holds]
     return f"expected: {expected}; seen: {seen} ({verdict})"
 
 
@@ -16,15 +16,19 @@ def source(function: Callable) -> str:
     return f"```python\n{textwrap.dedent(inspect.getsource(function))}```"
 
 
-def summary(answer: str, found: Iterable[str], checks: Mapping[str, bool]) -> str:
+def summary(answer: str, found: Iterable[str], checks: Mapping[str, tuple[bool, str]]) -> str:
     """The end of a chapter: the answer to its title's question, what was found, and what is in doubt.
 
     Parameters
     ----------
-    answer : one sentence.
-    found : sentences or parts of one, each a line of the list.
-    checks : claims that must hold for the chapter to be believed, and whether they do; those that do not are
-        listed as doubts.
+    answer : sentences, of which the first answers the question.
+    found : sentences, each a line of the list.
+    checks : what must hold for the chapter to be believed, as the end of "we expected that …", to whether it
+        does, and what was found, as the end of "but …". Those that do not hold are listed as doubts.
     """
-    doubts = [f"**in doubt:** not true that {claim}" for claim, holds in checks.items() if not holds]
+    doubts = [
+        f"**In doubt:** we expected that {expected}, but {seen}."
+        for expected, (holds, seen) in checks.items()
+        if not holds
+    ]
     return f"## Summary\n\n{answer}\n\n" + "\n".join(f"- {line}" for line in [*found, *doubts])

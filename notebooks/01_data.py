@@ -5,9 +5,9 @@
 #
 # A test is too easy if the network was trained on other clips of the same recording. The paper draws
 # training and tested clips at random (Section V), and makes its claims for two public data sets
-# (Section VIII). This chapter reads a data set's own table, decodes every clip once, and records what
-# it found. You will hear one clip of each class, and see how many clips a class has, which clips are odd,
-# which recordings are in more than one [fold](README.md#glossary), and what was left out and why.
+# (Section VIII). This chapter reads the table of one data set and decodes every clip once. You will hear
+# clips of up to ten classes. You will see how many clips a class has, which clips are odd, which recordings
+# are in more than one [fold](README.md#glossary), and which clips were left out and why.
 #
 # Next: [2 · Representations](02_features.ipynb). A data set that is not in `data_folder` is fetched there
 # first: ESC-50, of which ESC-10 is a part, from its repository, and UrbanSound8K from Zenodo.
@@ -59,9 +59,9 @@ Markdown(f"*{about.title}*, {about.licence}. {about.citation}." if about else f"
 # %% [markdown]
 # ## One clip of each class
 #
-# For each class we play the clip of median level, among those that sound for at least three quarters of their
-# length (ten classes at most, evenly spread). Recordings are played with their attribution where their
-# licence allows it; your own are not copied into this notebook.
+# We play one clip of each class, or of ten classes where there are more: the clip of median level among those
+# that sound for at least three quarters of their length. Recordings are played with their attribution where
+# their licence allows it; your own are not copied into this notebook.
 
 # %%
 names = sorted(clips["name"].unique())
@@ -76,11 +76,12 @@ for name in names[:: -(-len(names) // 10)] if about and about.attribution else [
 #
 # > **Paper.** 70 % of the clips, drawn at random, are for training and development; the rest is tested.
 #
-# > **Here.** The data set's own folds decide. Where it has none, folds are made that keep every recording
-# > whole. Clips of one recording sound alike: on two sides of a split they make a test too easy.
+# > **Here.** The data set's own folds decide. Where it has none, we make folds, and keep all clips of a
+# > recording in one of them. Clips of one recording sound alike: on two sides of a split they make a test
+# > too easy.
 #
-# The table counts the clips of each class in each fold, and the recordings they were cut from. A class that
-# is rare in a fold is hardly tested there.
+# The table counts the clips of each class in each fold, and the recordings from which they were cut. Where a
+# class has few clips in a fold, its accuracy there says little.
 
 # %%
 balance = clips.pivot_table(index="name", columns="fold", values="clip", aggfunc="count", fill_value=0)
@@ -90,11 +91,14 @@ Markdown(markup.table(balance.add_prefix("fold ").join(recordings)))
 # %% [markdown]
 # ## What a clip is
 #
-# ESC-50 as published has five seconds per clip, padded with zeros. The older ESC-10 is lossy Ogg of other
-# lengths, and may decode to above full scale. UrbanSound8K ends a clip where the event ends, after four
-# seconds at most. A network can use what it is not meant to use: a class with other lengths, levels or
-# silences can be recognised without listening. A clip is *quiet* while it is 60 dB below its peak, *clipped*
-# where samples are at full scale; the *offset* is a recorder's constant, in units of the sound around it.
+# Every clip of ESC-50 has five seconds, padded with zeros. The older ESC-10 is lossy Ogg of several lengths,
+# and may decode to values above full scale. UrbanSound8K ends a clip where the event ends, after four seconds
+# at most.
+#
+# These facts matter because a network uses whatever separates the classes. If one class has shorter or
+# quieter clips, it can be recognised without its sound. A clip is *quiet* while it is 60 dB or more below
+# its peak, and *clipped* where samples are at full scale. The *offset* is a constant that a recorder added,
+# here as a share of the sound around it.
 
 # %%
 facts = clips[["name"]].assign(
@@ -120,12 +124,12 @@ Markdown(markup.table(described.rename(columns=units), floats=".3g"))
 Markdown(markup.table(manifest.odd(clips), index=False))
 
 # %% [markdown]
-# > **Here.** An offset of more than a tenth of the sound is taken away before anything else: an image shows a
-# > clip relative to its peak, which would be the offset's. Stereo is averaged; where the two channels
-# > cancel, one of them is taken.
+# > **Here.** An offset of more than a tenth of the sound is subtracted first: an image shows a clip relative
+# > to its peak, and the peak would be that of the offset. Stereo is averaged; where the two channels cancel,
+# > one of them is used.
 #
-# Chapter 2 cuts every clip to one `duration`, or pads it with silence, and resamples it. Its defaults are
-# those of ESC-50. The values that suit this data set:
+# Chapter 2 cuts every clip to one `duration`, or pads it with silence, and resamples it. Its defaults suit
+# ESC-50. These values suit the data set of this chapter:
 
 # %%
 proposed = manifest.proposal(clips)
@@ -135,13 +139,13 @@ print(f"duration: {proposed['duration']:g}  # s, at which at most 1 % of all sou
 print(f"stft_rate: {proposed['stft_rate']}  # Hz, the rate of most clips")
 rate, channels = forms.index[0]
 print(f"{len(forms)} forms; {forms.iloc[0]} clips have {rate} Hz and {channels} channel(s)")
-print(f"an offset is taken away from {moved} of {len(clips)} clips")
+print(f"an offset is subtracted from {moved} of {len(clips)} clips")
 
 # %% [markdown]
 # ## What was left out
 #
-# A clip that cannot be decoded, is silent from end to end, or is too short is named here. Later chapters do
-# not use it, and folds are made without it.
+# The table has the clips that cannot be decoded, are silent from end to end, or are too short. Later chapters
+# do not use them.
 
 # %%
 out = listed.loc[listed["problem"] != "", ["clip", "name", "fold", "problem"]]
@@ -150,16 +154,18 @@ Markdown(markup.table(out, index=False) if len(out) else "Nothing was left out."
 # %% [markdown]
 # ## Recordings that cross folds
 #
-# We expect each recording to be in one fold. Those that are not, by name:
+# We expect each recording to be in one fold. The table has those that are not.
 
 # %%
 folds = sorted(clips["fold"].unique())
 crossing = splits.crossing(clips)
-Markdown(markup.table(crossing, index=False) if len(crossing) else "None: each recording is in one fold.")
+seen = f"{len(crossing)} of {clips['source'].nunique()} recordings are in several"
+expected = chapter.expectation("each recording is in one fold", seen, crossing.empty)
+Markdown(f"{expected}\n\n{markup.table(crossing, index=False) if len(crossing) else ''}")
 
 # %% [markdown]
-# A recording, or a clip and a copy of it at another pitch, that is on two sides of a split is a
-# [leak](README.md#glossary). The paper's random split is put through the same test.
+# A [leak](README.md#glossary) is a recording, or a clip and its copy at another pitch, on two sides of a
+# split. We expect none where folds decide. For comparison, we count those of the paper's random split.
 
 # %%
 by_folds = {source for fold in folds for source in splits.leaks(splits.split(clips, fold, copies=2))["which"]}
@@ -171,10 +177,10 @@ Markdown(chapter.expectation("no recording on two sides of a split by folds", se
 # %% [markdown]
 # ## Recordings that sound the same
 #
-# The name of a recording can be wrong, and one sound can have been uploaded twice. So clips of different
-# folds are also compared by a cheap fingerprint: mean and spread of the power in 16 bands, in dB. Copies of
-# one sound differ by a fraction of a decibel, whatever their level, cut and coding. Steady sounds such as
-# rain can come as close without being copies, so a row is a reason to listen, not a verdict.
+# The name of a recording can be wrong, and one sound can have been uploaded twice. So we also compare clips
+# of different folds by what they contain: the mean and the spread of their power in 16 bands, in dB. Copies
+# of one sound differ by a fraction of a decibel, whatever their level, cut and coding. Steady sounds such as
+# rain can come as close without being copies. A row of the table is a reason to listen, and no proof.
 
 # %%
 near = duplicates.near_duplicates(clips)
@@ -184,23 +190,23 @@ Markdown(markup.table(alike.head(12), index=False, floats=".2f") if len(alike) e
 
 # %%
 ends = sorted({balance.to_numpy().min(), balance.to_numpy().max()})
-kept = (
-    "every recording is in one fold" if crossing.empty else f"{len(crossing)} recordings are in several folds"
-)
+apart = "keep" if crossing.empty else f"do not keep {len(crossing)} of the"
 answer = (
-    f"There are {len(clips)} clips of {clips['source'].nunique()} recordings in {len(balance)} classes and "
-    f"{len(folds)} folds, {facts['seconds'].sum() / 60:.1f} minutes, and {kept}."
+    f"There are {len(clips)} clips of {len(balance)} classes, {facts['seconds'].sum() / 60:.1f} minutes, and "
+    f"their {len(folds)} folds {apart} {clips['source'].nunique()} recordings apart."
 )
 found = [
     f"A class has {' to '.join(map(str, ends))} clips in a fold.",
     f"The paper's random split has {at_random} on two sides.",
     f"{len(alike)} pairs of recordings in different folds sound nearly the same.",
-    f"{len(out)} clips were left out, and an offset was taken away from {moved}.",
+    f"{len(out)} clips were left out, and an offset was subtracted from {moved}.",
+    "Read on in [chapter 2](02_features.ipynb), which turns these clips into images.",
 ]
+empty, twice = int((balance == 0).to_numpy().sum()), int(near["same_file"].sum())
 checks = {
-    "no recording crosses a fold": crossing.empty,
-    "every class is in every fold": bool(balance.to_numpy().min() > 0),
-    "every clip could be used": out.empty,
-    "no file is in two folds": not near["same_file"].any(),
+    "each recording is in one fold": (crossing.empty, f"{len(crossing)} are in several"),
+    "every class is in every fold": (empty == 0, f"{empty} times a class has no clip in a fold"),
+    "every clip can be used": (out.empty, f"{len(out)} were left out"),
+    "no file is in two folds": (twice == 0, f"{twice} pairs of clips in different folds are the same file"),
 }
 Markdown(chapter.summary(answer, found, checks))

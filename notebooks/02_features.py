@@ -5,11 +5,12 @@
 #
 # The paper shows its networks four pictures of each sound (Sections III and IV): the short-time Fourier
 # transform (STFT), what it calls DWT, and each of them with the tonnetz appended. An attack changes these
-# pictures and not the sound, so what they show decides what there is to attack. This chapter computes them
-# for every clip and its pitch-shifted copies. You will see what each picture shows of a tone, of clicks, of
-# a chirp and of a real clip, what is lost when pictures are small, and how the copies differ.
+# pictures and not the sound: what a picture does not show cannot be attacked. This chapter computes one of
+# them for every clip and its pitch-shifted copies. You will see what each picture shows of a tone, of clicks,
+# of a chirp and of a real clip, what is lost when pictures are small, and how the copies differ.
 #
-# Previous: [1 · Data](01_data.ipynb). Next: [3 · Training](03_training.ipynb).
+# Previous: [1 · Data](01_data.ipynb). Next: [3 · Training](03_training.ipynb). Terms are explained in the
+# [glossary](README.md#glossary).
 #
 # <small>Reads `clips.parquet`; writes the images to `store/`, one byte per value.</small>
 
@@ -84,8 +85,8 @@ print(f"{cell}: {len(clips)} clips × {images.copies}, {images.size[0]} × {imag
 # %% [markdown]
 # ## What is cut
 #
-# All images of a data set have one size, so every clip is cut to `duration`, or followed by silence.
-# Chapter 1 proposes a value; here is what the chosen one costs.
+# All images of a data set have one size, so every clip is cut to `duration`, or padded with silence.
+# [Chapter 1](01_data.ipynb) proposes a value; here is how much sound the chosen one cuts.
 
 # %%
 lost = manifest.cut(clips, duration)
@@ -97,7 +98,8 @@ print(
 # %% [markdown]
 # ## Equal steps of frequency: the STFT
 #
-# A window $H$ slides along the sound $a$; each step is a spectrum (Eqs. 9 and 10):
+# A window $H$ slides along the sound $a$, and at each step $m$ we compute the spectrum of what it covers
+# (Eqs. 9 and 10):
 #
 # $$\text{STFT}\{a[n]\}(m, \omega) = \sum_n a[n] H[n - m] e^{-j \omega n}, \qquad
 #   SP_{STFT} = |\text{STFT}\{a[n]\}(m, \omega)|^2$$
@@ -129,8 +131,8 @@ print(
 # $$\frac{1}{\sqrt{|s|}} \int a(t)\, \psi\Big(\frac{t - \tau}{s}\Big) dt, \qquad
 #   \psi(t) = \frac{1}{\sqrt{2\pi}} e^{-j \omega t} e^{-t^2 / 2},$$
 #
-# and shows its magnitude (Eq. 13). Short wavelets show when a high sound begins; long ones show which of
-# two neighbouring low sounds it is.
+# and the image shows its magnitude (Eq. 13). A small scale makes a short wavelet, which shows when a high
+# sound begins. A large scale makes a long one, which separates two neighbouring low sounds.
 #
 # > **Paper.** This is called a discrete wavelet transform (DWT), computed on overlapping chunks.
 #
@@ -138,10 +140,10 @@ print(
 # > label DWT in tables and say [scalogram](README.md#glossary) in prose. The whole clip is transformed at
 # > once, and only the columns that are kept are computed; they are exact samples of the transform.
 #
-# [PyWavelets](https://pywavelets.readthedocs.io) names the wavelet `cmorB-C`. Its `cwt`
-# computes every sample of every scale, from a table of $2^{precision}$ values of the wavelet. We expect its
-# result to approach ours as the table grows. A difference remains where the wavelet is only a few samples
-# long, because PyWavelets holds each sample for its duration.
+# We compare ours with that of [PyWavelets](https://pywavelets.readthedocs.io), which calls this wavelet
+# `cmorB-C`. Its `cwt` computes every sample of every scale, from a table of $2^{precision}$ values of the
+# wavelet. We expect its result to approach ours as the table grows. A difference remains where the wavelet
+# is only a few samples long, because PyWavelets holds each sample of the sound for its duration.
 
 # %%
 resampled = audio.waveform(clip, dwt_rate, duration)
@@ -165,10 +167,11 @@ Markdown(chapter.expectation("a finer table brings PyWavelets closer", seen, clo
 # %% [markdown]
 # ## What each picture shows that the others do not
 #
-# We compare three sounds whose pictures we can predict, and the clip: a steady tone, clicks, and a chirp that
-# rises by equal ratios. The tone is thin in the STFT and wide in the scalogram; the chirp is bent in one and
-# straight in the other. A click is as wide as the window in the STFT; in the scalogram it is a needle that
-# widens downwards. In the tonnetz a tone is six flat bands, and clicks have no harmony.
+# We compare four sounds: a steady tone, clicks, a chirp that rises by equal ratios, and the clip. Of the
+# first three we can predict the pictures. A tone is thin in the STFT and wide in the scalogram. A chirp is
+# bent in the STFT and straight in the scalogram. A click is as wide as the window in the STFT; in the
+# scalogram it is a needle that widens downwards. In the tonnetz a tone is six flat bands, and clicks have no
+# harmony.
 
 # %%
 t = np.arange(round(duration * stft_rate)) / stft_rate
@@ -197,11 +200,11 @@ figures.spectrograms(of_dwt, frequencies=axis["dwt"], times=images.times)
 # %% [markdown]
 # ## What a small picture loses
 #
-# The paper's images have 1568 columns in five seconds; two CPU cores can only train on smaller ones. The
-# STFT is computed at its own size and resized in dB, each new value a mean of its neighbours: a tone that is
-# one row wide among silent rows becomes darker. The scalogram can be *sampled* at the middle of each
-# column, as the paper's is. But its shortest wavelet is shorter than a column, so a click between two
-# samples is missed. Alternatively, a column is the *average* of the magnitude over its span.
+# The paper's images have 1568 columns in five seconds; two CPU cores can only train on smaller ones. We
+# compute the STFT at its own size and resize it in dB, where each new value is a mean of its neighbours. So a
+# tone that is one row wide among silent rows becomes darker. The scalogram can be *sampled* at the middle of
+# each column, as the paper's is. But then a click between two columns is missed, if the shortest wavelet is
+# shorter than a column. Alternatively, each column is the *average* of the magnitude over its span.
 
 # %%
 length = 2e3 * centre / axis["dwt"][-1] * (bandwidth * np.log(2)) ** 0.5
@@ -214,7 +217,8 @@ figures.spectrograms(of_click, frequencies=axis["dwt"], times=images.times)
 # %% [markdown]
 # The table measures this on the same kinds of sound. *Tone*: its brightest pixel, 0 dB where nothing is lost.
 # *Clicks*: how far the faintest of twelve equal clicks is below the brightest, 0 dB where all are seen.
-# *Noise*: the spread of the pixels of white noise; it falls as a pixel averages more of the sound.
+# *Noise*: the spread of the pixels of white noise; it falls as a pixel averages more of the sound. We expect
+# that the averaged scalogram shows all clicks within 3 dB.
 
 # %%
 paper = dataclasses.replace(settings, bins=768, frames=1568)
@@ -233,20 +237,20 @@ faint = {kind: -table.loc[f"DWT {kind}, {here}", "clicks [dB]"] for kind in stor
 dimmed = -table.loc[f"STFT, {here}", "tone [dB]"]
 seen = f"{faint['averaged']:.1f} dB against {faint['sampled']:.1f} dB when sampled"
 Markdown(
-    chapter.expectation("averaging keeps clicks equally bright", seen, faint["averaged"] < 3)
-    + f"\n\nA tone is {dimmed:.1f} dB too dark in the STFT of this size, and not in the scalogram: an attack "
-    "on the STFT has less of a tone to change."
+    chapter.expectation("averaging shows all clicks within 3 dB", seen, bool(faint["averaged"] < 3))
+    + f"\n\nA tone is {dimmed:.1f} dB too dark in the STFT of this size: an attack on the STFT has less of a "
+    "tone to change."
 )
 
 # %% [markdown]
 # ## Harmony: the tonnetz
 #
-# Twelve chroma values per frame, placed on circles of fifths, minor thirds and major thirds, make six
-# numbers in $[-1, 1]$, shown as $[0, 1]$. They are repeated to 540 rows for 768 of spectrogram and appended
-# above it.
+# Each frame has twelve chroma values, one per semitone of the octave. The tonnetz places them on the circles
+# of fifths, minor thirds and major thirds: six numbers in $[-1, 1]$, shown as $[0, 1]$. Their rows are
+# repeated, 540 rows for 768 of the spectrogram, and appended above it.
 #
-# > **Here.** Chroma is normalised frame by frame, so near-silence would show the harmony of rounding noise:
-# > frames more than 80 dB below the loudest are zero, the middle of the scale.
+# > **Here.** Chroma is normalised frame by frame, so silence would show the harmony of rounding noise. Frames
+# > more than 80 dB below the loudest are therefore set to zero, the middle of the scale.
 
 # %%
 harmony = {f"{name}, tonnetz": each for name, each in pictures["tonnetz"].items()}
@@ -255,7 +259,8 @@ figures.spectrograms(harmony, times=images.times, unit=figures.TONNETZ)
 # %% [markdown]
 # ## This representation, and its copies
 #
-# The clip as the networks get it at this point of the grid, and the copies that training adds.
+# The figure shows the clip as the networks see it at this point of the grid, and the copies that training
+# adds (none where `factors` is empty).
 
 # %%
 position = int(clips.index.get_loc(clip.name))
@@ -270,8 +275,8 @@ level = shown.mean(dim=(1, 2, 3)).numpy()
 silent = float((shown[0] == 0).float().mean())
 byte = -floor / features.Image.steps / 12**0.5
 answer = (
-    f"A picture of {images.size[0]} × {images.size[1]} values: the STFT shows tones thin and clicks wide, "
-    "the scalogram the other way round at high frequencies, and the tonnetz shows harmony."
+    f"A network sees {images.size[0]} × {images.size[1]} values of each sound: the STFT shows tones thin and "
+    "clicks wide, the scalogram the other way round at high frequencies, and the tonnetz shows harmony."
 )
 found = [
     f"The store has {len(images)} images, {len(images) * images.size[0] * images.size[1] / 2**20:.0f} MiB.",
@@ -281,11 +286,13 @@ found = [
     f"At this size the STFT dims a tone by {dimmed:.1f} dB. The faintest click of the sampled scalogram is "
     f"{faint['sampled']:.1f} dB below the brightest, of the averaged one {faint['averaged']:.1f} dB.",
     f"Keeping one byte per value loses {byte:.2f} dB rms.",
+    "Read on in [chapter 3](03_training.ipynb), which trains a network on these images.",
 ]
+lowest, highest = float(shown.min()), float(shown.max())
 checks = {
-    "every value lies in [0, 1]": float(shown.min()) >= 0 and float(shown.max()) <= 1,
-    "our STFT is librosa's": difference < 1e-5,
-    "a finer table brings PyWavelets closer": closer,
-    "less than a twentieth of all sound is cut": bool(lost["share"] < 0.05),
+    "every value is in [0, 1]": (lowest >= 0 and highest <= 1, f"they reach from {lowest:g} to {highest:g}"),
+    "our STFT is librosa's": (difference < 1e-5, f"they differ by {difference:.1e} of the peak"),
+    "a finer table brings PyWavelets closer": (closer, f"the largest difference is {apart.iloc[-1]:.1e}"),
+    "less than a twentieth of all sound is cut": (bool(lost["share"] < 0.05), f"{lost['share']:.1%} is cut"),
 }
 Markdown(chapter.summary(answer, found, checks))

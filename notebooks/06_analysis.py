@@ -259,18 +259,22 @@ said = [
 ]
 judged = sentences[sentences["verdict"] != claims.OPEN]
 said += [f"*{row.verdict}*: {row.claim}" for row in judged.itertuples()]
+
+# %%
+missing, unfinished = found.missing(), len(analysis.unfinished)
 checks = {
-    f"all cells are as new as their code ({len(stale)} are not)": len(stale) == 0,
-    f"all models of the grid were attacked ({len(found.missing())} were not)": len(found.missing()) == 0,
-    f"all trainings are finished ({len(analysis.unfinished)} models have one that is not)": not (
-        analysis.unfinished
+    "all cells are as new as their code": (len(stale) == 0, f"{len(stale)} are not"),
+    "all models of the grid are attacked": (len(missing) == 0, f"{len(missing)} are not"),
+    "all trainings are finished": (unfinished == 0, f"{unfinished} models have one that is not"),
+    f"there are {claims.TRAININGS} or more folds or seeds, so that intervals speak of other trainings": (
+        len(found.folds) >= claims.TRAININGS,
+        f"there are {len(found.folds)}",
     ),
-    f"there are {claims.TRAININGS} or more folds or seeds, so that intervals speak of other trainings": len(
-        found.folds
-    )
-    >= claims.TRAININGS,
-    "images have the paper's size": bool((found.sizes["bins"] >= metrics.PAPER_SIZE[0]).all()),
-    "the data set is one of the paper's": dataset in published.DATASETS,
-    "all models were run with the same settings and attacks": len(found.notes) == 0,
+    "images have the paper's size": (
+        bool((found.sizes["bins"] >= metrics.PAPER_SIZE[0]).all()),
+        f"they have {sizes} values",
+    ),
+    "the data set is one of the paper's": (dataset in published.DATASETS, f"{names.label(dataset)} is not"),
+    "all models are run with the same settings and attacks": (len(found.notes) == 0, "some are not"),
 }
 Markdown(chapter.summary(report.answer(analysis), said, checks))

@@ -82,8 +82,16 @@ def test_a_path_is_what_the_attack_did():
     assert path["l2"][1] == pytest.approx(float((one - clip).norm()), rel=1e-5)
     probability = net(one).softmax(1)[0, target[0]]
     assert path["probability"][1] == pytest.approx(float(probability.detach()), rel=1e-4)
+    longer = attacks.BIM(step=0.02, steps=40, stop_at_first=False)
+    far = checks.path(longer, wrap(net), clip, label[:1], goal, target[:1], epsilon=3.0)
+    assert not far["leads"].iloc[0]
+    assert far["leads"].iloc[-1]
+    away = checks.path(longer, wrap(net), clip, label[:1], goal, label[:1], epsilon=3.0)
+    assert away["leads"].iloc[0]
+    assert not (away["leads"] & far["leads"]).any()  # the label and the target cannot both be predicted
+    assert far.loc[~far["leads"], "probability"].max() < 0.5
     nothing = checks.path(made, wrap(net), x[:0], label[:0], goal, target[:0], epsilon=0.5)
-    assert list(nothing) == ["step", "probability", "l2"]
+    assert list(nothing) == ["step", "probability", "l2", "leads"]
     assert len(nothing) == 0
 
 

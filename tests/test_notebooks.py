@@ -88,6 +88,19 @@ def test_a_chapter_ends_in_a_computed_summary(chapter):
     assert "summary(" in last or "## Summary" in last
 
 
+def test_every_expectation_is_answered(chapter):
+    """Each "we expect" in the text has a computed line before the text expects the next thing."""
+    unanswered = 0
+    for cell in read(chapter).cells:
+        if cell.cell_type == "markdown":
+            expected = len(re.findall(r"\b[Ww]e\s+expect\b", cell.source))
+            assert not (expected and unanswered), f"not answered before: {cell.source}"
+            unanswered += expected
+        else:
+            unanswered = max(0, unanswered - cell.source.count("chapter.expectation("))
+    assert unanswered == 0
+
+
 def test_cells_are_short(chapter):
     for number, cell in enumerate(code(read(chapter))):
         listing = number == 0 or "parameters" in cell.metadata.get("tags", [])

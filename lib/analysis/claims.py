@@ -383,7 +383,9 @@ def shorter(rows: pd.DataFrame) -> str:
 def _coarse(found: Analysis) -> str:
     """Why attacks could not have fooled a clip within the budget, or ""."""
     return (
-        f"{', '.join(found.too_coarse)} cannot fool within ε by its smallest step" if found.too_coarse else ""
+        f"{', '.join(found.too_coarse)} cannot succeed within ε by its smallest step"
+        if found.too_coarse
+        else ""
     )
 
 

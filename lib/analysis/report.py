@@ -263,12 +263,8 @@ def table_2(found: Analysis) -> Part:
     columns = [f"{kind}, {who}" for kind in dict.fromkeys(kinds.values()) for who in ("original", "robust")]
     columns.insert(4, "of all evaluated clips, less")
     columns += ["paper, robust"] * any(column == "paper, robust" for _, column, _ in cells)
-    coarse = ", ".join(found.too_coarse)
-    coarse = (
-        f" Open: {coarse} cannot fool within ε, because already its smallest step is larger."
-        if coarse
-        else ""
-    )
+    coarse = ", ".join(map(names.label, found.too_coarse))
+    coarse = f" {coarse} cannot succeed within ε: already the smallest step is larger." if coarse else ""
     caption = (
         "Table II, the paper's measure: fooling within the budget [%], each attack by its own goal, "
         "averaged over the paper's six; of the clips that the model classifies correctly, as the paper has "

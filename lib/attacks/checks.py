@@ -45,17 +45,21 @@ def path(
 
     Returns
     -------
-    Columns step, from 0; probability, of ``classes``; l2, ‖x' − x‖₂.
+    Columns step, from 0; probability, of ``classes``; l2, ‖x' − x‖₂; leads, whether ``classes`` is predicted.
     """
-    steps: list[tuple[float, float]] = []
+    steps: list[tuple[float, float, bool]] = []
     if len(x):
         with watching(x, label) as witness:
             witness.follow = lambda norm, logits: steps.append(
-                (float(logits.softmax(1)[0, classes[0]]), float(norm[0]))
+                (
+                    float(logits.softmax(1)[0, classes[0]]),
+                    float(norm[0]),
+                    bool(logits[0].argmax() == classes[0]),
+                )
             )
             attack.run(victim, x, criterion, **how)
-    frame = pd.DataFrame(steps, columns=["probability", "l2"], dtype=float)
-    return frame.rename_axis("step").reset_index()
+    frame = pd.DataFrame(steps, columns=["probability", "l2", "leads"])
+    return frame.astype({"probability": float, "l2": float, "leads": bool}).rename_axis("step").reset_index()
 
 
 def gradients(
