@@ -115,7 +115,7 @@ class Analysis:
 
     @functools.cached_property
     def too_coarse(self) -> list[str]:
-        """The paper's attacks whose smallest perturbation is above the budget: they cannot succeed within it."""
+        """The paper's attacks whose smallest perturbation is above the budget: none can succeed within it."""
         rows = self.results.attacks
         if "smallest" not in rows:
             return []
