@@ -138,7 +138,7 @@ moved = int((facts["offset"] > audio.OFFSET).sum())
 print(f"duration: {proposed['duration']:g}  # s, at which at most 1 % of all sound is cut")
 print(f"stft_rate: {proposed['stft_rate']}  # Hz, the rate of most clips")
 rate, channels = forms.index[0]
-print(f"{len(forms)} forms; {forms.iloc[0]} clips have {rate} Hz and {channels} channel(s)")
+print(f"forms: {len(forms)}; {forms.iloc[0]} clips have {rate} Hz and {channels} channel(s)")
 print(f"an offset is subtracted from {moved} of {len(clips)} clips")
 
 # %% [markdown]
@@ -190,7 +190,7 @@ Markdown(markup.table(alike.head(12), index=False, floats=".2f") if len(alike) e
 
 # %%
 ends = sorted({balance.to_numpy().min(), balance.to_numpy().max()})
-apart = "keep" if crossing.empty else f"do not keep {len(crossing)} of the"
+apart = "keep all" if crossing.empty else f"do not keep {len(crossing)} of the"
 answer = (
     f"There are {len(clips)} clips of {len(balance)} classes, {facts['seconds'].sum() / 60:.1f} minutes, and "
     f"their {len(folds)} folds {apart} {clips['source'].nunique()} recordings apart."
@@ -198,7 +198,7 @@ answer = (
 found = [
     f"A class has {' to '.join(map(str, ends))} clips in a fold.",
     f"The paper's random split has {at_random} on two sides.",
-    f"{len(alike)} pairs of recordings in different folds sound nearly the same.",
+    f"Pairs of recordings in different folds that sound nearly the same: {len(alike)}.",
     f"{len(out)} clips were left out, and an offset was subtracted from {moved}.",
     "Read on in [chapter 2](02_features.ipynb), which turns these clips into images.",
 ]
