@@ -280,10 +280,11 @@ found = [
 ]
 
 # %%
-learnt = f"the training accuracy is {last['train_accuracy']:.1%}"
+learnt = f"it is not, at a training accuracy of {last['train_accuracy']:.1%}"
+finished = "the training is finished, with an accuracy of 80 % or more and a loss that no longer falls"
 checks = {
     "it does better than guessing": (right.low > 1 / classes, f"the interval begins at {right.low:.1%}"),
-    "the training is finished": (not last["unfinished"], f"{learnt}, or the loss still falls"),
+    finished: (not last["unfinished"], learnt),
     "accuracy under PGD does not collapse": (not fallen >= 0.25, f"it fell by {100 * fallen:.0f} points"),
     "it is more robust than the original": (not gain or gain.value > 0, f"robust accuracy {gained}"),
     "PGD never helps": (left.value <= right.value, f"{left.value:.1%} are correct under it"),
