@@ -202,12 +202,43 @@ def test_unfinished_trainings_say_why(accuracy, losses, why):
 # ---------------------------------------------------------------------------------------------- intervals
 
 
-def test_a_plain_share_has_wilsons_interval():
+def test_a_plain_share_has_wilsons_interval_with_students_quantile():
     found = metrics.over_clips([True] * 3 + [False] * 17)
-    low, high = stats.binomtest(3, 20).proportion_ci(method="wilson")
+    level = 1 - 2 * stats.norm.sf(stats.t.ppf(0.975, 19))  # the one whose normal quantile is Student's
+    low, high = stats.binomtest(3, 20).proportion_ci(level, method="wilson")
     assert tuple(found) == (0.15, pytest.approx(low), pytest.approx(high), "20 clips")
     percent = metrics.over_clips([100.0] * 3 + [0.0] * 17, bounds=(0, 100))
     assert percent.low == pytest.approx(100 * low)
+
+
+def test_a_paired_difference_has_newcombes_interval():
+    """Newcombe's square-and-add of Wilson's limits, by hand: 5 gains, 2 losses among 30 pairs."""
+    found = metrics.over_clips([1] * 5 + [-1] * 2 + [0] * 23, bounds=(-1, 1))
+    gain, loss = (stats.binomtest(k, 30).proportion_ci(method="wilson") for k in (5, 2))
+    g, v = 5 / 30, 2 / 30
+    r = -g * v / np.sqrt(g * (1 - g) * v * (1 - v))
+    below, above = (g - gain.low, loss.high - v), (gain.high - g, v - loss.low)
+    low, high = (np.sqrt(a**2 + b**2 - 2 * r * a * b) for a, b in (below, above))
+    assert found.value == pytest.approx(0.1)
+    assert (found.low, found.high) == (pytest.approx(0.1 - low), pytest.approx(0.1 + high))
+
+
+def test_a_difference_of_one_sign_is_a_share():
+    """Twenty clips of which one model misses none and the other two: a loss of at most Wilson's limit."""
+    lost = [1] * 2 + [0] * 18
+    found, share = (
+        metrics.over_clips(lost, bounds=(-1, 1)),
+        stats.binomtest(2, 20).proportion_ci(method="wilson"),
+    )
+    assert found.high == pytest.approx(share.high)
+    assert metrics.over_clips([0] * 20, bounds=(-1, 1)).high > 0.1
+
+
+def test_recordings_of_unequal_size_count_as_fewer():
+    values = np.random.default_rng(0).integers(0, 2, 40)
+    unequal = np.repeat(np.arange(10), [20, 4, 4, 4, 2, 2, 1, 1, 1, 1])
+    width = lambda source: np.ptp(metrics.over_clips(values, source)[1:3])  # noqa: E731
+    assert width(unequal) > width(np.arange(40) // 4) > width(None)
 
 
 @pytest.mark.parametrize("count", [0, 12])
