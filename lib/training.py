@@ -70,6 +70,8 @@ class Recipe(defences.Settings):
         rises for the first 30 % and then falls as cosine does.
     patience : epochs without a better score before training stops; 0 never stops early.
     smoothing : the share of the label that is spread over all classes.
+    dropout : the share of values that the linear layers of a network without batch norm drop in a step;
+        the other networks keep their own.
     shift : how far an image is moved along its frames, at random and circularly, as a share of them.
     share : of the training images that are used in an epoch, drawn anew for each; with copies of a clip an
         epoch may then cost what the originals alone would.
@@ -94,6 +96,7 @@ class Recipe(defences.Settings):
     schedule: str = "onecycle"
     patience: int = 0
     smoothing: float = 0.0
+    dropout: float = 0.5
     shift: float = 0.0
     share: float = 1.0
     layers: str = "all"
@@ -117,6 +120,7 @@ class Recipe(defences.Settings):
         ]
         end = math.inf
         ends = {"learning_rate": (1e-12, end), "smoothing": (0, 0.99), "shift": (0, 0.5), "share": (1e-6, 1)}
+        ends |= {"dropout": (0, 0.99)}
         ends |= {"epochs": (1, end), "batch": (2, end), "weight_decay": (0, end), "patience": (0, end)}
         ends |= {"pgd_clips": (-1, end), "pgd_steps": (1, end), "seed": (0, end)}
         return [*super().wrong(), *unknown, *defences.outside(self, **ends)]
@@ -160,6 +164,8 @@ def fit(
     device = torch.device(device)
     _check(model, images, split)
     _choose_layers(models.to(model, device), recipe.layers)
+    if not model.normalised:
+        _drop(model, recipe.dropout)
     state = _State(model, recipe, images, split)
     if device.type == "cuda" and images.nbytes < RESIDENT * policy.memory(device) * 2**30:
         images = images.to(device)
@@ -194,6 +200,13 @@ def _choose_layers(model: models.Classifier, layers: str) -> None:
         weight.requires_grad_(layers == "all")
     for weight in model.head.parameters():
         weight.requires_grad_(True)
+
+
+def _drop(model: models.Classifier, share: float) -> None:
+    """Let every layer of dropout drop that share of its values."""
+    for layer in model.modules():
+        if isinstance(layer, nn.Dropout):
+            layer.p = share
 
 
 class _State:

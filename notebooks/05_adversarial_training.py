@@ -51,6 +51,7 @@ batch = 32  # images a step
 learning_rate = 0.0003  # peak, of AdamW; AlexNet takes 0.3 of it, VGG-16 0.1
 schedule = "onecycle"  # of the learning rate, or: cosine, constant
 smoothing = 0.0  # share of a label that is spread over all classes
+dropout = 0.5  # share of values that the linear layers of AlexNet and VGG-16 drop in a step
 shift = 0.0  # images are moved along time, circularly, by up to this share of their frames
 share = 1.0  # of the training images that an epoch sees, drawn anew for each
 budget = 0.00784314  # ε, how far a value may move in training, of full scale (2/255; the paper names none)
@@ -63,12 +64,12 @@ tried_clips = 0  # tested clips that PGD tries in the end; 0 tries all
 device = "auto"  # cpu, cuda, or whichever is there
 
 # %%
-learnt_by = "training epochs patience batch learning_rate schedule smoothing shift share layers precision"
+learnt_by = "epochs patience batch learning_rate schedule smoothing dropout shift share layers precision"
 learnt_by += " budget alpha steps beta pgd_clips pgd_steps"
 ranges.check(
     globals(),
     ranges.taken("build dataset representation model fold training", study.Cell),
-    ranges.taken(learnt_by, Recipe),
+    ranges.taken(f"training {learnt_by}", Recipe),
     ranges.one_of("representation", names.REPRESENTATIONS),
     ranges.one_of("model", names.MODELS),
     ranges.one_of("protocol", splits.PROTOCOLS),
@@ -177,7 +178,7 @@ print(
 # %%
 settings = {name: globals()[name] for name in learnt_by.split()}
 settings["epochs"] = epochs if victim.normalised else slow_epochs or epochs
-recipe = Recipe(**settings, seed=seed)
+recipe = Recipe(training=training, **settings, seed=seed)
 checkpoint = cell.path("checkpoint.safetensors")
 history = fit(victim, images, split, recipe, device=where, checkpoint=checkpoint, say=print)
 
