@@ -168,8 +168,8 @@ print(chapter.expectation("none is in two parts", seen, crossing == 0))
 # are kept. The tested part is not used before the end.
 #
 # AlexNet and VGG-16 have no batch norm, and are harder to train from random weights. They get the mean and
-# deviation of each frequency over the training images as their normalisation, a smaller learning rate and,
-# where `slow_epochs` says so, more epochs.
+# deviation of each frequency over the training images as their normalisation, a smaller learning rate
+# and, where the settings say so, more epochs (`slow_epochs`) and another `dropout`.
 
 # %%
 start = {"pretrained": pretrained, "weights_folder": weights, "seed": seed}
@@ -299,6 +299,8 @@ found = [
     f"{markup.text(easy.name)} ({easy['sum']:.0f} of {easy['size']:.0f}).",
     "Read on in [chapter 4](04_attacks.ipynb), which attacks this model.",
 ]
+
+# %%
 guess, validated = 1 / len(classes), best["validation_accuracy"]
 learnt = f"it is not, at a training accuracy of {last['train_accuracy']:.1%}"
 finished = "the training is finished, with an accuracy of 80 % or more and a loss that no longer falls"

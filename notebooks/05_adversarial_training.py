@@ -266,6 +266,7 @@ print(chapter.expectation("more robust than the original", seen, more))
 
 # %%
 best = history.loc[history["best"]].iloc[0]
+tried = f" and {best['pgd_accuracy']:.1%} under PGD" if pgd_clips >= 0 else ""
 gained = f"changes by {100 * gain.value:+.1f} points" if gain else f"is {left.value:.1%}"
 price = f", and clean accuracy by {100 * (0 - drop.value):+.1f} points" if len(before) else ""
 answer = (
@@ -275,7 +276,7 @@ answer = (
 found = [
     f"Robust accuracy under PGD is {left.value:.1%} of {left.over}, clean accuracy {right.value:.1%}.",
     f"The weights kept are those of epoch {best['epoch']:.0f} of {len(history)}: on the validation part "
-    f"{best['validation_accuracy']:.1%} clean and {best['pgd_accuracy']:.1%} under PGD.",
+    f"{best['validation_accuracy']:.1%} clean{tried}.",
     f"The budget of training has an ℓ2 norm of {trained_norm / epsilon:.2g} times that of evaluation.",
     "Read on in [chapter 6](06_analysis.ipynb), where all attacks and models meet.",
 ]
