@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lib import files, study
-from lib.grid import outputs, plan
+from lib.grid import plan, receipts
 
 TRAINING, ATTACKING = "demo/dwt/resnet18/1/standard/03_training", "demo/dwt/resnet18/1/standard/04_attacks"
 POINT = study.Cell("build", "demo", "dwt", "resnet18", "1", "standard")
@@ -20,7 +20,7 @@ def planned(tmp_path, capsys, monkeypatch):
     def run(dataset, finished=(), waiting=(), params="params", **more):
         build = tmp_path / "build"
         for path, seconds, *others in finished:
-            receipt = dict.fromkeys(outputs.NEEDED, "") | {"parameters": {}, "files": {}, "device": "cpu"}
+            receipt = dict.fromkeys(receipts.NEEDED, "") | {"parameters": {}, "files": {}, "device": "cpu"}
             receipt |= {"cpu_seconds": seconds, "peak_memory_mib": 2048.0}
             files.save(build / f"{path}.receipt.json", receipt | dict(*others))
             (build / f"{path}.ipynb").touch()

@@ -11,7 +11,7 @@ from conftest import ROOT
 from test_make import ALL, ATTACKS, TOLD
 
 from lib import files
-from lib.grid import outputs, sources
+from lib.grid import receipts, sources
 
 IN_ORDER = [*ALL[:6], *TOLD]
 VICTIM = "build/tiny/dwt/alexnet/1/standard"
@@ -25,10 +25,10 @@ def finish(tiny, *cells):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{chapter}.json").write_text(f"what {cell} wrote")
         listing.write_text(f"{folder / chapter}.json")
-        receipt = dict.fromkeys(outputs.NEEDED, "") | {"cpu_seconds": 36.0, "parameters": {}}
+        receipt = dict.fromkeys(receipts.NEEDED, "") | {"cpu_seconds": 36.0, "parameters": {}}
         source = tiny.folder / f"notebooks/{chapter}.py"
         receipt["sources"] = sources.fingerprints(source, (), tiny.folder)
-        receipt["files"] = outputs.written(listing, tiny.folder / "build")
+        receipt["files"] = receipts.written(listing, tiny.folder / "build")
         files.save(folder / f"{chapter}.receipt.json", receipt)
         (folder / f"{chapter}.partial.ipynb").unlink(missing_ok=True)
         (folder / f"{chapter}.ipynb").write_text("{}")
@@ -172,8 +172,8 @@ def test_what_is_damaged_or_old_is_made_again(made):
 
 def test_a_receipt_of_a_study_that_listed_no_files_is_taken(tmp_path):
     """An update of the code makes no old grid damaged."""
-    (tmp_path / "a.receipt.json").write_text(json.dumps(dict.fromkeys(outputs.NEEDED, "")))
-    assert outputs.problem(tmp_path / "a.ipynb", tmp_path) == ""
+    (tmp_path / "a.receipt.json").write_text(json.dumps(dict.fromkeys(receipts.NEEDED, "")))
+    assert receipts.problem(tmp_path / "a.ipynb", tmp_path) == ""
 
 
 def test_of_what_was_listed_only_what_is_there_and_below_the_folder_counts(tmp_path):
@@ -184,15 +184,15 @@ def test_of_what_was_listed_only_what_is_there_and_below_the_folder_counts(tmp_p
         (build / name).write_text("12")
     listed = [build / name for name in ("x/a", "x/figures/b.png", "x/figures/rows/c", "x/gone", "../outside")]
     (tmp_path / "list").write_text("".join(f"{path}\n" for path in listed))
-    found = outputs.written(tmp_path / "list", build)
+    found = receipts.written(tmp_path / "list", build)
     assert list(found) == ["x/a", "x/figures/b.png", "x/figures/rows/c"]
     assert found["x/figures/b.png"] == {}, "make figures draws it again"
     assert found["x/a"]["bytes"] == found["x/figures/rows/c"]["bytes"] == 2
-    assert outputs.written(tmp_path / "none", build) == {}
+    assert receipts.written(tmp_path / "none", build) == {}
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{", "{}", '{"files": 1}', "\xff"])
 def test_a_damaged_receipt_is_named(tmp_path, text):
     (tmp_path / "a.ipynb").touch()
     (tmp_path / "a.receipt.json").write_text(text)
-    assert "a.receipt.json is damaged" in outputs.problem(tmp_path / "a.ipynb", tmp_path)
+    assert "a.receipt.json is damaged" in receipts.problem(tmp_path / "a.ipynb", tmp_path)

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from lib import files, names
 from lib.data import changes
-from lib.grid import outputs
+from lib.grid import receipts
 from lib.grid.words import AXES, Refused, check, split
 
 INPUTS = ".inputs"
@@ -151,7 +151,7 @@ def _known(dataset: str, given: Mapping[str, str], table: Path) -> None:
     settings = Path(given["PARAMS"], dataset)
     if given["PARAMS"] != "params" and not settings.is_dir():
         raise Refused(f"PARAMS={given['PARAMS']!r}: it holds no settings of {dataset}")
-    if dataset in outputs.BESIDE:
+    if dataset in receipts.BESIDE:
         raise Refused(f"DATASETS={given['DATASETS']!r}: {dataset!r} is a folder of make in BUILD")
     if dataset not in names.DATASETS and not settings.is_dir() and not table.is_file():
         raise Refused(
@@ -277,8 +277,6 @@ def again(found: Grid, *, older: bool = False) -> list[str]:
     ----------
     older : those older than their code and those whose files are damaged as well, as ``make refresh`` asks.
     """
-    from lib.grid import receipts
-
     controls = [
         re.sub("[^/]*/05_adversarial_training", "standard/03_training", cell) for cell in found.cells()
     ]
@@ -286,8 +284,8 @@ def again(found: Grid, *, older: bool = False) -> list[str]:
     for cell in dict.fromkeys([*found.cells(), *controls]):
         path = Path(cell)
         if path.exists():
-            broken = outputs.problem(path, Path(found.build), thorough=older)
-            if broken or (since and since(outputs.receipt(path), path.stem)):
+            broken = receipts.problem(path, Path(found.build), thorough=older)
+            if broken or (since and since(receipts.receipt(path), path.stem)):
                 chosen.append(cell)
     return chosen
 

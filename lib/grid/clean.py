@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from lib.grid.axes import INPUTS
-from lib.grid.outputs import BESIDE
+from lib.grid.receipts import BESIDE
 
 OWN = (*BESIDE, "faults.md")
 """What make and its tests write to BUILD besides the folders of data sets."""
@@ -28,8 +28,7 @@ def clean(build: Path) -> list[Path]:
     """
     if not build.exists():
         return []
-    inputs = build / INPUTS
-    built = [build / path.name for path in inputs.iterdir() if path.is_dir()] if inputs.is_dir() else []
+    built = [build / path.name for path in (build / INPUTS).glob("*/")]
     own = [build / name for name in OWN]
     if not any(path.exists() for path in own):
         raise ValueError(f"BUILD={str(build)!r}: make has built nothing in this folder")

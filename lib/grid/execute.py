@@ -25,11 +25,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from lib import files, reporting, study
-from lib.grid import guard, outputs, receipts, settings, sources
+from lib.grid import guard, receipts, settings, sources
 
 # jsonschema, which nbformat imports, would build an IRI grammar that no notebook needs: more than half of
 # what starting a runner costs (tests/bench/grid.py).
@@ -38,8 +39,8 @@ sys.modules.setdefault("rfc3987_syntax", None)
 PROGRESS_EVERY = 5.0  # s between two lines of a cell on the terminal
 LOOK_EVERY = 1.0  # s between two looks whether make is still there
 LONGEST = 80  # bytes of the folder of temporary files: the path of a socket has about a hundred
-FRESH = 60.0  # s that a temporary folder may be without its owner's name
 OWNER = "owner.txt"  # the file of a temporary folder that says whose it is
+PACKAGES = ("torch", "torchvision", "numpy", "librosa", "PyWavelets", "foolbox", "papermill")
 MAKE = "STUDY_MAKE"  # environment variable: HOST:PID of the make that called for the cell
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130  # exit codes
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # signals that stop a runner
@@ -73,12 +74,8 @@ def temporary() -> Path:
     if len(os.fsencode(root)) > LONGEST:
         root = Path("/tmp")
     for folder in root.glob("study-*"):
-        with contextlib.suppress(OSError):  # of another user, or just removed by another runner
+        with contextlib.suppress(OSError):  # of another user, or just made or removed by another runner
             owner = folder / OWNER
-            if not owner.exists():
-                if time.time() - folder.stat().st_mtime > FRESH:
-                    folder.rmdir()  # if it is empty
-                continue
             host, pid = owner.read_text(encoding="utf-8").split()
             if host == here and not _alive(int(pid), owner.stat().st_mtime):
                 shutil.rmtree(folder)
@@ -243,19 +240,12 @@ def _papermill(source: Any, values: dict[str, Any], timeout: int, attempt: _Atte
     import papermill
     from traitlets.config import Config
 
-    private = attempt.private
-    os.environ[reporting.PROGRESS], os.environ[reporting.NOTES] = (
-        str(private / name) for name in ("progress", "notes.jsonl")
-    )
-    for name in ("JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "TMPDIR"):
-        os.environ[name] = str(private)
+    private = str(attempt.private)
+    os.environ |= dict.fromkeys(("JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "TMPDIR"), private)
+    os.environ |= {reporting.PROGRESS: f"{private}/progress", reporting.NOTES: f"{private}/notes.jsonl"}
     for name in ("PYTHONSTARTUP", "MPLBACKEND"):
         os.environ.pop(name, None)
-    sockets = {
-        "transport": "ipc",
-        "ip": str(private / "kernel"),
-        "connection_file": str(private / "kernel.json"),
-    }
+    sockets = {"transport": "ipc", "ip": f"{private}/kernel", "connection_file": f"{private}/kernel.json"}
     executed = papermill.execute_notebook(
         source,
         str(attempt.part),
@@ -274,15 +264,28 @@ def _papermill(source: Any, values: dict[str, Any], timeout: int, attempt: _Atte
             raise EndedEarly(f"code cell {number} of {len(cells)} left the notebook before its end")
 
 
+def _commit() -> tuple[str, bool]:
+    """The commit that is checked out, and whether tracked files differ from it; ``""`` outside of git."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", sources.ROOT, *words], capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+
+
 def _receipt(notebook: Path, values: dict[str, Any], begin: float) -> dict[str, Any]:
     """What a cell rests on and what it took; what the kernel noted comes on top."""
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
-    commit, dirty = receipts.commit()
+    commit, dirty = _commit()
+    python = ".".join(map(str, sys.version_info[:3]))
     return {
         "parameters": values,
         "commit": commit,
         "dirty": dirty,
-        "versions": receipts.versions(),
+        "versions": {"python": python} | {name: metadata.version(name) for name in PACKAGES},
         "device": "cpu",
         "seed": study.fold_and_seed(values["fold"])[1] if "fold" in values else 0,
         "data": "",
@@ -318,7 +321,7 @@ def run(
             begin = time.monotonic()
             _papermill(source, values, timeout, attempt)
             receipt = _receipt(notebook, values, begin)
-            receipt["files"] = outputs.written(listing, Path(values.get("build", target.parent)))
+            receipt["files"] = receipts.written(listing, Path(values.get("build", target.parent)))
         finally:
             del os.environ[files.LISTED]
             watch.stop()

@@ -11,7 +11,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ FIRST = """\
 
 def point(grid: axes.Grid, dataset: str) -> list[Path]:
     """The notebooks of one point: a finished one where there is one, dwt/resnet18 before others."""
-    asked = grid.read(dataset)
 
     def rank(folder: str) -> tuple[bool, bool, bool]:
         finished = [os.path.exists(f"{folder}/{name}.ipynb") for name in ("04_attacks", axes.trains(folder))]
@@ -34,16 +33,7 @@ def point(grid: axes.Grid, dataset: str) -> list[Path]:
     victim = min(grid.victims(dataset), key=rank)
     above = os.path.dirname(victim)
     others = [f"{above}/{name}" for name in grid.trainings if name != "standard"]
-    defended = min(others, key=rank, default=f"{above}/adversarial")
-    folders = {
-        "02_features": os.path.join(*Path(victim).parts[:-3]),
-        "03_training": f"{above}/standard",
-        "04_attacks": victim,
-        "05_adversarial_training": defended,
-    }
-    return [
-        Path(folders.get(Path(cell).stem, os.path.dirname(cell)), os.path.basename(cell)) for cell in asked
-    ]
+    return list(map(Path, grid.read(dataset, victim, min(others, key=rank, default=""))))
 
 
 def link(
@@ -65,14 +55,10 @@ def chapter(cell: Path, grid: axes.Grid, scratch: Path) -> Any:
     ------
     settings.Refused : if the settings are not the chapter's.
     """
-    import jupytext
     from nbformat.v4 import new_code_cell
 
-    notebook = jupytext.read(Path("notebooks") / f"{cell.stem}.py", fmt="py:percent")
-    known = settings.defaults(notebook.cells)
     words = cell.parent.relative_to(grid.build).parts
-    path = Path(grid.params, words[0], f"{cell.stem}.yaml")
-    values = settings.resolve(known, [str(path)] if path.is_file() else [], [])
+    notebook, known, values = settings.of_chapter(cell.stem, Path(grid.params, words[0]))
     given = dict(zip(study.AXES, words, strict=False)) | {"build": str(scratch)}
     given |= {"data_folder": os.path.abspath(grid.data), "together": " ".join(grid.representations)}
     values |= {name: value for name, value in given.items() if name in known}
@@ -85,48 +71,37 @@ def chapter(cell: Path, grid: axes.Grid, scratch: Path) -> Any:
 
 
 def prepare(grid: axes.Grid) -> Path:
-    """Write the chapters of the first data set, and its links, afresh.
-
-    Returns
-    -------
-    The folder to open.
-    """
+    """Write the chapters of the first data set, and its links, afresh; the folder to open."""
     import nbformat
 
     folder = Path(grid.build, "lab").absolute()
     shutil.rmtree(folder, ignore_errors=True)
-    scratch = folder / "build"
-    link(Path(grid.build), grid.datasets[0], scratch)
+    link(Path(grid.build), grid.datasets[0], folder / "build")
     for cell in point(grid, grid.datasets[0]):
-        nbformat.write(chapter(cell, grid, scratch), folder / cell.name)
+        nbformat.write(chapter(cell, grid, folder / "build"), folder / cell.name)
         print(f"lab: {folder / cell.name}, of {cell.with_suffix('')}")
     return folder
 
 
 def command(folder: Path, more: str) -> list[str]:
     """What starts JupyterLab on this machine only, with its token, and the arguments of ``LAB=``."""
-    first = sorted(folder.glob("0*.ipynb"))[0].name
-    local = [
-        "--ServerApp.ip=localhost",
-        f"--ServerApp.root_dir={folder}",
-        f"--LabApp.default_url=/lab/tree/{first}",
-    ]
+    first = min(folder.glob("0*.ipynb")).name
+    local = ["--ServerApp.ip=localhost", f"--ServerApp.root_dir={folder}"]
+    local.append(f"--LabApp.default_url=/lab/tree/{first}")
     return [sys.executable, "-m", "jupyterlab", *local, *shlex.split(more)]
 
 
 def main(argv: Sequence[str]) -> int:
     """Prepare the chapters and become JupyterLab."""
-    given: Mapping[str, str] = dict(word.split("=", 1) for word in argv)
+    given = dict(word.split("=", 1) for word in argv)
     more = given.get("LAB", "")
-    if os.geteuid() == 0 and "--allow-root" not in more.split():
-        print("lab: as root, JupyterLab starts only when asked: make lab LAB=--allow-root", file=sys.stderr)
-        return 1
     try:
-        shlex.split(more)
-    except ValueError as error:
-        print(f"lab: LAB={more!r}: {error}", file=sys.stderr)
-        return 1
-    try:
+        if os.geteuid() == 0 and "--allow-root" not in more.split():
+            raise ValueError("as root, JupyterLab starts only when asked: make lab LAB=--allow-root")
+        try:
+            shlex.split(more)
+        except ValueError as error:
+            raise ValueError(f"LAB={more!r}: {error}") from error
         words = command(prepare(axes.grid(given)), more)
     except ValueError as error:
         print(f"lab: {error}", file=sys.stderr)

@@ -12,33 +12,29 @@ so packs of a grid that was computed in pieces can be unpacked into one folder, 
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import json
 import os
 import re
-import shutil
 import sys
 import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 from lib import files
-from lib.grid import axes, outputs, status
+from lib.grid import axes, receipts, status
+from lib.grid.words import Refused
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 LARGEST = 64 << 20  # bytes of a manifest
-CHUNK = 1 << 20
+TRAINS = "05_adversarial_training"
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _WEIGHTS = re.compile(r"(^|/)model\.safetensors$")
 _IMAGES = re.compile(r"(^|/)store/.*(?<!\.json)$")
-
-
-TRAINS = "05_adversarial_training"
 _ORDER = (
     "01_data",
     "*/02_features",
@@ -50,28 +46,24 @@ _ORDER = (
 """The graph from above, without chapter 6, which make runs again where it lacks cells of another piece."""
 
 
-class Refused(ValueError):
-    """An archive that is not unpacked, in one sentence."""
-
-
 # ------------------------------------------------------------------------------------------------------ pack
 
 
-def left_out(name: str, weights: bool) -> bool:
-    """Whether a file of a cell stays at home."""
-    return bool(_IMAGES.search(name) or (_WEIGHTS.search(name) and not weights))
-
-
-def cell_files(notebook: Path, build: Path, weights: bool) -> dict[str, bytes | Path]:
-    """What is packed of a cell, by its path below ``build``: files, and the receipt as it will say."""
-    path, receipt = notebook.with_suffix(outputs.ENDING), outputs.receipt(notebook)
-    away = {name: facts for name, facts in receipt["files"].items() if left_out(name, weights)}
+def _cell_files(notebook: Path, build: Path, weights: bool, scratch: Path) -> dict[str, Path]:
+    """What is packed of a cell, by its path below ``build``; its receipt says which files stay at home."""
+    receipt = receipts.receipt(notebook)
+    away = {
+        name: facts
+        for name, facts in receipt["files"].items()
+        if _IMAGES.search(name) or (_WEIGHTS.search(name) and not weights)
+    }
     kept = {name: facts for name, facts in receipt["files"].items() if name not in away}
-    receipt |= {"files": kept, "left_out": receipt.get("left_out", {}) | away}
-    text = json.dumps(receipt, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    found: dict[str, bytes | Path] = {name: build / name for name in sorted(kept)}
-    found[path.relative_to(build).as_posix()] = text.encode() if away else path
-    return found | {notebook.relative_to(build).as_posix(): notebook}
+    path = notebook.with_suffix(receipts.ENDING)
+    found = {str(one.relative_to(build)): one for one in (path, notebook)}
+    if away:
+        receipt |= {"files": kept, "left_out": receipt.get("left_out", {}) | away}
+        found[str(path.relative_to(build))] = files.save(scratch / path.relative_to(build), receipt)
+    return found | {name: build / name for name in kept}
 
 
 def pack(grid: axes.Grid, waiting: Iterable[Path], target: Path, *, weights: bool = False) -> dict[str, Any]:
@@ -90,82 +82,56 @@ def pack(grid: axes.Grid, waiting: Iterable[Path], target: Path, *, weights: boo
     Refused : if nothing is finished, or a file changed while it was packed.
     """
     build, waiting = Path(grid.build), set(waiting)
-    members: dict[str, bytes | Path] = {}
-    manifest: dict[str, Any] = {"format": FORMAT, "cells": {}, "inputs": {}, "files": {}}
-    for notebook in map(Path, grid.cells()):
-        if notebook in waiting or not notebook.exists() or outputs.problem(notebook, build):
-            continue
-        found = cell_files(notebook, build, weights)
-        name = notebook.relative_to(build).as_posix()
-        manifest["cells"][name] = {"time": notebook.stat().st_mtime_ns, "files": sorted(found)}
-        members |= found
-    if not manifest["cells"]:
-        raise Refused(f"{build} has no finished cell of this grid")
-    inputs = build / axes.INPUTS
-    folders = [inputs, *(inputs / dataset for dataset in grid.datasets)]
-    for path in sorted(path for folder in folders for path in folder.glob("*") if path.is_file()):
-        name = path.relative_to(build).as_posix()
-        manifest["inputs"][name] = path.stat().st_mtime_ns
-        members[name] = path
-    for name, source in members.items():
-        with _opened(source) as file:
-            manifest["files"][name] = _hashed(file)
-    with files.atomic(target) as part:
-        _write(part, members, manifest)
+    with tempfile.TemporaryDirectory() as scratch:
+        members, cells = {}, {}
+        for notebook in map(Path, grid.cells()):
+            if notebook in waiting or not notebook.exists() or receipts.problem(notebook, build):
+                continue
+            found = _cell_files(notebook, build, weights, Path(scratch))
+            cells[str(notebook.relative_to(build))] = {
+                "time": notebook.stat().st_mtime_ns,
+                "files": sorted(found),
+            }
+            members |= found
+        if not cells:
+            raise Refused(f"{build} has no finished cell of this grid")
+        folders = [build / axes.INPUTS, *(build / axes.INPUTS / dataset for dataset in grid.datasets)]
+        paths = [path for folder in folders for path in folder.glob("*") if path.is_file()]
+        inputs = {str(path.relative_to(build)): path for path in paths}
+        members |= inputs
+        manifest = {
+            "format": FORMAT,
+            "cells": cells,
+            "inputs": {name: path.stat().st_mtime_ns for name, path in inputs.items()},
+            "files": {
+                name: {"bytes": path.stat().st_size, "sha256": files.digest(path)}
+                for name, path in members.items()
+            },
+        }
+        with files.atomic(target) as part:
+            _write(part, members, manifest)
     return manifest
 
 
-def _write(part: Path, members: Mapping[str, bytes | Path], manifest: dict[str, Any]) -> None:
-    """An archive without times, owners or names of machines; each file is hashed again as it is written."""
+def _write(part: Path, members: Mapping[str, Path], manifest: dict[str, Any]) -> None:
+    """An archive without times, owners or names of machines; each file is hashed again once it is written."""
     with (
         part.open("wb") as raw,
         gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as packed,
-        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+        tarfile.open(fileobj=packed, mode="w") as archive,
     ):
         text = json.dumps(manifest, indent=1, sort_keys=True).encode()
-        _add(archive, MANIFEST, io.BytesIO(text), len(text))
-        for name, source in sorted(members.items()):
-            with _opened(source) as file:
-                entry, watched = manifest["files"][name], _Watched(file)
-                _add(archive, name, watched, entry["bytes"])
-                if watched.digest() != entry["sha256"]:
-                    raise Refused(f"{name} changed while it was packed; pack again")
-
-
-def _opened(source: bytes | Path) -> IO[bytes]:
-    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
-
-
-def _hashed(file: IO[bytes]) -> dict[str, Any]:
-    watched = _Watched(file)
-    while watched.read(CHUNK):
-        pass
-    return {"bytes": watched.size, "sha256": watched.digest()}
-
-
-class _Watched(io.RawIOBase):
-    """A file that hashes and counts what is read of it."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file, self.hash, self.size = file, hashlib.sha256(), 0
-
-    def read(self, size: int = -1) -> bytes:
-        text = self.file.read(size)
-        self.hash.update(text)
-        self.size += len(text)
-        return text
-
-    def digest(self) -> str:
-        return self.hash.hexdigest()
-
-
-def _add(archive: tarfile.TarFile, name: str, file: Any, size: int) -> None:
-    about = tarfile.TarInfo(name)
-    about.size, about.mode = size, 0o644
-    try:
-        archive.addfile(about, file)
-    except OSError as error:  # a file that has become shorter
-        raise Refused(f"{name} changed while it was packed; pack again") from error
+        about = tarfile.TarInfo(MANIFEST)
+        about.size = len(text)
+        archive.addfile(about, io.BytesIO(text))
+        for name, path in sorted(members.items()):
+            about, entry = tarfile.TarInfo(name), manifest["files"][name]
+            about.size = entry["bytes"]
+            if path.stat().st_size >= about.size:
+                with path.open("rb") as file:
+                    archive.addfile(about, file)
+            if files.digest(path) != entry["sha256"]:
+                raise Refused(f"{name} changed while it was packed; pack again")
 
 
 # ---------------------------------------------------------------------------------------------------- unpack
@@ -210,7 +176,7 @@ def unpack(file: Path, build: Path) -> tuple[list[str], list[str]]:
             _lay(scratch / name, there, cell["time"])  # the notebook comes last
             laid.append(name)
     for dataset in {name.split("/")[0] for name in laid}:
-        put_in_order(build, dataset, laid, other, set(manifest["cells"]))
+        put_in_order(build, dataset, set(laid), other, set(manifest["cells"]))
     return laid, kept
 
 
@@ -223,16 +189,17 @@ def _lay(new: Path, there: Path, moment: int | None = None) -> None:
 
 def _alike(one: Path, other: Path) -> bool:
     """Whether two notebooks of one cell came with the same models and rows."""
+    listed = []
+    for notebook in (one, other):
+        receipt = files.load(notebook.with_suffix(receipts.ENDING))
+        entries = receipt.get("files", {}) | receipt.get("left_out", {})
+        listed.append(
+            {name: entries[name] for name in entries if name.endswith((".safetensors", ".parquet"))}
+        )
+    return listed[0] == listed[1]
 
-    def content(notebook: Path) -> dict[str, Any]:
-        receipt = json.loads(notebook.with_suffix(outputs.ENDING).read_bytes())
-        listed = receipt.get("files", {}) | receipt.get("left_out", {})
-        return {name: entry for name, entry in listed.items() if name.endswith((".safetensors", ".parquet"))}
 
-    return content(one) == content(other)
-
-
-def put_in_order(build: Path, dataset: str, laid: Iterable[str], other: set[str], packed: set[str]) -> None:
+def put_in_order(build: Path, dataset: str, laid: set[str], other: set[str], packed: set[str]) -> None:
     """Date notebooks so that make finds none older than what it was made from, in pieces of a grid that come
     from several runs; and find those older that were made from something else than what is there now.
 
@@ -242,15 +209,14 @@ def put_in_order(build: Path, dataset: str, laid: Iterable[str], other: set[str]
     other : cells that were there with another content, whichever of the two stayed.
     packed : all cells of the archive.
     """
-    root, laid, latest, stale = build / dataset, set(laid), 0, []
+    root, latest, stale = build / dataset, 0, []
     for pattern in _ORDER:
         found = sorted(root.glob(f"{pattern}.ipynb"))
         for path in found:
-            name = path.relative_to(build).as_posix()
             above = path.with_name(f"{axes.trains(str(path.parent))}.ipynb")
             if path.stem == TRAINS:
                 above = path.parent.with_name("standard") / "03_training.ipynb"
-            upstream = above.relative_to(build).as_posix()
+            name, upstream = str(path.relative_to(build)), str(above.relative_to(build))
             if upstream in other and upstream != name and (upstream in laid) != (name in laid):
                 stale.append((path, above))
             elif path.stat().st_mtime_ns < latest:
@@ -258,7 +224,7 @@ def put_in_order(build: Path, dataset: str, laid: Iterable[str], other: set[str]
         latest = max([latest, *(path.stat().st_mtime_ns for path in found)])
     attacked = sorted(root.glob("*/*/*/*/04_attacks.ipynb"))
     analysis = root / "06_analysis.ipynb"
-    if analysis.exists() and {path.relative_to(build).as_posix() for path in attacked} - packed:
+    if analysis.exists() and {str(path.relative_to(build)) for path in attacked} - packed:
         stale.append((analysis, min(attacked, key=lambda path: path.stat().st_mtime_ns)))
     for path, above in stale:
         moment = above.stat().st_mtime_ns - 1
@@ -267,27 +233,20 @@ def put_in_order(build: Path, dataset: str, laid: Iterable[str], other: set[str]
 
 def _extract(archive: tarfile.TarFile, scratch: Path) -> dict[str, Any]:
     """Check every member against the manifest, and write it below ``scratch``; the manifest."""
-    members = iter(archive)
-    first = next(members, None)
+    first = archive.next()
     if first is None or first.name != MANIFEST or not first.isreg() or first.size > LARGEST:
         raise Refused(f"{archive.name} has no manifest: make pack did not write it")
     manifest = _checked(archive.extractfile(first).read(), str(archive.name))
-    listed = dict(manifest["files"])
-    for member in members:
-        entry = listed.pop(member.name, None)
+    left = dict(manifest["files"])
+    while member := archive.next():
+        entry = left.pop(member.name, None)
         if entry is None or not member.isreg() or member.size != entry["bytes"]:
             raise Refused(f"{archive.name}: {member.name!r} is not what the manifest lists")
-        path = scratch / member.name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        watched = _Watched(archive.extractfile(member))
-        with path.open("wb") as file:
-            shutil.copyfileobj(watched, file, CHUNK)
-        if watched.digest() != entry["sha256"]:
+        archive.extract(member, scratch, set_attrs=False, filter="data")
+        if files.digest(scratch / member.name) != entry["sha256"]:
             raise Refused(f"{archive.name}: {member.name!r} is damaged: its hash is not the manifest's")
-    if listed:
-        raise Refused(
-            f"{archive.name} is cut short: it lacks {min(listed)!r} and {len(listed) - 1} other files"
-        )
+    if left:
+        raise Refused(f"{archive.name} is cut short: it lacks {min(left)!r} and {len(left) - 1} other files")
     return manifest
 
 
@@ -295,24 +254,19 @@ def _checked(text: bytes, name: str) -> dict[str, Any]:
     """A manifest, if it has the form that :func:`pack` gives it and no path leads out."""
     try:
         manifest = json.loads(text)
-        listed = {
-            str(one): (int(entry["bytes"]), str(entry["sha256"])) for one, entry in manifest["files"].items()
-        }
-        cells = {one: int(cell["time"]) for one, cell in manifest["cells"].items()}
-        named = {
-            *cells,
-            *manifest["inputs"],
-            *(one for c in manifest["cells"].values() for one in c["files"]),
-        }
-        whole = manifest["format"] == FORMAT and named <= set(listed)
-        moments = [int(moment) for moment in manifest["inputs"].values()]
+        listed = {one for one, entry in manifest["files"].items() if entry["bytes"] >= 0 and entry["sha256"]}
+        moments = [*manifest["inputs"].values(), *(cell["time"] for cell in manifest["cells"].values())]
+        named = {one for cell in manifest["cells"].values() for one in cell["files"]}
+        named |= {*manifest["inputs"], *manifest["cells"]}
+        dated = all(type(moment) is int and moment >= 0 for moment in moments)
+        whole = manifest["format"] == FORMAT and named <= listed and dated
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Refused(f"{name}: its manifest is damaged: {error!r}") from error
-    if not whole or min([*moments, *cells.values()], default=0) < 0:
+    if not whole:
         raise Refused(f"{name}: its manifest is damaged, or of another version of make pack")
-    for one in listed:
-        first, *rest = PurePosixPath(one).parts
-        inside = [first, *rest] if first != axes.INPUTS else rest
+    for one in manifest["files"]:
+        parts = PurePosixPath(one).parts
+        inside = parts[1:] if parts[:1] == (axes.INPUTS,) else parts
         if PurePosixPath(one).as_posix() != one or not inside or not all(map(_PART.fullmatch, inside)):
             raise Refused(f"{name}: {one!r} is no path of a grid; it could lead out of BUILD")
     return manifest
@@ -321,11 +275,11 @@ def _checked(text: bytes, name: str) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------ main
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str]) -> int:
     """Pack what make has finished of a grid, or unpack an archive into BUILD."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    given = dict(word.split("=", 1) for word in words[1:])
-    verb, file = words[0], given.get("FILE", "")
+    verb, *words = argv
+    given = {"FILE": "", "WEIGHTS": "0"} | dict(word.split("=", 1) for word in words)
+    file = given["FILE"]
     try:
         if verb == "unpack":
             if not Path(file).is_file():
@@ -333,13 +287,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             laid, kept = unpack(Path(file), Path(given["BUILD"]))
             print(f"{len(laid)} cells of {file} are in {given['BUILD']}; {len(kept)} were there, not older")
             return 0
-        if given.get("WEIGHTS", "") not in ("", "0", "1"):
+        if given["WEIGHTS"] not in ("", "0", "1"):
             raise Refused(f"WEIGHTS={given['WEIGHTS']!r}: 0 or 1 is needed")
         grid = axes.grid(given)
-        if Path(file or "x").is_dir():
-            raise Refused(f"FILE={file!r}: it is a folder; name the archive to write")
         target = Path(file or f"{'-'.join(grid.datasets)}.tar.gz")
-        manifest = pack(grid, status.pending(sys.stdin), target, weights=given.get("WEIGHTS") == "1")
+        if target.is_dir():
+            raise Refused(f"FILE={file!r}: it is a folder; name the archive to write")
+        manifest = pack(grid, status.pending(sys.stdin), target, weights=given["WEIGHTS"] == "1")
     except (OSError, ValueError) as error:
         print(f"{verb}: {error}", file=sys.stderr)
         return 1
@@ -349,4 +303,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

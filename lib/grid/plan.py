@@ -9,16 +9,16 @@ attacks that succeed early and trainings that stop early take less.
 from __future__ import annotations
 
 import functools
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jupytext
 import pandas as pd
 
 from lib import files, names, study
-from lib.grid import axes, outputs, settings, status
+from lib.grid import axes, receipts, settings, status
 from lib.store import heights
 
 CLIPS = {"demo": 400, "esc10": 400, "esc50": 2000, "urbansound8k": 8732}  # as published, before chapter 1 ran
@@ -28,6 +28,7 @@ TRAINED = 0.6  # of the clips: three folds of five
 GRADIENT = 3  # passes: a backward one costs two forward ones
 SAMPLE = 18  # values of images that a sample of sound costs as much as (measured)
 LEAKY = 5  # trainings of a cell that measures the leaks, instead of one
+DEVICES = ("cpu", "gpu")
 IMAGES, ATTACKS, BEYOND = "02_features", "04_attacks", "07_beyond"
 TRAINS = "03_training", "05_adversarial_training"
 
@@ -52,9 +53,7 @@ class Planner:
     def settings(self, dataset: str, chapter: str) -> dict[str, Any]:
         """A chapter's parameters for a data set: its defaults under the settings file."""
         if (dataset, chapter) not in self.known:
-            notebook = jupytext.read(Path("notebooks") / f"{chapter}.py", fmt="py:percent")
-            known, path = settings.defaults(notebook.cells), self.params / dataset / f"{chapter}.yaml"
-            given = settings.resolve(known, [str(path)] if path.is_file() else [], [])
+            _, known, given = settings.of_chapter(chapter, self.params / dataset)
             self.known[dataset, chapter] = known | given
         return self.known[dataset, chapter]
 
@@ -93,9 +92,8 @@ class Planner:
         cell, chapter = point
         clips = count_clips(cell)
         if chapter == ATTACKS:
-            return (values["clips"] or clips // 5) * climbing(
-                values, self.size(cell.dataset, cell.representation)
-            )
+            each = climbing(values, self.size(cell.dataset, cell.representation))
+            return (values["clips"] or clips // 5) * each
         if chapter == BEYOND:
             waves = 2 * values["wave_steps"] * len(values["levels"])  # as it is, and with a raised floor
             return values["clips"] * (values["bim_steps"] + values["round_trip_steps"] + waves) * GRADIENT
@@ -106,10 +104,10 @@ class Planner:
             max(0, values[name] or clips // 5) for name in ("pgd_clips", "tried_clips") if name in values
         ]
         each, once = [2 * values["pgd_steps"] * number for number in tried] or [0, 0]
-        leaky = f"{cell.representation}/{cell.model}/{cell.fold}" == values.get("leaks_at")
         epochs = values["epochs"]
         if values.get("slow_epochs") and not normalised(cell.model):
             epochs = values["slow_epochs"]
+        leaky = f"{cell.representation}/{cell.model}/{cell.fold}" == values.get("leaks_at")
         return (epochs * (epoch + each) + once) * (LEAKY if leaky else 1)
 
     def on_card(self, point: Point) -> float:
@@ -117,7 +115,7 @@ class Planner:
         values = self.settings(point[0].dataset, point[1])
         victim = self.victim(point, values)
         if not victim:
-            return float("nan")
+            return math.nan
         table = pd.read_csv(Path(__file__).with_name("h100.csv"))
         table = table[table["model"] == victim[2]] if victim[2] in set(table["model"]) else table
         rows, frames = self.size(*victim[:2])
@@ -152,6 +150,11 @@ def count_clips(cell: study.Cell) -> int:
 
 
 @functools.cache
+def _rows(path: Path) -> int:
+    return len(files.load(path))
+
+
+@functools.cache
 def normalised(model: str) -> bool:
     """Whether a model has batch norm; one without may be trained for more epochs."""
     from torch import nn
@@ -159,11 +162,6 @@ def normalised(model: str) -> bool:
     from lib import models
 
     return any(isinstance(layer, nn.BatchNorm2d) for layer in models.outline(model).modules())
-
-
-@functools.cache
-def _rows(path: Path) -> int:
-    return len(files.load(path))
 
 
 @functools.cache
@@ -201,7 +199,7 @@ def climbing(values: Mapping[str, Any], size: tuple[int, int]) -> float:
     for ladder in attacks.ladders(size, only=asked, **given).values():
         for rung in [*ladder.rungs, *[ladder.rungs[-1]] * ladder.bisections]:
             each = 2 * getattr(rung.attack, "samples", 0) or GRADIENT
-            most = getattr(rung.attack, "queries", 0) or float("inf")
+            most = getattr(rung.attack, "queries", 0) or math.inf
             passes += min(getattr(rung.attack, "steps", 1) * each, most)
     return passes
 
@@ -215,16 +213,13 @@ def rates(planner: Planner, build: Path) -> pd.DataFrame:
     The device is ``cpu`` or ``gpu``; seconds are of the CPU, on a GPU of the clock.
     """
     rows = []
-    for path in outputs.receipts(build):
-        notebook = path.with_name(path.name.replace(outputs.ENDING, ".ipynb"))
+    for notebook in receipts.finished(build):
         point = _point(notebook, build)
-        if not notebook.exists() or outputs.problem(notebook, build):
-            continue
-        receipt = outputs.receipt(notebook)
-        device = "cpu" if receipt["device"] == "cpu" else "gpu"
-        if point[1] in {chapter for _, chapter in planner.points}:
-            work = planner.work(point, receipt["parameters"])
+        if point[1] in {chapter for _, chapter in planner.points} and not receipts.problem(notebook, build):
+            receipt = receipts.receipt(notebook)
+            device = "cpu" if receipt["device"] == "cpu" else "gpu"
             seconds = receipt["cpu_seconds" if device == "cpu" else "seconds"]
+            work = planner.work(point, receipt["parameters"])
             rows.append((point[1], device, seconds, work, receipt["peak_memory_mib"] / 1024))
     frame = pd.DataFrame(rows, columns=["chapter", "device", "seconds", "work", "gib"])
     found = frame.groupby(["chapter", "device"]).agg(
@@ -255,10 +250,10 @@ def table(planner: Planner, known: pd.DataFrame, waiting: set[Point]) -> pd.Data
     for point in planner.points:
         work = planner.work(point)
         row = {"chapter": point[1], "to do": point in waiting, "work": work if point[0].model else 0.0}
-        for device in ("cpu", "gpu"):
-            there = (point[1], device) in known.index
-            row[device] = known.loc[(point[1], device), "rate"] * work / 3600 if there else float("nan")
-        row["gpu"] = planner.on_card(point) / 3600 if row["gpu"] != row["gpu"] else row["gpu"]
+        for device in DEVICES:
+            row[device] = known["rate"].get((point[1], device), math.nan) * work / 3600
+        if math.isnan(row["gpu"]):
+            row["gpu"] = planner.on_card(point) / 3600
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -276,21 +271,18 @@ def main(argv: Sequence[str]) -> int:
         print(f"plan: {error}", file=sys.stderr)
         return 1
     print(f"{'chapter':<25}{'cells':>6}{'to do':>7}{'CPU hours':>11}{'GPU hours':>11}   from finished cells")
-    groups = [*cells.groupby("chapter"), ("in all", cells), ("to do", cells[cells["to do"]])]
-    for name, group in groups:
-        hours = "".join(f"{_round(group[device].sum(min_count=1)):>11}" for device in ("cpu", "gpu"))
+    for name, group in [*cells.groupby("chapter"), ("in all", cells), ("to do", cells[cells["to do"]])]:
+        hours = "".join(f"{_round(group[device].sum(min_count=1)):>11}" for device in DEVICES)
         seen = [
-            f"{known.loc[key, 'cells']} on a {key[1].upper()}, up to {known.loc[key, 'gib']:.1f} GiB"
-            for key in known.index
-            if key[0] == name
+            f"{row.cells} on a {device.upper()}, up to {row.gib:.1f} GiB"
+            for (chapter, device), row in zip(known.index, known.itertuples(), strict=True)
+            if chapter == name
         ]
         print(f"{name:<25}{len(group):>6}{group['to do'].sum():>7}{hours}   {'; '.join(seen)}")
-    longest = [
-        _round(chain(dict(zip(planner.points, cells[device].fillna(0), strict=True))))
-        for device in ("cpu", "gpu")
-    ]
+    chains = [chain(dict(zip(planner.points, cells[name].fillna(0), strict=True))) for name in DEVICES]
+    hours = [_round(each) for each in chains]
     print(
-        f"one after the other, however many run at once: {longest[0]} CPU hours, {longest[1]} GPU hours\n"
+        f"one after the other, however many run at once: {hours[0]} CPU hours, {hours[1]} GPU hours\n"
         f"{cells['work'].sum():.1e} operations of networks; {images / 1e9:.1f} GB of images and "
         f"{models / 1e9:.1f} GB of models on disk\n"
         "All at the most. GPU hours without finished cells are of one H100, by lib/grid/h100.csv."
@@ -299,15 +291,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _round(hours: float) -> str:
-    return (
-        "?"
-        if hours != hours
-        else f"{hours:.2g}"
-        if hours < 1
-        else f"{hours:.1f}"
-        if hours < 100
-        else f"{hours:,.0f}"
-    )
+    if math.isnan(hours):
+        return "?"
+    return f"{hours:.2g}" if hours < 1 else f"{hours:,.{int(hours < 100)}f}"
 
 
 if __name__ == "__main__":

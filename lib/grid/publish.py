@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from nbformat import NotebookNode
+from nbformat import NotebookNode, v4
 
 from lib import files, markup, names, study
 from lib.grid import receipts
+from lib.grid.words import Refused
 
 MOST = 1_000_000  # bytes of a copy
 ROWS = 2_000_000  # bytes of a data set's rows
@@ -34,15 +35,16 @@ SMALLER = (1.0, 0.75, 0.5)  # sizes tried of the pictures of a copy that is stil
 KINDS = ("text/plain", "text/html", "text/markdown", "text/latex", "image/png")
 PLACES = ("build", "data_folder", "folder", "mirror")  # parameters that say where, not what
 TEXTS = (".md", ".csv", ".tex")
+INDEX = """\
+# Tables and figures of published runs
+
+One folder per data set: what chapter 6 made of its run, each picture as PNG, PDF and CSV, each
+table as Markdown, LaTeX and CSV, and in `rows/` what they were drawn from (`make figures` draws
+them again). Written by `make publish` and `make shelve`."""
 
 _PATH = re.compile(r"file://\S*|(?<![\w.)\]}/:<>~])/[\w.+-]+/[\w.+-]+\S*")
 _AUDIO = re.compile(r"<audio|data:audio/")
 _REPR = re.compile(r"<[\w.]+ .*>", re.DOTALL)  # <Figure size …>, <IPython.core.display.Markdown object>
-_WIDGET = "application/vnd.jupyter.widget"
-
-
-class Refused(ValueError):
-    """What cannot be published, and why."""
 
 
 # ----------------------------------------------------------------------------------------------- one copy
@@ -68,25 +70,23 @@ def readers(executed: NotebookNode, receipt: Mapping[str, Any], *, audio: bool =
     ------
     Refused : if a code cell ended in an error, or shows HTML that runs a script.
     """
-    ours = nbformat.v4.new_notebook()
+    python = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    ours = v4.new_notebook(metadata={"kernelspec": python, "language_info": {"name": "python"}})
     ours.nbformat_minor = executed.nbformat_minor
-    ours.metadata = NotebookNode(
-        kernelspec={"display_name": "Python 3", "language": "python", "name": "python3"},
-        language_info={"name": "python"},
-    )
     places = _places(receipt["parameters"])
     count = 0
     for cell in executed.cells:
-        mine = NotebookNode(cell_type=cell.cell_type, source=cell.source, metadata={})
-        if _injected(cell):
-            mine.cell_type, mine.source = "markdown", _point(receipt)
-        elif "parameters" in cell.metadata.get("tags", []):
-            mine.metadata = {"tags": ["parameters"]}
-        if mine.cell_type == "code":
+        name = f"cell-{len(ours.cells):02d}"
+        if cell.cell_type != "code":
+            mine = NotebookNode(cell_type=cell.cell_type, source=cell.source, metadata={}, id=name)
+        elif _injected(cell):
+            mine = v4.new_markdown_cell(_point(receipt), id=name)
+        else:
             count += 1
-            mine.execution_count = count
-            mine.outputs = _outputs(cell.outputs, count, places, audio)
-        mine.id = f"cell-{len(ours.cells):02d}"
+            outputs = _outputs(cell.outputs, count, places, audio)
+            mine = v4.new_code_cell(cell.source, id=name, execution_count=count, outputs=outputs)
+            if "parameters" in cell.metadata.get("tags", []):
+                mine.metadata.tags = ["parameters"]
         ours.cells.append(mine)
     return ours
 
@@ -117,19 +117,19 @@ def _point(receipt: Mapping[str, Any]) -> str:
 
 
 def _outputs(outputs: list, count: int, places: Mapping[str, str], audio: bool) -> list[NotebookNode]:
+    """The outputs of code cell number ``count`` that a reader sees."""
     kept: list[NotebookNode] = []
     for output in outputs:
         if output.output_type == "error":
             raise Refused(f"cell {count} ended in {output.ename}: {output.evalue}")
-        if output.output_type == "stream":
-            if output.name == "stdout":
-                if kept and kept[-1].output_type == "stream":
-                    kept[-1].text += _neutral(output.text, places)
-                else:
-                    text = _neutral(output.text, places)
-                    kept.append(NotebookNode(output_type="stream", name="stdout", text=text))
+        if output.get("name") == "stderr" or _widget(output) or (not audio and _heard(output)):
             continue
-        if any(kind.startswith(_WIDGET) for kind in output.data) or (not audio and _heard(output.data)):
+        if output.output_type == "stream":
+            text = _neutral(output.text, places)
+            if kept and kept[-1].output_type == "stream":
+                kept[-1].text += text
+            else:
+                kept.append(v4.new_output("stream", text=text))
             continue
         data = {kind: output.data[kind] for kind in KINDS if kind in output.data}
         if len(data) > 1 and _REPR.fullmatch(data.get("text/plain", "")):
@@ -140,11 +140,24 @@ def _outputs(outputs: list, count: int, places: Mapping[str, str], audio: bool) 
         if runs(data.get("text/html", "")):
             raise Refused(f"cell {count} shows HTML that runs a script")
         if data:
-            mine = NotebookNode(output_type=output.output_type, data=data, metadata={})
-            if output.output_type == "execute_result":
-                mine.execution_count = count
-            kept.append(mine)
+            number = {"execution_count": count} if output.output_type == "execute_result" else {}
+            kept.append(v4.new_output(output.output_type, data, **number))
     return kept
+
+
+def _widget(output: NotebookNode) -> bool:
+    return any(kind.startswith("application/vnd.jupyter.widget") for kind in output.get("data", {}))
+
+
+def _heard(output: NotebookNode) -> bool:
+    data = output.get("data", {})
+    return any(kind.startswith("audio/") for kind in data) or bool(_AUDIO.search(data.get("text/html", "")))
+
+
+def _neutral(text: str, places: Mapping[str, str]) -> str:
+    for path, name in places.items():
+        text = text.replace(path, name)
+    return text
 
 
 class _Scripts(HTMLParser):
@@ -166,42 +179,25 @@ def runs(html: str) -> bool:
     return parser.found
 
 
-def _heard(data: Mapping[str, Any]) -> bool:
-    return any(kind.startswith("audio/") for kind in data) or bool(_AUDIO.search(data.get("text/html", "")))
-
-
-def _neutral(text: str, places: Mapping[str, str]) -> str:
-    for path, name in places.items():
-        text = text.replace(path, name)
-    return text
-
-
 def problems(notebook: NotebookNode) -> list[str]:
     """Why a notebook must not be committed; empty for one that may be."""
-    found = []
-    if "widgets" in notebook.metadata:
-        found.append("it has widget state")
-    for cell in notebook.cells:
-        texts = [cell.source]
-        for output in cell.get("outputs", []):
-            if output.output_type == "error":
-                found.append(f"a cell ended in {output.ename}")
-            if output.get("name") == "stderr":
-                found.append("it has standard error")
-            data = output.get("data", {})
-            if any(kind.startswith(_WIDGET) for kind in data):
-                found.append("it has a widget")
-            if runs(data.get("text/html", "")):
-                found.append("it has HTML that runs a script")
-            if _heard(data):
-                found.append("it has audio")
-            texts += [output.get("text", ""), *(data[kind] for kind in data if kind.startswith("text/"))]
-            texts += output.get("traceback", [])
-        found += [f"it names a path of a machine, {path}" for text in texts for path in paths(text)]
+    found = ["it has widget state"] if "widgets" in notebook.metadata else []
+    texts = [cell.source for cell in notebook.cells]
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+        data = output.get("data", {})
+        wrong = {
+            f"a cell ended in {output.get('ename')}": output.output_type == "error",
+            "it has standard error": output.get("name") == "stderr",
+            "it has a widget": _widget(output),
+            "it has HTML that runs a script": runs(data.get("text/html", "")),
+            "it has audio": _heard(output),
+        }
+        found += [what for what, holds in wrong.items() if holds]
+        texts += [output.get("text", ""), *output.get("traceback", [])]
+        texts += [text for kind, text in data.items() if kind.startswith("text/")]
+    found += [f"it names a path of a machine, {path}" for text in texts for path in paths(text)]
     size = len(written(notebook))
-    if size > MOST:
-        found.append(f"it has {size / 1e6:.2f} MB, more than {MOST / 1e6:g}")
-    return found
+    return found + [f"it has {size / 1e6:.2f} MB, more than {MOST / 1e6:g}"] * (size > MOST)
 
 
 def paths(text: str) -> list[str]:
@@ -299,9 +295,7 @@ def shelve(made: Path, shelf: Path) -> Path:
         raise Refused(f"{rows}: chapter 6 has written no rows there")
     size = sum(path.stat().st_size for path in rows.iterdir())
     if size > ROWS:
-        raise Refused(
-            f"{rows}: {size / 1e6:.2f} MB of rows, more than the {ROWS / 1e6:g} MB that are committed"
-        )
+        raise Refused(f"{rows}: {size / 1e6:.2f} MB of rows, more than the {ROWS / 1e6:g} MB to be committed")
     for path in sorted(made.iterdir()):
         named = paths(path.read_text(encoding="utf-8")) if path.suffix in TEXTS else []
         if named:
@@ -313,35 +307,26 @@ def shelve(made: Path, shelf: Path) -> Path:
         shutil.rmtree(left, ignore_errors=True)
     try:
         shutil.copytree(made, part, ignore=shutil.ignore_patterns(".*"))
-        if shelf.exists():
-            os.replace(shelf, old)
-        os.replace(part, shelf)
     except BaseException:
-        if old.exists() and not shelf.exists():
-            os.replace(old, shelf)
         shutil.rmtree(part, ignore_errors=True)
         raise
+    if shelf.exists():
+        os.replace(shelf, old)
+    os.replace(part, shelf)
     shutil.rmtree(old, ignore_errors=True)
     return shelf
 
 
 def index(shelves: Path) -> Path:
     """Write the index of the published runs: what each was, and where its own index is."""
-    lines = [
-        "# Tables and figures of published runs",
-        "",
-        "One folder per data set: what chapter 6 made of its run, each picture as PNG, PDF and CSV, each",
-        "table as Markdown, LaTeX and CSV, and in `rows/` what they were drawn from (`make figures` draws",
-        "them again). Written by `make publish` and `make shelve`.",
-        "",
-    ]
+    lines = [INDEX]
     for path in sorted(shelves.glob("*/README.md")):
         facts = re.findall(r"^- .*$", path.read_text(encoding="utf-8"), re.MULTILINE)
         pictures, tables = (len(list(path.parent.glob(kind))) for kind in ("*.png", "*.tex"))
         name = path.parent.name
-        lines += [f"## [{markup.text(names.label(name))}]({name}/README.md)", "", *facts]
-        lines += [f"- {pictures} pictures and {tables} tables.", ""]
-    return files.save(shelves / "README.md", "\n".join(lines[:-1]) + "\n")
+        lines += [f"\n## [{markup.text(names.label(name))}]({name}/README.md)\n", *facts]
+        lines.append(f"- {pictures} pictures and {tables} tables.")
+    return files.save(shelves / "README.md", "\n".join(lines) + "\n")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,45 +1,100 @@
-"""What a finished cell rests on: its receipt, and whether the code has changed since.
+"""What a finished cell rests on and what it wrote: its receipt, ``NAME.receipt.json`` next to ``NAME.ipynb``.
 
-``lib.grid.execute`` writes ``NAME.receipt.json`` next to every executed ``NAME.ipynb``: parameters, commit,
-versions, device, data, seconds and memory, and a fingerprint of every source that the cell rests on
-(``lib.grid.sources``). ``make status`` and chapter 6 read them.
+``lib.grid.execute`` writes it: parameters, commit, versions, device, data, seconds and memory, a fingerprint
+of every source that the cell rests on (``lib.grid.sources``), and the files that it wrote. A cell whose files
+are gone is not finished. Without pandas only the standard library is needed: make asks this module.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib import study
-from lib.grid import outputs, sources
-from lib.grid.outputs import ENDING
+from lib import files, study
+from lib.grid import sources
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ROOT = sources.ROOT
-PACKAGES = ("torch", "torchvision", "numpy", "librosa", "PyWavelets", "foolbox", "papermill")
+ENDING = ".receipt.json"
+BESIDE = (".inputs", "bench", "book", "lab")  # what make writes to BUILD besides the folders of data sets
+COLUMNS = ("commit", "dirty", "device", "data", "seconds", "cpu_seconds", "peak_memory_mib")
+NEEDED = {"parameters", "sources", *COLUMNS}
+CHECKED = 64 << 20  # bytes; larger files, models and stores, are known by their size alone
 
 
-def commit() -> tuple[str, bool]:
-    """The commit that is checked out, and whether tracked files differ from it; ``""`` outside of git."""
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", ROOT, *words], capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+def finished(build: Path, dataset: str = "*") -> list[Path]:
+    """The notebooks of a data set below ``build``, or of all, that have a receipt."""
+    found = sorted(build.glob(f"{dataset}/**/*{ENDING}"))
+    notebooks = [path.with_name(path.name.replace(ENDING, ".ipynb")) for path in found]
+    return [path for path in notebooks if path.relative_to(build).parts[0] not in BESIDE and path.exists()]
 
 
-def versions() -> dict[str, str]:
-    """Python's version and those of the packages that numbers depend on."""
-    from importlib import metadata
+def receipt(notebook: Path) -> dict[str, Any]:
+    """The receipt of a finished cell.
 
-    found = {"python": ".".join(map(str, sys.version_info[:3]))}
-    return found | {name: metadata.version(name) for name in PACKAGES}
+    Raises
+    ------
+    ValueError : if it is missing or damaged, naming it.
+    """
+    path = notebook.with_suffix(ENDING)
+    try:
+        found = json.loads(path.read_bytes())
+        listed = found.setdefault("files", {})  # a study that did not list them yet
+        whole = found.keys() >= NEEDED and all(isinstance(entry, dict) for entry in listed.values())
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing") from None
+    except (ValueError, AttributeError):
+        whole = False
+    if not whole:
+        raise ValueError(f"{path} is damaged")
+    return found
+
+
+def written(listing: Path, root: Path) -> dict[str, dict[str, Any]]:
+    """The files that a list names and that lie below ``root``: bytes and SHA-256 of each, by path.
+
+    A file that was removed since, such as a checkpoint, is none of them. Of pictures and tables the name
+    alone is kept, since ``make figures`` draws them again.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    root = root.resolve()
+    for line in listing.read_text(encoding="utf-8").splitlines() if listing.exists() else []:
+        path = Path(line).resolve()
+        if path.is_file() and path.is_relative_to(root):
+            name, size = path.relative_to(root).as_posix(), path.stat().st_size
+            drawn = "/figures/" in name and "/rows/" not in name
+            found[name] = {} if drawn else {"bytes": size}
+            if size <= CHECKED and not drawn:
+                found[name]["sha256"] = files.digest(path)
+    return dict(sorted(found.items()))
+
+
+def problem(notebook: Path, root: Path, *, thorough: bool = False) -> str:
+    """What is wrong with the files of a finished cell; empty where all are as they were written.
+
+    Parameters
+    ----------
+    thorough : whether contents are compared too, not sizes alone.
+    """
+    try:
+        listed = receipt(notebook)["files"]
+    except ValueError as error:
+        return str(error)
+    for name, entry in listed.items():
+        path = os.path.join(root, name)
+        try:
+            size = os.stat(path).st_size
+        except OSError:
+            return f"{path} is missing"
+        if size != entry.get("bytes", size):
+            return f"{path} has {size} bytes, and {entry['bytes']} were written"
+        if thorough and "sha256" in entry and files.digest(path) != entry["sha256"]:
+            return f"{path} has another content than was written"
+    return ""
 
 
 class Changes:
@@ -59,34 +114,24 @@ class Changes:
         return sorted(name for name in then | now if then.get(name) != now.get(name))
 
 
-COLUMNS = ("commit", "dirty", "device", "data", "seconds", "cpu_seconds", "peak_memory_mib")
-
-
 def records(build: str, dataset: str = "*") -> Iterator[dict[str, Any]]:
     """One record per finished cell below ``build``, from its receipt, with what has changed since.
 
-    Keys: chapter, the axes of the point, `COLUMNS`, ``changed``, the names of changed sources (empty where
-    the cell is up to date), and ``problem``, which file of the cell is missing or damaged (empty where none).
+    Keys: notebook (its path), chapter, the axes of the point, ``problem``, which file of the cell is missing
+    or damaged (empty where none), ``changed``, the names of changed sources (empty where the cell is up to
+    date), and `COLUMNS`, whose numbers are left out where the receipt cannot be read.
     """
     changes = Changes()
-    for path in outputs.receipts(Path(build), dataset):
-        chapter = path.name.removesuffix(ENDING)
-        notebook = path.with_name(f"{chapter}.ipynb")
-        if notebook.exists():
-            point = path.parent.relative_to(build).parts
-            row = {"chapter": chapter} | dict(zip(study.AXES, [*point, "", "", "", "", ""], strict=False))
-            row |= dict.fromkeys(COLUMNS, float("nan")) | {
-                "commit": "",
-                "device": "",
-                "data": "",
-                "changed": "",
-            }
-            row["problem"] = outputs.problem(notebook, Path(build), thorough=True)
-            if ENDING not in row["problem"]:  # its receipt can be read
-                receipt = outputs.receipt(notebook)
-                row |= {name: receipt[name] for name in COLUMNS}
-                row["changed"] = ", ".join(changes(receipt, chapter))
-            yield row
+    for notebook in finished(Path(build), dataset):
+        point = (*notebook.parent.relative_to(build).parts, "", "", "", "")
+        row = dict(zip(study.AXES, point, strict=False))
+        row |= {"notebook": str(notebook), "chapter": notebook.stem, "commit": "", "device": "", "data": ""}
+        row |= {"changed": "", "problem": problem(notebook, Path(build), thorough=True)}
+        if ENDING not in row["problem"]:  # its receipt can be read
+            found = receipt(notebook)
+            row |= {name: found[name] for name in COLUMNS}
+            row["changed"] = ", ".join(changes(found, notebook.stem))
+        yield row
 
 
 def collect(build: str, dataset: str = "*") -> pd.DataFrame:

@@ -12,17 +12,16 @@ import os
 import re
 import reprlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lib.grid.words import Refused
+
 LARGEST = 20_000  # bytes of a settings file
 MOST = 2**63  # of a whole number
 DEPTH = 3  # of a settings file: its lines, a list, an item
-
-
-class Refused(ValueError):
-    """A notebook, parameter or settings file that is not as it has to be."""
 
 
 def defaults(cells: list[dict]) -> dict[str, Any]:
@@ -75,7 +74,7 @@ def of_type(name: str, value: Any, default: Any) -> Any:
         raise Refused(f"{name} = {found} must be a finite number")
     if wanted is int and abs(value) >= MOST:
         raise Refused(f"{name} = {found} must be a whole number of at most 64 bits")
-    if wanted is str and not _writable(value):
+    if wanted is str and any("\ud800" <= letter <= "\udfff" for letter in value):
         raise Refused(f"{name} = {found} has letters that UTF-8 cannot write")
     if wanted is list and default:
         return [of_type(f"{name}[{i}]", item, default[0]) for i, item in enumerate(value)]
@@ -88,10 +87,6 @@ def _hint(value: Any, wanted: type) -> str:
     if re.fullmatch(r"[-+]?\d+[eE][-+]?\d{1,3}", value):
         return f"; YAML reads {value} as text, write it as {float(value):g} or with a point, 1.0e-3"
     return "; write a decimal number" if value[:1].isdigit() else ""
-
-
-def _writable(text: str) -> bool:
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 class _Strict(yaml.SafeLoader):
@@ -205,3 +200,17 @@ def resolve(
         except Refused as error:
             raise Refused(f"-p {name[:60]} {reprlib.repr(text)}: {error}") from error
     return values
+
+
+def of_chapter(chapter: str, folder: Path) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """A chapter's source as a notebook, its defaults, and the values that a folder of settings gives.
+
+    Raises
+    ------
+    Refused : if the settings are not the chapter's.
+    """
+    import jupytext
+
+    notebook = jupytext.read(Path("notebooks", f"{chapter}.py"), fmt="py:percent")
+    known, path = defaults(notebook.cells), folder / f"{chapter}.yaml"
+    return notebook, known, resolve(known, [str(path)] if path.is_file() else [], [])

@@ -17,12 +17,10 @@ import re
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-from lib import study
-from lib.grid import axes, outputs, receipts
+from lib.grid import axes, receipts
 
 _RUNS = re.compile(r"-m lib\.grid\.execute \S+ (\S+\.ipynb)")
 _USUAL = {"BUILD": "build", "DATA": "data", "PARAMS": "params", "DATASETS": "demo"}
@@ -51,7 +49,7 @@ def state(
         return "failed", f"executed so far: {partial}"
     if not target.exists():
         return "to do", ""
-    changed, problem = known.get(target) or ("", outputs.problem(target, build))
+    changed, problem = known.get(target) or ("", receipts.problem(target, build))
     if problem:
         return "damaged", problem
     if target in waiting:
@@ -68,16 +66,10 @@ def _why(target: Path, build: Path) -> str:
         (inputs / f"{target.stem}.py", "changed chapter"),
         (inputs / dataset / "clips.csv", "changed table"),
         (inputs / dataset / axes.RECORDINGS, "changed recordings"),
-        (inputs / dataset / axes.RECORDINGS, "changed recordings"),
     ):
         if path.is_file() and path.stat().st_mtime_ns > moment:
             return what
     return "waits"
-
-
-def _path(record: Mapping[str, Any], build: Path) -> Path:
-    axes_given = [record[axis] for axis in study.AXES if record[axis]]
-    return build.joinpath(*axes_given, f"{record['chapter']}.ipynb")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -86,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
     grid = axes.grid(given)
     build, waiting = Path(grid.build), set(pending(sys.stdin))
     finished = list(receipts.records(grid.build))
-    known = {_path(record, build): (record["changed"], record["problem"]) for record in finished}
+    known = {Path(record["notebook"]): (record["changed"], record["problem"]) for record in finished}
     states = {path: state(path, build, waiting, known) for path in map(Path, grid.cells())}
     for path, (what, more) in states.items():
         if what != "finished":

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib import files
-from lib.grid import execute, lab, outputs
+from lib.grid import execute, lab, receipts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,29 +41,26 @@ def again(target: Path, build: Path, shadow: Path) -> list[Path]:
     ------
     RuntimeError : if it fails, with the runner's last line.
     """
-    receipt = files.load(target.with_suffix(outputs.ENDING))
-    point = target.parent.relative_to(build)
-    own = {f"{target.stem}{ending}" for ending in (".ipynb", ".partial.ipynb", outputs.ENDING)}
-    dataset = point.parts[0]
+    own = {f"{target.stem}{ending}" for ending in (".ipynb", ".partial.ipynb", receipts.ENDING)}
+    dataset = target.relative_to(build).parts[0]
 
     def read(path: Path) -> bool:
         store = target.stem == STORE and path.relative_to(build).parts[1] == "store"
         return not store and not (path.parent == target.parent and path.name in own)
 
     lab.link(build, dataset, shadow, read)
-    values = receipt["parameters"] | {"build": str(shadow)}
-    words = [f"notebooks/{target.stem}.py", str(shadow / point / target.name)]
-    for name, value in values.items():
-        words += ["-p", name, value if isinstance(value, str) else str(value)]
-    command = [sys.executable, "-m", "lib.grid.execute", *words]
+    command = [sys.executable, "-m", "lib.grid.execute", f"notebooks/{target.stem}.py"]
+    command.append(str(shadow / target.relative_to(build)))
+    for name, value in (receipts.receipt(target)["parameters"] | {"build": shadow}).items():
+        command += ["-p", name, str(value)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1])
-    found = [
+    made = [
         path for path in sorted((shadow / dataset).rglob("*")) if path.is_file() and not path.is_symlink()
     ]
-    made = [path for path in found if not (path.name.startswith(".") or path.name in own)]
-    return [build / path.relative_to(shadow) for path in made]
+    made = [path for path in made if not path.name.startswith(".") and path.name not in own]
+    return [path.relative_to(shadow) for path in made]
 
 
 def difference(one: Path, other: Path) -> str:
@@ -97,9 +94,9 @@ def _of_tensors(one: Tensors, other: Tensors) -> str:
         return f"its header {header} became {new_header}"
     if list(before) != list(after):
         return f"{', '.join(before)} became {', '.join(after)}"
-    for name, tensor in before.items():
-        same = tensor.dtype == after[name].dtype and tensor.shape == after[name].shape
-        if not (same and tensor.numpy().tobytes() == after[name].numpy().tobytes()):
+    for name in before:
+        old, new = before[name].numpy(), after[name].numpy()
+        if (old.dtype, old.shape, old.tobytes()) != (new.dtype, new.shape, new.tobytes()):
             return f"{name}: other values"
     return ""
 
@@ -108,15 +105,12 @@ def compare(target: Path, build: Path) -> tuple[int, list[str]]:
     """Run a finished cell again: how many files it wrote, and what differs."""
     shadow = execute.temporary()
     try:
-        written = again(target, build, shadow)
-        texts = {
-            path.relative_to(build): difference(path, shadow / path.relative_to(build)) for path in written
-        }
+        texts = {name: difference(build / name, shadow / name) for name in again(target, build, shadow)}
     except RuntimeError as error:
         return 0, [str(error)]
     finally:
         shutil.rmtree(shadow)
-    return len(written), [f"{path}: {text}" for path, text in texts.items() if text]
+    return len(texts), [f"{path}: {text}" for path, text in texts.items() if text]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -127,9 +121,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="of the draw; a new one each time where it is not given")
     parser.add_argument("--only", default="", help="a part of the paths: 04_attacks, or esc10/dwt")
     given = parser.parse_args(argv)
-    known = outputs.receipts(given.build)
-    found = [path.with_name(path.name.replace(outputs.ENDING, ".ipynb")) for path in known]
-    found = [path for path in found if path.exists() and given.only in str(path)]
+    found = [path for path in receipts.finished(given.build) if given.only in str(path)]
     if not found:
         print(f"verify: {given.build} has no finished cell", file=sys.stderr)
         return 1
@@ -139,9 +131,8 @@ def main(argv: list[str] | None = None) -> int:
         count, differences = compare(target, given.build)
         wrong += bool(differences)
         what = "differs" if differences else f"the same ({count} files)"
-        print(
-            f"{target.with_suffix('').relative_to(given.build)}: {what}", *differences, sep="\n  ", flush=True
-        )
+        name = target.with_suffix("").relative_to(given.build)
+        print(f"{name}: {what}", *differences, sep="\n  ", flush=True)
     print(f"{len(chosen) - wrong} of {len(chosen)} cells came out the same, of {len(found)} finished ones")
     return 1 if wrong else 0
 

@@ -26,7 +26,7 @@ from pathlib import Path
 import jupytext
 
 from lib import files
-from lib.grid import outputs
+from lib.grid import receipts
 
 LIMIT = 6.0  # CPU s of a cell that does nothing but import
 NOOP = 1.0  # s
@@ -113,7 +113,7 @@ def noop(folder: Path, cells: int, words: list[str], times: int) -> dict:
             path.touch()
             listed[str(path.relative_to(folder))] = {"bytes": 0, "sha256": "0" * 64}
         sources = {f"lib/module_{number}.py": "0" * 16 for number in range(60)}
-        receipt = dict.fromkeys(outputs.NEEDED, "") | {"files": listed, "sources": sources}
+        receipt = dict.fromkeys(receipts.NEEDED, "") | {"files": listed, "sources": sources}
         receipt["parameters"] = {f"name_{n}": n for n in range(40)}
         Path(target).with_suffix(".receipt.json").write_text(json.dumps(receipt, indent=1))
         Path(target).touch()
