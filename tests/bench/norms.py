@@ -1,8 +1,8 @@
 """CWA's search of c beside Carlini and Wagner's own: ``python -m tests.bench.norms``.
 
-Ours are the norms that chapter 4 wrote at a point. Foolbox's ``L2CarliniWagnerAttack``, with 9 searches of 1000
-steps, runs here on the first clips of the same rows towards the same targets; success and norm of its examples
-are measured by us. The rows go to ``build/bench/norms.json``.
+Ours are the norms that chapter 4 wrote at a point. Foolbox's ``L2CarliniWagnerAttack``, with 9 searches of
+1000 steps, runs here on the first clips of the same rows towards the same targets; success and norm of its
+examples are measured by us. The rows go to ``build/bench/norms.json``.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def compare(cell: study.Cell, n: int) -> dict:
         reached = (model(example).argmax(1) == target).numpy()
     theirs = np.where(reached, (example - x).flatten(1).norm(dim=1).numpy(), np.nan)
     passes = float((clips["forwards"] + clips["backwards"]).mean())
-    row = {"what": "cwa", "peer": "Foolbox's CW", "point": str(cell), "clips": len(x), "unit": "‖δ‖₂, median"}
+    row = {"what": "cwa", "peer": "Foolbox's CW", "point": str(cell), "clips": len(x), "unit": "median ‖δ‖₂"}
     row |= {"ours": float(clips["l2"].median()), "theirs": float(np.nanmedian(theirs))}
     row |= {"ratio": row["ours"] / row["theirs"], "success": float(clips["reached"].mean())}
     return row | {
