@@ -107,9 +107,9 @@ verify: $(ready) ## run a random tenth of the finished cells again and compare
 lint: $(ready) ## ruff
 	@$(python) -m ruff check lib tests notebooks && $(python) -m ruff format --check lib tests notebooks
 test: lint ## lint and the quick tests
-	@$(python) -m pytest -q
+	@OMP_NUM_THREADS=1 $(python) -m pytest -q -n $(cores)
 test-all: lint ## lint and all tests: faults, Slurm and browser too
-	@$(python) -m pytest -q -m ""
+	@OMP_NUM_THREADS=1 $(python) -m pytest -q -n $(cores) -m ""
 test-gpu: $(ready) ## the tests that need a CUDA device
 	@$(python) -m pytest -q -m gpu
 bench-%: $(ready) ## measure: bench-attacks, bench-features, bench-grid, bench-norms, bench-training

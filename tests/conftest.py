@@ -12,6 +12,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Processes that compile at once can leave a cache that crashes everyone who reads it: one for each.
+    caches = ROOT / ".pytest_cache" / "numba"
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(caches / os.environ["PYTEST_XDIST_WORKER"]))
+
 
 def await_that(holds, what="", seconds=120.0):
     """Wait for what ``holds`` gives, until it is anything."""

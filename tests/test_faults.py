@@ -28,6 +28,8 @@ from test_make import ALL
 from lib import files
 from lib.grid import execute, guard, verify
 
+pytestmark = pytest.mark.xdist_group("serial")
+
 SEED = 1  # of the moments
 PATIENCE = 600.0  # s for anything to happen, on a machine that does much else
 SETTLE = 120.0  # s for processes to end
