@@ -246,7 +246,11 @@ def test_an_archive_that_is_cut_short_lays_out_nothing(packed, tmp_path, share):
     assert list((tmp_path / "build").iterdir()) == []
 
 
-@pytest.mark.parametrize("text", [b"", b"no archive", gzip.compress(b"no tar"), os.urandom(2000)])
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"no archive", gzip.compress(b"no tar"), os.urandom(2000)],
+    ids=["nothing", "text", "a file, compressed", "noise"],
+)
 def test_what_is_no_archive_is_refused(tmp_path, text):
     (tmp_path / "x.tar.gz").write_bytes(text)
     with pytest.raises(pack.Refused, match=r"x\.tar\.gz"):
