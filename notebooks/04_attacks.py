@@ -3,16 +3,19 @@
 #
 # **How small a change to a spectrogram makes a trained classifier name another sound?**
 #
-# A classifier that is right on every clip of a test set may still be wrong on a spectrogram that looks the
-# same as one of them. The paper attacks every model with six methods (Sections II and VI). This chapter runs
-# them against one model, the *victim*: the one that [chapter 3](03_training.ipynb) or
-# [chapter 5](05_adversarial_training.ipynb) trained at this point of the grid. You will see each attack as an
-# equation, as code, and at work on one clip. Then you will see how many clips they fool as the change grows.
-# At the end we check whether an attack that fails is weak, or whether the victim is robust.
+# A classifier that is right on a spectrogram may be wrong on another one that looks the same. Such a changed
+# image is an *adversarial example*, and the method that finds it is an *attack*. The paper attacks every
+# model with six methods (Sections II and VI). This chapter runs them against one model, the *victim*, which
+# [chapter 3](03_training.ipynb) or [chapter 5](05_adversarial_training.ipynb) trained. You will see each
+# attack as an equation, as code, and at work on one clip. Then you will see how many clips they fool as the
+# change grows. At the end, sanity checks ask whether an attack that fails may simply be weak. They can find
+# a weak attack; they cannot prove that a victim is robust.
 #
-# *Threat model.* The adversary knows the weights (for PIA only the outputs) and changes the spectrogram, not
-# the sound. [Chapter 7](07_beyond.ipynb) asks whether such a change can be heard. Terms are explained in the
-# [glossary](README.md#glossary).
+# *Threat model*, or what the adversary knows, wants and may do. Five of the six attacks are *white boxes*:
+# they know the weights of the victim, so they can compute gradients. The sixth, PIA, is a *black box*: it
+# sees only answers. Five are *targeted* and must reach one given wrong class; DeepFool accepts any. All of
+# them change the spectrogram and not the sound. [Chapter 7](07_beyond.ipynb) asks whether such a change can
+# be heard. Other terms are explained in the [glossary](README.md#glossary).
 #
 # Previous: [3 · Training](03_training.ipynb). Next:
 # [5 · Adversarial training](05_adversarial_training.ipynb).
@@ -51,6 +54,10 @@ from lib.device import PRECISIONS, choose_device
 from lib.device import memory as memory_of
 
 figures.use_style()
+
+# %% [markdown]
+# The next cell lists all settings of the chapter, and the one after it checks them. Skip both at first
+# reading: the text names a setting where it matters.
 
 # %% tags=["parameters"]
 build = "build"  # folder of the executed grid
@@ -130,10 +137,11 @@ images = store.open(cell.up(1).path("store"), representation)
 #
 # > **Paper.** Batches of 500 and 100 clips that span the data set; targets are drawn at random.
 #
-# > **Here.** `clips` of the tested clips are *evaluated*: a stratified, seeded choice that is the same for
-# > every model and attack. Those that the victim classifies correctly are attacked; the others need no
-# > attack. The *target* of a clip is the wrong class that a targeted attack has to reach. It is drawn
-# > uniformly and depends only on the clip's name, so that it is the same for every attack and model.
+# > **Here.** `clips` of the tested clips are *evaluated*, the same ones for every model and attack. They are
+# > drawn at random, as evenly from all classes as can be. Those that the victim classifies correctly are
+# > attacked; the others are wrong already and need no attack. The *target* of a clip is the wrong class that
+# > a targeted attack has to reach. All wrong classes are equally likely. The draw depends only on `seed` and
+# > the clip's name, so the target is the same for every attack and model.
 
 # %%
 tested = cell.load("clean.parquet").merge(catalogue.reset_index(names="position")[["clip", "position"]])
@@ -150,13 +158,18 @@ print(f"{cell}: {len(right)} of {len(chosen)} clips are classified correctly")
 # %% [markdown]
 # ## How large a change may be
 #
-# The size of a perturbation $\delta$ is its norm $\|\delta\|_2$ over the whole image. The paper compares
-# models within $\|\epsilon\|_2 \leq 3$ at 1568 × 768 values; at the size used here the same change per value
-# has a smaller norm, the budget $\epsilon$ below.
+# An attack adds a *perturbation* $\delta$ to the image. Its size is the norm $\|\delta\|_2$, the root of the
+# sum of its squared values. If all $N$ values change by $r$ (or by $r$ in the root mean square, *RMS*), then
+# $\|\delta\|_2 = r \sqrt{N}$. So the same change per value has a larger norm in a larger image.
 #
-# An attack is run at rising budgets, its *ladder*, and each budget is a *rung*. A clip that is fooled is not
-# attacked further. If even the smallest step of an attack is larger than $\epsilon$, the attack cannot
-# succeed within $\epsilon$. Its rate there would say nothing, and the tables leave it out.
+# The paper compares models within $\|\epsilon\|_2 \leq 3$ at 1568 × 768 values. We keep its change per
+# value. Scaled by $\sqrt{N}$ to the images used here, this gives the budget $\epsilon$ that the next cell
+# prints. Rows of an appended tonnetz do not count in $N$, because the paper gives such images the same
+# budget.
+#
+# An attack is run at rising budgets, its *ladder*, and each budget is a *rung*. Once a clip is fooled, no
+# larger budget is tried on it. If even the smallest step of an attack is larger than $\epsilon$, the attack
+# cannot succeed within $\epsilon$. Its rate there would say nothing, and the tables leave it out.
 
 # %%
 budget = metrics.scaled_budget(published.BUDGET, (images.settings.bins, images.settings.frames))
@@ -176,8 +189,14 @@ print(f"cannot succeed within ε, since their smallest step is larger: {too_coar
 # %% [markdown]
 # ## One attack at a time
 #
-# Each attack is now shown on one clip, the first that is classified correctly. The figures have one point per
-# image that the attack tried: its distance from the clip, and what the victim thinks of it.
+# Each attack is now shown on one clip, the first that is classified correctly. Every figure has one point
+# per image that the attack tried, in the order of its steps. On the left is the probability that the victim
+# gives to one class; on the right is the distance from the clip, $\|\delta\|_2$. One clip shows how an
+# attack moves, and nothing about how strong it is; for that, see *All attacks* below.
+#
+# The code is the core of the library's function. It works on many clips at once: `active` are the places of
+# the clips that are still under attack, and `call.forward` and `call.gradient` ask the victim and count what
+# that costs. Comments mark the lines that are the equation.
 
 # %%
 at = [int(n) for n in right.index[:1]]
@@ -191,9 +210,17 @@ for n in at:
 # %% [markdown]
 # ### BIM: many small steps
 #
-# The [basic iterative method](https://arxiv.org/abs/1607.02533) takes signed steps of $\zeta$: up the loss
-# $J$ of the label or, with a target, down the loss of the target. After each step it projects the image back
-# into the ball of the budget around the clip (Eq. 1):
+# Training changes the weights so that the loss $J$ falls. An attack leaves the weights as they are and
+# changes the *image*, so that the loss rises. For this it needs the gradient of $J$ with respect to the
+# image. The simplest attack takes one step: it moves every value by $\epsilon$ in the direction in which the
+# loss rises. This is the fast gradient sign method, [FGSM](https://arxiv.org/abs/1412.6572):
+#
+# $$\mathbf{x}' = \mathbf{x} + \epsilon \operatorname{sgn} \left(\nabla_{\mathbf{x}} J[\mathbf{x},
+#   l(\mathbf{x})]\right)$$
+#
+# The [basic iterative method](https://arxiv.org/abs/1607.02533) takes many such steps, each of length
+# $\zeta$: up the loss of the label $l$ or, with a target, down the loss of the target. After each step it
+# moves the image back into the *ball* of all images within the budget around the clip (Eq. 1):
 #
 # $$\mathbf{x}'_{n+1} = \operatorname{clip}\left\{\mathbf{x}'_n + \zeta \operatorname{sgn}
 #   \left(\nabla_{\mathbf{x}} J[\mathbf{x}'_n, l(\mathbf{x})]\right)\right\}$$
@@ -202,22 +229,26 @@ for n in at:
 #
 # > **Paper.** $\epsilon \geq 0.0015$, confidence $\geq 75\,\%$, $\zeta = 1$, measured in $\ell_2$.
 #
-# > **Here.** The Foolbox of that time measured this $\epsilon$ as RMS, the root of the mean square change of
-# > a value. So the budgets are RMS radii that double from `bim_first`. The gap between the last that failed
-# > and the first that fooled is then halved `bim_bisections` times, clip by clip. $\zeta = 1$ is read as one
-# > grey level, 1/255 (`bim_step`). An example counts when the target has probability 0.75.
+# > **Here.** The [Foolbox](https://arxiv.org/abs/1707.04131) of that time measured this $\epsilon$ as RMS. So
+# > the budgets are RMS radii that double from `bim_first`. The gap between the last that failed and the first
+# > that fooled is then halved `bim_bisections` times, clip by clip. $\zeta = 1$ is read as one grey level,
+# > 1/255; the value used is `bim_step`. An example counts when the target has a probability of at least 0.75.
 # >
-# > The code follows the gradient of $m = \log \sum_{k \neq l} e^{Z_k} - Z_l$, where $Z$ are the logits. As
-# > $J = \log(1 + e^m)$, it has the direction of $\nabla J$, but does not vanish where the model is sure.
+# > The code follows the gradient of $m = \log \sum_{k \neq l} e^{Z_k} - Z_l$. Here $Z$ are the *logits*, the
+# > victim's outputs before the softmax. As $J = \log(1 + e^m)$, the gradients of $m$ and $J$ have the same
+# > direction. Where the model is very sure of its answer, the gradient of $J$ can be rounded to zero; that
+# > of $m$ is not.
 
 # %%
 Markdown(chapter.source(attacks.BIM.perturb))
 
 # %% [markdown]
-# A signed step moves *every* value by $\zeta$, whatever its gradient. It is often longer than the radius of
-# the ball, and is then cut back to it. Foolbox divides the gradient by its norm instead (`bim_normalised`).
-# We expect that such steps bring the clip at least as near to its target. Below, both attack it within eight
-# times $\epsilon$.
+# A signed step moves *every* value by $\zeta$, also those that hardly matter. That is a weakness where the
+# budget is a $\|\delta\|_2$, because it is spent on all values alike. One step is often longer than the
+# radius of the ball, and is then cut back to it. Foolbox instead divides the gradient by its norm, so that
+# values move in proportion to their gradient (`bim_normalised`). Below, both kinds of steps attack the clip
+# within eight times $\epsilon$. We expect that normalised steps bring it at least as near to its target: the
+# highest probability of the target that they reach is no lower.
 
 # %%
 kinds = {"signed steps": False, "normalised steps": True}
@@ -240,7 +271,7 @@ print(f"a step that moves every value by ζ has ‖δ‖₂ = {bim_step * x[0].n
 # %% [markdown]
 # One clip shows little. So both look for *any* wrong class of several clips, within $\epsilon$ and within
 # four times $\epsilon$; the table counts the clips that are misclassified. We expect that normalised steps
-# fool more of them.
+# fool more of them. There are at most `checked` clips, so a difference of one or two is no finding.
 
 # %%
 some = [int(n) for n in right.index[:checked]]
@@ -260,30 +291,32 @@ Markdown(markup.table(wrong))
 # %% [markdown]
 # ### JSMA: one value at a time
 #
-# Which value of the image raises the target's logit and lowers the sum of all others? The Jacobian shows it
-# (Eq. 3), and the saliency map of Eq. 2 ranks the values
+# Which single value of the image, if it is changed, raises the logit of the target $l'$ and lowers the sum of
+# all others? The derivatives show it: $J_{i,j}$ is that of output $j$ by value $i$ (Eq. 3; this $J$ is a
+# matrix, the Jacobian, and not the loss). The saliency map $S$ of Eq. 2 ranks the values
 # ([Papernot et al.](https://arxiv.org/abs/1511.07528)):
 #
 # $$J_{i,j} = \frac{\partial f_j(\mathbf{x})}{\partial \mathbf{x}_i}, \qquad
 #   S(\mathbf{x}, l')[i] = |J_{i,l'}| \Big(\sum_{j \neq l'} J_{i,j}\Big),$$
 #
-# and $S$ is zero where the signs are not the wanted ones. The most salient value is moved by $\theta$, again
-# and again.
+# and $S$ is zero for a value that would not do both. The most salient value is moved by $\theta$, again and
+# again.
 #
 # > **Paper.** At most 1000 iterations, a scaling of $[0, 250]$, displacement 50.
 #
 # > **Here.** $\theta$ climbs through `jsma_thetas`. As printed, Eq. 2 is Papernot's map for values that are
-# > *lowered*; the map for values that are raised is the default (`jsma_change`). $f$ are the logits.
-# > Probabilities sum to one, so with them the sum in Eq. 2 would be $-J_{i,l'}$, and the map $J_{i,l'}^2$.
-# > Two gradients are enough for any number of classes: that of $f_{l'}$ and that of $\sum_j f_j$. A step may
-# > move several values (`jsma_features`); then fewer steps are needed, but the change is larger.
+# > *lowered*. Our default raises values (`jsma_change`): then $S = J_{i,l'} |\sum_{j \neq l'} J_{i,j}|$ where
+# > $J_{i,l'}$ is positive and the sum is negative. For $f$ we take the logits. Probabilities sum to one, so
+# > with them the sum would be $-J_{i,l'}$, and the map $J_{i,l'}^2$ would ignore the other classes. Two
+# > gradients are enough for any number of classes: that of $f_{l'}$ and that of $\sum_j f_j$. A step may move
+# > several values (`jsma_features`); then fewer steps are needed, but the change is larger.
 
 # %%
 Markdown(chapter.source(attacks.JSMA.perturb))
 
 # %% [markdown]
-# Each step changes one value of thousands. So we expect that the probability of the target rises slowly, over
-# more than ten steps.
+# Each step changes very few of thousands of values. So we expect a long path, of more than ten steps. Whether
+# it reaches the target within the steps that are allowed is printed as well.
 
 # %%
 jsma = ladders["JSMA"].rungs[-1].attack
@@ -296,25 +329,27 @@ figures.path({"JSMA": path})
 # %% [markdown]
 # ### DeepFool: the nearest boundary
 #
-# If the victim were linear, the shortest way over its boundary would be (Eq. 4)
+# Between the label and each other class there is a *boundary*: the images for which both have the same logit.
+# How far away is it? If the victim were linear, the shortest way onto it would be (Eq. 4)
 #
-# $$\epsilon = -f(\mathbf{x})\, \mathbf{w} / \|\mathbf{w}\|_2^2.$$
+# $$\epsilon = -f(\mathbf{x})\, \mathbf{w} / \|\mathbf{w}\|_2^2,$$
 #
-# where $f$ is the difference of two logits and $\mathbf{w}$ its gradient.
-# [DeepFool](https://arxiv.org/abs/1511.04599) treats the victim as linear and steps onto the nearest of the
-# boundaries to other classes. It repeats this until the victim predicts another class, whichever that is.
+# where $f$ is the difference of the two logits and $\mathbf{w}$ its gradient.
+# [DeepFool](https://arxiv.org/abs/1511.04599) treats the victim as linear and steps onto the nearest of these
+# boundaries. The victim is not linear, so it repeats the step until any other class is predicted.
 #
-# > **Paper.** 100 to 600 iterations; of $\ell_2$ or $\ell_\infty$ "we use latter in accordance with BIM
-# > algorithms", whose measure is $\ell_2$.
+# > **Paper.** 100 to 600 iterations. Of $\ell_2$ and $\ell_\infty$, "we use latter in accordance with BIM
+# > algorithms"; but its BIM measures $\ell_2$.
 #
-# > **Here.** $\ell_2$, as for BIM. The largest number of linearisations climbs (`deepfool_caps`).
+# > **Here.** $\ell_2$, as for BIM. The ladder raises the largest number of steps (`deepfool_caps`). Only the
+# > boundaries to the nine most likely other classes are considered, as in Foolbox.
 
 # %%
 Markdown(chapter.source(attacks.DeepFool._nearest))
 
 # %% [markdown]
-# We expect that the label loses its lead in fewer than ten steps. The curve shows the probability of the
-# label.
+# We expect that the label loses its lead in fewer than ten steps. The left curve shows the probability of the
+# label, which should fall.
 
 # %%
 deepfool = ladders["DeepFool"].rungs[-1].attack
@@ -329,21 +364,25 @@ figures.path({"DeepFool": path}, wanted="label")
 # %% [markdown]
 # ### CWA: the smallest change that fools
 #
-# [Carlini and Wagner](https://arxiv.org/abs/1608.04644) minimise the change and a loss on the logits $Z$
-# together (Eqs. 5 and 6),
+# The attacks above take steps until the victim is fooled. [Carlini and
+# Wagner](https://arxiv.org/abs/1608.04644) write down what they want, a change that is small *and* fools, and
+# minimise that. The first term is the change. The second is a loss on the logits $Z$, positive until the
+# target $l'$ leads; $c$ weighs the two (Eqs. 5 and 6),
 #
 # $$\min \|\mathbf{x}' - \mathbf{x}\|_2^2 + c\, \mathcal{L}(\mathbf{x}'), \qquad
 #   \mathcal{L}(\mathbf{x}') =
 #   \max\Big\{\max_{i \neq l'} Z(\mathbf{x}')_i - Z(\mathbf{x}')_{l'},\; -\kappa\Big\},$$
 #
-# by Adam over $\rho$ with $\mathbf{x}' = \tfrac{1}{2}(\tanh \rho + 1)$, which cannot leave $[0, 1]$ (Eq. 7).
+# with $\mathbf{x}' = \tfrac{1}{2}(\tanh \rho + 1)$, which cannot leave $[0, 1]$ whatever $\rho$ is (Eq. 7).
+# The optimiser is [Adam](https://arxiv.org/abs/1412.6980), and it changes $\rho$.
 #
 # > **Paper.** $c \in \{1, 3, 5, 7\}$, 25 to 1500 iterations, a binary search for $c$. Eq. 8 gives the change
 # > found as $\tfrac{1}{2} \tanh(\rho + 1) - \mathbf{x}$, with $\rho$ an arctangent.
 #
 # > **Here.** $c$ and iterations are paired and climb together (`cwa_product`: every pair). Once a clip is
 # > fooled, its attack goes on for `cwa_search` steps: $c$ falls in each step that fools, and rises in each
-# > that does not. That ends on the boundary, as a binary search does, with a tenth of its passes. $\kappa$ is
+# > that does not. So the example moves to and fro across the boundary, and comes to rest near it. A binary
+# > search over $c$ has the same aim, but starts anew for each $c$ and needs more passes. $\kappa$ is
 # > `cwa_kappa`. In Eq. 8 we read the bracket as $\tfrac{1}{2}(\tanh \rho + 1) - \mathbf{x}$, and $\rho$
 # > begins at the *hyperbolic* arctangent of $2\mathbf{x} - 1$, as Eq. 7 requires.
 
@@ -351,8 +390,9 @@ figures.path({"DeepFool": path}, wanted="label")
 Markdown(chapter.source(cwa._Descent.run))
 
 # %% [markdown]
-# The norm rises until the target is predicted for the first time. In the search that follows we expect it to
-# fall by more than a tenth.
+# At first the loss on the logits is large, and the norm rises. Once the target is predicted, the search
+# begins: the smaller $c$ is, the more the norm counts. We expect the search to lower the norm by more than a
+# tenth, from the first image that is classified as the target to the best one.
 
 # %%
 carlini = ladders["CWA"].rungs[-1].attack
@@ -366,17 +406,20 @@ figures.path({"CWA": path})
 # %% [markdown]
 # ### PIA: a black box
 #
-# Here only the outputs are known. The attack ([Ilyas et al.](https://arxiv.org/abs/1804.08598)) begins at
-# another clip, one that *is* classified as the target, and walks towards $\mathbf{x}$ without losing the
-# target. An $\ell_\infty$ ball around $\mathbf{x}$ shrinks, and steps inside it raise the probability of the
-# target. They follow a gradient that is estimated from $n$ pairs of probes (NES):
+# Here only the outputs are known, so there is no gradient. The attack ([Ilyas et
+# al.](https://arxiv.org/abs/1804.08598)) turns the task round. It begins at another clip, one that *is*
+# classified as the target, and walks towards $\mathbf{x}$ without losing the target. An $\ell_\infty$ ball
+# around $\mathbf{x}$ (no value may differ by more than its radius) shrinks, and steps inside it raise the
+# probability $p$ of the target. Their direction is estimated: the victim is asked about pairs of *probes*,
+# the image plus and minus a little noise $\sigma u$, and the noise that raises $p$ shows the way. From $n$
+# pairs the estimate is (NES, natural evolution strategies)
 #
 # $$\hat{g} = \frac{1}{2 n \sigma} \sum_{k=1}^{n} u_k \big[\log p(\mathbf{x}' + \sigma u_k) -
 #   \log p(\mathbf{x}' - \sigma u_k)\big], \qquad u_k \sim \mathcal{N}(0, 1).$$
 #
-# So it fools every clip for whose target there is a start; the others are left out of its rate. Its result is
-# how near it comes. Where its steps or queries run out before the ball is small, its norm is only an upper
-# bound (*at most*).
+# The walk begins with the victim fooled. So a fooling rate of PIA says nothing without a norm: its result is
+# how near it comes. Clips for whose target there is no start are left out. Where steps or queries run out
+# before the ball is small, the norm is only an upper bound (*at most*).
 #
 # > **Paper.** $\epsilon \geq 0.001$, at most 500 iterations, decay 0.001, learning rate in $[0.001, 0.6]$.
 #
@@ -390,8 +433,8 @@ figures.path({"CWA": path})
 Markdown(chapter.source(nes.estimate))
 
 # %% [markdown]
-# We expect the walk to end at less than half of the distance at which it began. The figure includes images
-# that were refused, because the target was lost.
+# We expect the walk to end at less than half of the distance at which it began. The figure also has images
+# that the attack tried and refused, because the target was lost; there the left curve dips.
 
 # %%
 pia = ladders["PIA"].rungs[-1].attack
@@ -408,15 +451,16 @@ figures.path({"PIA": path})
 # %% [markdown]
 # ### DDN, a reference
 #
-# An attack that fails may be weak. So we also run a strong and cheap one as a reference,
-# [DDN](https://arxiv.org/abs/1811.09600) as implemented in Foolbox. It steps along the normalised gradient
-# $g$ of the loss, and then rescales the change to a norm $r$ that falls while the example fools and grows
-# while it does not:
+# An attack that fails may be weak. So we also run one that is not among the paper's six, as a reference:
+# [DDN](https://arxiv.org/abs/1811.09600), as implemented in Foolbox. It is known to find small changes in few
+# steps. Each step goes along the normalised gradient $g$ of the loss. Then the change is rescaled to a norm
+# $r$, which falls by the share $\gamma$ after an image that fools and grows by it after one that does not:
 #
 # $$\boldsymbol{\delta} \leftarrow r\, \frac{\boldsymbol{\delta} + \eta g}{\|\boldsymbol{\delta} + \eta
 #   g\|_2}, \qquad r \leftarrow (1 \mp \gamma)\, r.$$
 #
-# Any wrong class counts. We expect that DDN finds a misclassified image nearer than DeepFool's.
+# Any wrong class counts. We expect that DDN finds a misclassified image nearer than DeepFool's. It begins
+# at $r = 1$. If the right curve still falls at the last step, DDN had too few steps.
 
 # %%
 ddn = ladders["DDN"].rungs[-1].attack
@@ -429,13 +473,13 @@ print(chapter.expectation("DDN comes nearer than DeepFool", nothing or seen, nea
 figures.path({"DDN": path}, wanted="label")
 
 # %% [markdown]
-# Two controls show what is easy: FGSM takes one signed step, and *noise* is random, with the same norms.
-#
 # ## All attacks, one budget after another
 #
-# The paper's six attacks differ in what they look for, and in what their ladder raises:
+# Now all clips are attacked. Two *controls* show what is easy. FGSM takes only one signed step. *Noise* has
+# no direction at all. Both have BIM's goal and norms. The paper's six attacks differ in what they look for,
+# in what their ladder raises, and in the norm that they try to keep small:
 #
-# | attack | goal | what climbs | measures |
+# | attack | goal | what climbs | small in |
 # |---|---|---|---|
 # | BIM-a, BIM-b | the target, with probability 0.75 | the radius of the ball, RMS | $\ell_2$ |
 # | JSMA | the target | the displacement of one value | $\ell_0$ |
@@ -445,11 +489,13 @@ figures.path({"DDN": path}, wanted="label")
 #
 # > **Paper.** Budgets are allocated until "AUC > 0.9".
 #
-# > **Here.** Clips not yet fooled go to the next rung until more than `until` of all attacked clips are
-# > fooled, or the ladder ends. A clip is *fooled* when the goal in the table is reached. We measure this
-# > again on the returned example, in float32, and do not rely on what the attack reports. With `brackets`, a
-# > clip begins at the rung that should just fool it, and goes down until one fails: it ends at the same rung
-# > with fewer passes. All norms below are $\ell_2$.
+# > **Here.** We read this AUC (area under a curve) as the fooling rate, as the abstract of the paper does.
+# > Clips not yet fooled go to the next rung until more than `until` of all attacked clips are fooled, or the
+# > ladder ends. A clip is *fooled* when the goal in the table is reached. We measure this again on the
+# > returned example, in float32, and do not rely on what the attack reports. With `brackets`, a clip begins
+# > at a rung that should fool it, guessed from what an earlier attack needed, and goes down until one fails.
+# > It ends at the same rung with fewer passes, unless a larger budget fails where a smaller one fools. All
+# > norms below are $\ell_2$, whatever an attack tries to keep small.
 
 # %%
 wanted = right[right["clip"].isin(catalogue.loc[catalogue["name"] == shown_class, "clip"])]
@@ -483,10 +529,12 @@ cell.save("evaluated.csv", chosen[["clip"]])  # those that were misclassified an
 pieces.clear()
 
 # %% [markdown]
-# Each curve is the share of attacked clips that are fooled by a perturbation of at most the norm on the axis.
-# A curve need not reach 1: above `until`, the dotted line, no larger budget is tried, and every ladder ends
-# somewhere. To the right of the last clip that was fooled the curve is flat, because larger norms were not
-# tried. We expect DeepFool to need the smallest changes of the six, since any wrong class is enough for it.
+# Read a curve from left to right: it is the share of attacked clips that are fooled by a perturbation of at
+# most the norm on the axis. An attack whose curve is further to the left is stronger *at its own goal*. The
+# vertical line is the budget $\epsilon$. A curve need not reach 1: above `until`, the dotted line, no larger
+# budget is tried, and every ladder ends somewhere. A flat end to the right says that no further clip was
+# fooled, not that none could be. We expect DeepFool to need the smallest changes of the six, since any wrong
+# class is enough for it.
 
 # %%
 curves = metrics.stairs(metrics.least_norms(rows))
@@ -506,15 +554,17 @@ print(
 )
 
 # %% [markdown]
-# The table shows what was reached and what it cost.
+# The table shows what was reached and what it cost. Its rates are shares of the attacked clips, whose number
+# is printed at the beginning of the chapter. Of ten clips, one is already 0.1.
 #
-# - *Fooled*: the share of attacked clips whose attack reached its goal. *Reached*: the target is predicted,
-#   at any probability.
+# - *Fooled*: the share of attacked clips whose attack reached its goal, at any norm. *Reached*: the target is
+#   predicted, at any probability.
 # - *Fooled within ε*: the share fooled by a change of at most $\epsilon$. *AUC within ε*: the area under the
 #   curve up to $\epsilon$, divided by $\epsilon$. Both are empty for an attack that cannot succeed within it.
 # - *Median ‖δ‖₂*: over the clips that were fooled. *Any wrong class*: the median norm of the nearest
 #   misclassified image that the attack met, whatever its goal.
-# - *Forwards, backwards, queries*: means over the attacked clips; a black box has queries alone.
+# - *Forwards, backwards, queries*: passes through the victim, as means over the attacked clips. A black box
+#   has queries alone.
 # - *Refused*: how often an attack reported a success that we did not find when we measured it again.
 
 # %%
@@ -532,8 +582,8 @@ Markdown(markup.table(summary.rename(index=names.label).rename_axis("attack"), f
 # %% [markdown]
 # ## One clip under all attacks
 #
-# The first picture is the clip. The others are the least perturbed example that each attack found of it, or
-# its last attempt where it failed.
+# The first picture is the clip. The others are the least perturbed example that each attack found of it or,
+# where it failed, its last attempt. Can you see which one was changed, and where?
 
 # %%
 spots = [n for n, name in enumerate(chosen["clip"]) if name in shown]
@@ -550,8 +600,9 @@ sizes = {name: f"‖δ‖₂ = {each.norm():.2g}{failed[name]}" for name, each i
 figures.spectrograms(drawn, frequencies=images.frequencies, times=images.times, below=sizes)
 
 # %% [markdown]
-# The next pictures show the changes alone, each on its own scale around zero. JSMA changes a few values by
-# much, BIM many by little. PIA's change still has traces of the clip at which it began.
+# The next pictures show the changes alone, each on its own scale around zero, which is printed below it. Look
+# for what the equations promise: JSMA moves a few values by much, and BIM moves many by little. PIA's walk is
+# not finished as long as you can see the clip at which it began.
 
 # %%
 axes = {"frequencies": images.frequencies, "times": images.times}
@@ -561,12 +612,15 @@ figures.spectrograms(change or drawn, **axes, below=sizes, columns=3, difference
 # ## Sanity checks of the attacks
 #
 # An attack that fails may be a weak attack. Following [Carlini et al.](https://arxiv.org/abs/1902.06705) we
-# check what a working attack must show. Passing is necessary, and no proof that an attack is strong.
+# check what a working attack must show. The checks are necessary, and no proof that an attack is strong.
+# Those that run an attack anew use at most `checked` clips; they can find a large fault, and miss a small
+# one.
 #
-# *First, the gradient.* A short step along it should lower the loss as much as its slope predicts. Then we
-# round the victim's input to 256 grey levels. It is as easily fooled as before, but its gradient is zero:
-# the check must flag it. And a linear victim, with small margins, must be fooled on every clip, or the attack
-# is broken.
+# *First, the gradient.* A short step along it should lower the loss as much as its slope predicts. If it does
+# not, the gradient is *masked*: it leads nowhere, although the victim can be fooled. Would our check notice
+# that? We build a victim whose input is rounded to 256 grey levels. It gives nearly the same answers, but its
+# gradient is zero, so the check must flag it. Last, a linear victim with small margins must be fooled on
+# every clip, or the attack is broken.
 
 # %%
 goals = target[some].to(where)
@@ -578,7 +632,8 @@ broken = checks.reached(weak, attacks.BIM(step=bim_step, steps=100), few, goals,
 
 # %% [markdown]
 # *Second, more budget and more steps.* BIM-b attacks the same clips at a half, one and two times the median
-# norm that it needed, and at that norm with twice the steps.
+# norm that it needed. A larger budget must not fool fewer of them. Then it attacks them at that norm with
+# twice the steps. If these fool many more, the steps were too few.
 
 # %%
 median = float(np.nan_to_num(summary.loc["BIM-b", "median ‖δ‖₂"], nan=budget))
@@ -587,9 +642,10 @@ grown = checks.reached(victim, steps[0], few, goals, [median / 2, median, 2 * me
 longer = checks.reached(victim, steps[1], few, goals, [median]).mean().tolist()
 
 # %% [markdown]
-# *Third, the reference.* DDN is run on the same clips with the goal of each attack that measures $\ell_2$.
-# The *ratio* is our median norm over DDN's, for the clips that both fooled. Above 1.05 our attack is weak:
-# smaller changes exist.
+# *Third, the reference.* DDN is run on the same clips, with the goal of each attack that keeps the $\ell_2$
+# norm small. The *ratio* is our median norm over DDN's, for the clips that both fooled; their number is in
+# the table. Above 1.05 we call our attack weak, because smaller changes exist. A ratio below that shows only
+# that DDN found none.
 
 # %%
 own = {name: ladders[name] for name in [*names.ATTACKS, *names.REFERENCE]}

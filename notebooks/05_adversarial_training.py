@@ -3,17 +3,21 @@
 #
 # **What does a classifier gain, and what does it lose, by learning from examples made to fool it?**
 #
-# The paper's one defence is the oldest and cheapest: every training image is replaced by one that a single
-# step of FGSM has made harder (Section VII, Eq. 14). This chapter trains the model of
-# [chapter 3](03_training.ipynb) again in that way, or with a later defence (`training`). You will see what
-# the model is trained on, whether it becomes more robust, and how much clean accuracy that costs. Chapter 4
-# then attacks the result with all six attacks. The headline number of the study, robust accuracy in the
-# worst case over all attacks, is in chapter 6.
+# [Chapter 4](04_attacks.ipynb) fools a trained classifier by small changes to its images. Can a classifier
+# learn to ignore such changes? The idea of *adversarial training* is to attack the model while it learns, and
+# to train it on the attacked images with their true labels. The paper does this in its simplest form: each
+# training image is replaced by one that a single step of the attack FGSM has made harder (Section VII,
+# Eq. 14). This chapter trains the model of [chapter 3](03_training.ipynb) again in that way, or with a later
+# defence (`training`). You will see what the model is trained on, how much *clean accuracy* (without an
+# attack) it loses, and how much *robust accuracy* (under attack) it gains.
+#
+# One attack measures the gain here. Chapter 4 then attacks the result with all six. The headline number of
+# the study, robust accuracy in the worst case over all attacks, is in chapter 6.
 #
 # Previous: [4 · Attacks](04_attacks.ipynb). Next: [6 · Analysis](06_analysis.ipynb). Terms are explained in
 # the [glossary](README.md#glossary).
 #
-# <small>Starts from the same weights as chapter 3. Reads `clips.parquet`, the store of images and, where
+# <small>Reads `clips.parquet`, the store of images and, where
 # they are there, the files of chapter 3 at this point. Writes `model.safetensors`, `clean.parquet` (one row
 # per tested clip), `robust.parquet` (one row per tested clip: which models classify it correctly under
 # PGD), `history.csv` and `cost.csv`.</small>
@@ -31,6 +35,10 @@ from lib.device import choose_device
 from lib.training import Recipe, cost, examine, fit, pgd_correct
 
 figures.use_style()
+
+# %% [markdown]
+# The next cell lists all settings of the chapter, and the one after it checks them. Skip both at first
+# reading. The model starts from the same weights, and is trained on the same split, as in chapter 3.
 
 # %% tags=["parameters"]
 build = "build"  # folder of the executed grid
@@ -95,21 +103,35 @@ print(f"{cell}: {(split['part'] == 'train').sum()} training images of {images.si
 # %% [markdown]
 # ## One equation
 #
-# A training step minimises a mixture of two losses: that of the image, and that of an adversarial example
-# $\mathbf{x}'$ of it, which is made with the current weights (Eq. 14):
+# Standard training looks for weights with a small loss on the images as they are. But the attacker
+# moves last: with the finished model at hand, an attack looks for the worst image near each of these. So the
+# training should foresee this move, and look for weights with a small loss on the *worst* images ([Madry et
+# al.](https://arxiv.org/abs/1706.06083)):
+#
+# $$\min_{\mathbf{w}} \; \mathbb{E}_{\mathbf{x}, l} \Big[ \max_{\|\boldsymbol{\delta}\|_\infty \leq
+# \epsilon} J(\mathbf{x} + \boldsymbol{\delta}, l, \mathbf{w}) \Big]$$
+#
+# Nobody can compute this maximum for a network. Each defence below replaces it by an image $\mathbf{x}'$ that
+# an attack finds with the current weights, and so it is only as good as that attack. The paper minimises a
+# mixture of two losses, of the image and of this adversarial example (Eq. 14):
 #
 # $$J'(\mathbf{x}, l, \mathbf{w}) =
 # \alpha J(\mathbf{x}, l, \mathbf{w}) + (1 - \alpha) J(\mathbf{x}', l, \mathbf{w})$$
 #
-# > **Paper.** $\alpha$ is "subjective", and in the end $J' = J(\mathbf{x}')$. The examples are those of
-# > [FGSM](https://arxiv.org/abs/1412.6572). Their $\epsilon$ is not given.
+# > **Paper.** $\alpha$ is "subjective", and in the end $J' = J(\mathbf{x}')$. The examples are those of the
+# > fast gradient sign method, [FGSM](https://arxiv.org/abs/1412.6572). Their $\epsilon$ is not given.
 #
-# > **Here.** $\alpha = 0$ (`alpha`), and FGSM moves every value of the image by $\epsilon$ = `budget`:
+# > **Here.** $\alpha = 0$ (`alpha`): the model never sees an image as it is. FGSM moves every value of the
+# > image by $\epsilon$ = `budget`, up or down, whichever raises the loss:
 #
 # $$\mathbf{x}' = \operatorname{clip}_{[0, 1]}\{\mathbf{x} + \epsilon \operatorname{sgn} \nabla_\mathbf{x}
 # J(\mathbf{x}, l, \mathbf{w})\}$$
 #
-# We expect that the change is too small to be seen in the picture of $\mathbf{x}'$.
+# In the next cell `defences.ascend` is this step: it takes the gradient of the cross-entropy $J$ with respect
+# to the image, and moves the image along the sign of it. The training calls the same function.
+#
+# We expect that the change is too small to be seen in the picture of $\mathbf{x}'$. We do not test eyes: a
+# change of at most four of 255 grey levels counts as too small.
 
 # %%
 first = split[split["part"] == "train"].iloc[:2]
@@ -144,6 +166,11 @@ print(
 # %% [markdown]
 # ## Five losses
 #
+# Which loss is minimised, and how good the attack is that makes $\mathbf{x}'$, is the whole difference
+# between the trainings. *PGD*, projected gradient descent, is FGSM in several smaller steps. It begins at a
+# random image within the budget, and each step is moved back into it (BIM in chapter 4, with a random
+# start).
+#
 # | `training` | loss that is minimised | example $\mathbf{x}'$ |
 # |---|---|---|
 # | standard | $J(\mathbf{x})$ | none |
@@ -152,28 +179,38 @@ print(
 # | pgd | Eq. 14 | `steps` steps of $2.5\,\epsilon/$`steps` from a random start |
 # | trades | $J(\mathbf{x}) + \beta\,\mathrm{KL}(p(\mathbf{x}) \Vert p(\mathbf{x}'))$ | maximises that KL |
 #
-# Their sources are [Goodfellow et al. (2014)](https://arxiv.org/abs/1412.6572), [Wong et al.
+# In TRADES, $p$ are the probabilities of the classes, and KL (Kullback–Leibler) measures how far those of
+# $\mathbf{x}'$ are from those of $\mathbf{x}$: the answers should be right, and agree. The sources are
+# [Goodfellow et al. (2014)](https://arxiv.org/abs/1412.6572), [Wong et al.
 # (2020)](https://arxiv.org/abs/2001.03994), [Madry et al. (2018)](https://arxiv.org/abs/1706.06083) and
 # [Zhang et al. (2019)](https://arxiv.org/abs/1901.08573).
 #
-# An example is crafted in *evaluation mode with the weights frozen*. In training mode, the running mean of
-# batch norm would include images that are only steps on the way, and gradients of the weights would be
-# computed that nobody needs. A clean step is one forward pass and two backward passes, by the weights and by
-# the layers' inputs. FGSM needs a forward pass and the second of these in addition, two thirds of a clean
-# step. PGD needs as much for each of its gradient steps. `make bench-training` measures this.
+# While $\mathbf{x}'$ is made, the model is in *evaluation mode with its weights frozen*. Otherwise the
+# running means of batch norm would include images that are only steps on the way, and PyTorch would compute
+# gradients of the weights that nobody needs.
+#
+# What does the defence cost in time? A step of standard training does three things of about the same size:
+# the forward pass, the gradient with respect to what each layer receives, and the gradient with respect to
+# the weights. FGSM needs the first two once more, so we would guess that a step takes 1 + 2/3 of the time.
+# PGD needs them once more for each of its steps. `make bench-training` measures it.
 
 # %% [markdown]
 # ## Learning
 #
 # Two accuracies are measured on the validation part after every epoch: of the clips as they are, and under
-# PGD with several steps inside the same budget, on the same `pgd_clips` clips each time (0: all). The
-# weights with the highest mean of the two are kept. The training loss is that of attacked images and
-# smoothed labels, so it may be higher than the validation loss.
+# PGD of `pgd_steps` steps within the budget of training, on the same `pgd_clips` clips each time (0: all).
+# The weights with the highest mean of the two are kept. The training loss is that of attacked images and
+# smoothed labels, and the validation loss that of clips as they are. So do not compare their heights; compare
+# where they stop falling.
 #
 # Training with one step can fail suddenly ([*catastrophic overfitting*](https://arxiv.org/abs/2001.03994)).
 # The network bends its loss just where FGSM's one step ends: the training accuracy jumps up, and the accuracy
-# under PGD falls to almost zero. FGSM itself does not show this; PGD does. We expect that it does not happen,
-# and that the training is finished, by the rule of chapter 3.
+# under PGD falls to almost zero. FGSM itself does not show this; PGD does. We expect that it does not happen:
+# in the last epoch, the accuracy under PGD is less than 25 points below its highest. (An accuracy that was
+# never high is no such collapse, and no success either.)
+#
+# We also expect a finished training, by the rule of chapter 3: the model is right on 80 % or more of what
+# it is trained on, and the loss no longer falls.
 
 # %%
 settings = {name: globals()[name] for name in learnt_by.split()}
@@ -197,10 +234,13 @@ print(chapter.expectation("a finished training", seen, not last["unfinished"]))
 # %% [markdown]
 # ## The cost in clean accuracy
 #
-# Table I of the paper gives the drop of the accuracy on clean clips, in percentage points. Both models are
-# tested on the same clips, so the interval is that of the difference clip by clip. Where chapter 3 has not
-# been run at this point, there is no drop to report. In the paper every drop is above zero, and we expect
-# the same.
+# Table I of the paper gives the drop of the clean accuracy in percentage points. Both models are tested on
+# the same clips, so we take the difference clip by clip: 1 for a clip that only the original model
+# classifies correctly, −1 for one that only the defended model does, and 0 for the others. The interval is
+# that of the mean of these. It says how much another draw of recordings could change the drop. It does not
+# include that another training, from another seed, gives another model. Where chapter 3 has not been run for
+# this model, there is no drop to report. In the paper every drop is above zero, and we expect the same: the
+# whole interval is above zero.
 
 # %%
 clean = examine(victim, images, split, clips)
@@ -230,14 +270,19 @@ print(chapter.expectation("a drop above zero", seen if len(pairs) else "no origi
 # ## The gain in robust accuracy
 #
 # PGD now attacks the tested clips within the $\ell_2$ norm at which the paper compares its robust models
-# (Table II: 3 at 1568 × 768, scaled to this image so that it means the same change per value). This is one
-# attack of few steps, and it accepts any wrong class: a first look at robust accuracy. Chapter 4 runs more
-# attacks, and chapter 6 reports the worst case over all of them. Its clips are those that chapter 4
-# evaluates, which can be fewer than here.
+# (Table II: 3 at 1568 × 768, scaled to this image so that it means the same change per value). The share of
+# clips that are still classified correctly is the robust accuracy under this attack.
 #
-# The budget of training is another one: there each value may change by at most `budget`. Its $\ell_2$ norm is
-# given above, in units of this $\epsilon$. So the accuracies under PGD in the figure above and here belong to
-# two different attacks. We expect the defended model to be more robust than the original.
+# Do not confuse the two budgets. In training, *each value* may change by at most `budget` ($\ell_\infty$).
+# Here the *norm* of the whole change is limited ($\ell_2$): a few values may change by much more. So the
+# model is tested against another kind of change than it was trained on, and the accuracies under PGD in the
+# figure above and in the table below belong to two different attacks. The sizes of both budgets are printed
+# above.
+#
+# This is a first look: one attack, few steps, any wrong class. A stronger attack could find a lower robust
+# accuracy. Chapter 4 runs more attacks on the clips that it evaluates, which can be fewer than here, and
+# chapter 6 reports the worst case over all of them. We expect the defended model to be more robust than the
+# original: the interval of the difference, clip by clip, is above zero.
 
 # %%
 tested = splits.choose(split[split["part"] == "test"], tried_clips, seed)

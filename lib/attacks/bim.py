@@ -67,6 +67,7 @@ class BIM(BudgetAttack):
                 break
             x = adversarial[active].requires_grad_(step < self.steps)
             logits = call.forward(x, active)
+            # Which clips are fooled now? Their images are kept; BIM-a is done with them, BIM-b goes on.
             holds = call.holds(x, logits, active)
             held[active] |= holds
             kept[active[holds]] = x.detach()[holds]
@@ -76,6 +77,7 @@ class BIM(BudgetAttack):
             gradient = call.gradient(margin(logits, classes[active]), x, active)[going]
             active = active[going]
             call.counts.add("iterations", active)
+            # Eq. 1: a step of ζ sgn ∇ (sign is −1 towards a target), then back into the ball and into [0, 1].
             x = adversarial[active] + sign * self._step(gradient, epsilon[active], call.range)
             x = into_ball(x, call.x[active], epsilon[active])
             adversarial[active] = x.clamp(call.low, call.high)

@@ -103,21 +103,25 @@ class _Descent:
         number = 0
         while len(active):
             number += 1
+            # Eq. 7: ρ is the clip's own, `start`, plus delta; x = (tanh ρ + 1) / 2 for images in [0, 1].
             slope = (self.start[active] + delta).tanh()
             x = slope * self.half + self.middle
-            loss, pull, holds = self._loss(x, active)
+            loss, pull, holds = self._loss(x, active)  # ℒ of Eq. 6, its gradient by x, and who is fooled
             if number == 1 and holds.any():
                 self._keep_as_they_came(active[holds])
+            # Eq. 5, and its gradient by ρ, divided by c; (1 − tanh² ρ) / 2 is the derivative of x.
             away = (x - self.origin[active]) / self.call.range
             total = away.square().flatten(1).sum(1) + self.c[active] * loss
             pull = 2 * away / self.call.range / per_clip(self.c[active], x) + pull
             gradient = pull * (1 - slope.square()) * self.half
+            # A step of Adam, for all clips at once.
             mean.mul_(_BETA1).add_(gradient, alpha=1 - _BETA1)
             square.mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
             root = (square / (1 - _BETA2**number)).sqrt_().add_(_TINY)
             rate = per_clip(self._rate(active), x) / (1 - _BETA1**number)
             delta.sub_(rate * mean / root)
             self.call.counts.add("iterations", active)
+            # The search for c, and who goes on.
             going = self._search(active, holds) | self._goes_on(number, total, active)
             going &= (self.least[active] > 0) & gradient.flatten(1).isfinite().all(1)
             if not going.all():

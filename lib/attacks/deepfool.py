@@ -102,7 +102,7 @@ class DeepFool(LeastChangeAttack):
             home = logits.detach().scatter(1, classes[active][:, None], -torch.inf).argmax(1)
         nearest = torch.full((len(active),), torch.inf, device=x.device)
         best = torch.zeros_like(x)
-        for k in range(others.shape[1]):
+        for k in range(others.shape[1]):  # one boundary after another: f, its gradient w, and |f| / ‖w‖₂
             towards = others[active, k]
             f = logits.gather(1, towards[:, None])[:, 0] - logits.gather(1, home[:, None])[:, 0]
             w = call.gradient(f, x, active, again=k + 1 < others.shape[1])
@@ -110,7 +110,8 @@ class DeepFool(LeastChangeAttack):
             distance = torch.where(size > 0, f.detach().abs() / size, torch.inf)
             nearer = distance < nearest
             nearest = torch.where(nearer, distance, nearest)
-            # The same small constant as Foolbox's keeps a step from stopping on the boundary itself.
+            # Eq. 4: the step along w has the length |f| / ‖w‖₂. The same small constant as Foolbox's keeps it
+            # from stopping on the boundary itself. Of all boundaries, the nearest gives the step.
             length = torch.where(nearer, (distance + 1e-4 * call.range) / size, 0)
             best = torch.where(per_clip(nearer, x), per_clip(length, x) * w, best)
         return best

@@ -65,11 +65,14 @@ class JSMA(LeastChangeAttack):
             going = ~call.holds(x, logits, active)
             if not going.any():
                 break
+            # Eq. 3, without the whole matrix: the target's column, and the sum of all columns less that one.
             towards = call.gradient(logits.gather(1, target[active][:, None]), x, active, again=True)
             others = call.gradient(logits, x, active) - towards
+            # Eq. 2; a value that is at its bound already cannot move.
             saliency = torch.where(x.detach() == bound, 0, salient(up * towards, up * others))
             largest, feature = saliency[going].flatten(1).topk(min(self.features, call.x[0].numel()))
             active, x = active[going], x.detach()[going].flatten(1)
+            # The most salient values move by θ, and those without saliency stay.
             x.scatter_add_(1, feature, up * self.theta * call.range * (largest > 0))
             moved = largest[:, 0] > 0
             if step == 0 and not moved.all():

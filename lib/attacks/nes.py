@@ -43,12 +43,14 @@ def estimate(
         while left:
             now = min(left, max(1, call.at_once // (2 * len(group))))
             left -= now
+            # Pairs of probes, x + σu and x − σu, and the victim's answers to them.
             noise = torch.stack([_noise(x[0], generators[int(place)], now) for place in active[group]], 1)
             reach = per_clip(sigma[group], x) * noise  # (now, group, …)
             probes = torch.cat([x[group] + reach, x[group] - reach]).flatten(0, 1)
             places = active[group].repeat(2 * now)
             values, sure = loss(call.forward(probes, places, "queries"), places)
             plus, minus = values.reshape(2, now, len(group))
+            # The sum over u [ℓ(x + σu) − ℓ(x − σu)]; a pair with an unknown answer does not count.
             both = sure.reshape(2, now, len(group)).all(0)
             weight = torch.where(both, plus - minus, 0)
             gradient[group] += torch.einsum("pk,pk...->k...", weight, noise)
