@@ -16,6 +16,7 @@ from matplotlib import font_manager
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, hsv_to_rgb, to_hex
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from lib import files, markup, names
 
@@ -637,6 +638,42 @@ def _model_points(axes, frame: pd.DataFrame, attacks: list[str], models: list[st
     for model in models:
         label = names.label(model)
         axes.plot([], [], MARKERS[model], color=COLOURS[model], linestyle="none", label=label)
+
+
+def norm_by_size(frame: pd.DataFrame) -> Figure:
+    """Median norms against the number of values, both logarithmic, one panel per representation.
+
+    Parameters
+    ----------
+    frame : columns representation, model, training, bins, frames, norm, norm_low, norm_high; colour and
+        marker say the model, hollow is standard. A dotted line from each first point is √ growth.
+    """
+    frame = frame.assign(values=frame["bins"] * frame["frames"])
+    panels = names.in_order(frame["representation"])
+    grid = _facets(frame, col="representation", col_order=panels, col_wrap=min(2, len(panels)), height=3.1)
+    for axes, representation in zip(grid.axes.flat, panels, strict=True):
+        lines = frame[frame["representation"] == representation].groupby(["model", "training"], sort=False)
+        for (model, training), line in lines:
+            values, norm = line["values"], line["norm"]
+            ends = np.nan_to_num([norm - line["norm_low"], line["norm_high"] - norm])
+            colour, hollow = COLOURS[model], training == "standard"
+            look = {
+                "color": colour,
+                "marker": MARKERS[model],
+                "markerfacecolor": "white" if hollow else colour,
+            }
+            look |= {"linestyle": DASHES[training], "label": f"{names.label(model)}, {names.label(training)}"}
+            axes.errorbar(values, norm, yerr=np.maximum(ends, 0), capsize=2, elinewidth=0.8, **look)
+            straight = norm.iloc[0] * np.sqrt(values / values.iloc[0])
+            axes.plot(values, straight, color="#888888", linewidth=0.9, linestyle=":", label="√ growth")
+        axes.set(title=names.label(representation), xscale="log", yscale="log")
+        sizes = frame.drop_duplicates("values")
+        axes.set_xticks(sizes["values"], [f"{size.bins} ×\n{size.frames}" for size in sizes.itertuples()])
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
+    grid.set_axis_labels("values (bins × frames)", r"median $\|\delta\|_2$")
+    return _finished(grid.figure)
 
 
 def gallery(

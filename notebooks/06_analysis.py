@@ -32,6 +32,7 @@ build = "build"  # folder of the executed grid
 dataset = "esc50"
 folder = ""  # where tables and figures go; empty: figures/ beside this notebook
 shown = "resnet56/1/standard"  # model/fold/training of Fig. 1; the nearest that is there, if it is not
+other_sizes = ""  # BUILD/DATASET of finished grids of this data set at other image sizes, with spaces between
 
 # %%
 ranges.check(
@@ -39,6 +40,7 @@ ranges.check(
     ranges.taken("build dataset", study.Cell),
     ranges.path("build folder"),
     ranges.text("shown", r"[\w.-]+/\d+(\.\d+)?/\w+", "model/fold/training, such as resnet18/1/standard"),
+    ranges.text("other_sizes", r"( ?[\w.-]+(/[\w.-]+)+)*", "empty, or folders such as build/128x256/esc10"),
 )
 
 # %% [markdown]
@@ -51,7 +53,7 @@ ranges.check(
 # %%
 cell = study.Cell(build, dataset)
 where = Path(folder or cell.path("figures"))
-found = results.gather(build, dataset, shown)
+found = results.gather(build, dataset, shown, other_sizes.split())
 analysis = tables.Analysis(found)
 parts = report.Report(analysis, where)
 parts.show("cells")
@@ -212,12 +214,28 @@ parts.show("splits")
 parts.show("folds")
 
 # %% [markdown]
-# The size of the images: budgets scale with $\sqrt{\text{number of values}}$ so that they mean the same
-# change per value, which is a hypothesis about robustness. The transforms at a small size are not equivalent
-# either: the resize of the STFT dims a steady tone, and a scalogram that is sampled at few instants misses
-# short sounds between them. [Chapter 2](02_features.ipynb) shows what each loses. The ℓ∞ ball that
-# adversarial training learns in is not the ℓ2 ball of this evaluation; [chapter
-# 5](05_adversarial_training.ipynb) gives the number where both meet.
+# The size of the images: budgets scale with $\sqrt{D}$, where $D$ is the number of values of an image, so
+# that they mean the same change per value. That a model is then equally robust at each size is a hypothesis.
+# `other_sizes` names grids of the same data set at other sizes, trained and attacked with the same settings;
+# with them we test it. We expect the norm that the reference attack needs, divided by $\sqrt{D}$, to be the
+# same at all sizes.
+
+# %%
+parts.show("image_sizes")
+
+# %%
+parts.show("norm_by_size")
+
+# %%
+seen, same, meaning = report.scaling_answer(analysis)
+print(chapter.expectation("norm ÷ √D is the same at all sizes", seen, same))
+print(meaning)
+
+# %% [markdown]
+# The transforms at a small size are not equivalent either: the resize of the STFT dims a steady tone, and a
+# scalogram that is sampled at few instants misses short sounds between them. [Chapter 2](02_features.ipynb)
+# shows what each loses. The ℓ∞ ball that adversarial training learns in is not the ℓ2 ball of this
+# evaluation; [chapter 5](05_adversarial_training.ipynb) gives the number where both meet.
 #
 # ## Appendix: all attacks by their own goals, and Fig. 1
 #

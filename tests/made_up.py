@@ -1,10 +1,12 @@
 """Gathered rows of a grid that was never run, with effects that are known."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 
 from lib import names
-from lib.analysis.results import ATTACKED, POINT, TIMES, Results
+from lib.analysis.results import AT_SIZE, ATTACKED, POINT, TIMES, Results, at_size
 
 LEAK = ["protocol", "recordings crossing", "clips crossing", "accuracy", "low", "high", "over"]
 
@@ -84,7 +86,20 @@ def grid(
         notes=pd.DataFrame({"note": []}, dtype=object),
         examples=images,
         about=dict.fromkeys(images, about | {"training": "standard"}),
+        other_sizes=pd.DataFrame(columns=AT_SIZE),
     )
+
+
+def at_sizes(run: Results, power: float, times=(2, 4), noise: float = 0.0, seed: int = 0) -> Results:
+    """The run with grids of images ``times`` as high and as wide, whose norms grow with values ** power."""
+    draw, found = np.random.default_rng(seed), []
+    for by in times:
+        rows = at_size(run)
+        factor = by ** (2 * power) * np.exp(noise * draw.normal(size=len(rows)))
+        found.append(
+            rows.assign(bins=rows["bins"] * by, frames=rows["frames"] * by, norm=rows["norm"] * factor)
+        )
+    return dataclasses.replace(run, other_sizes=pd.concat(found, ignore_index=True))
 
 
 def _attacked(point, ids, label, right, norms, failing, robust) -> list[dict]:

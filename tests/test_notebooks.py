@@ -132,6 +132,18 @@ def test_every_settings_file_belongs_to_a_chapter():
     assert {folder.name for folder in folders} == set(DATASETS)
 
 
+@pytest.mark.parametrize("folder", sorted(Path("params/sizes").glob("*/*")), ids=str)
+def test_grids_of_other_sizes_differ_in_nothing_else(folder):
+    """Else norms at two sizes would be those of two trainings, or of two attacks."""
+    bins, frames = folder.parent.name.split("x")
+    for chapter in ("02_features", "03_training", "04_attacks", "05_adversarial_training"):
+        usual, mine = (settings.read(f"{f}/{chapter}.yaml") for f in (f"params/{folder.name}", folder))
+        usual.pop("leaks_at", "")  # where chapter 3 measures something else as well
+        if chapter == "02_features":
+            usual |= {"bins": int(bins), "frames": int(frames)}
+        assert mine == usual, chapter
+
+
 @pytest.mark.parametrize(("dataset", "folds"), [("esc50", 5), ("urbansound8k", 10), ("esc10", 5)])
 def test_the_paper_s_grid_is_listed(dataset, folds, tmp_path):
     done = subprocess.run(

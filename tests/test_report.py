@@ -214,6 +214,62 @@ def test_unfinished_trainings_are_marked_and_kept_out_of_verdicts():
     assert row["parts"] == 2  # the two of ResNet-18
 
 
+# --------------------------------------------------------------------------------------------- image sizes
+
+
+@pytest.mark.parametrize(("power", "relative"), [(0.5, [1, 1, 1]), (0.0, [1, 1 / 2, 1 / 4])])
+def test_norms_at_three_sizes_are_compared_with_root_growth(power, relative):
+    run = made_up.at_sizes(made_up.grid(**ONE, clips_per_source=2), power)
+    frame = tables.scaling(Analysis(run)).query("training == 'standard'")
+    assert frame["bins"].tolist() == [64, 128, 256]
+    assert frame["relative"].to_numpy() == pytest.approx(np.array(relative))
+    assert frame["still"].to_numpy() == pytest.approx([1, 1 / 2, 1 / 4])
+    assert (frame["accuracy"] == 80).all()
+    assert (frame["clips"] == 16).all()
+    mine = run.attacks.query("training == 'standard' and attack == 'DDN'")["l2"]
+    assert frame["norm"].to_numpy() == pytest.approx(mine.median() * np.array([1.0, 4, 16]) ** power)
+    assert (frame["norm_low"] < frame["norm"]).all()
+    assert (frame["norm"] < frame["norm_high"]).all()
+
+
+@pytest.mark.parametrize(
+    ("power", "clips", "holds", "said"),
+    [
+        (0.5, 40, True, "as hard to withstand at each"),
+        (0.0, 40, False, "more robust on small images"),
+        (0.8, 40, False, "less robust on small images"),
+        (0.5, 3, None, "cannot say"),
+    ],
+)
+def test_what_sizes_mean_for_budgets_follows_the_norms(power, clips, holds, said):
+    run = made_up.grid(**ONE, clips=clips, accuracy=(1.0, 1.0))
+    run = made_up.at_sizes(run, power, noise=0.1 if clips > 3 else 1.0)
+    seen, answer, meaning = report.scaling_answer(Analysis(run))
+    assert answer is holds
+    assert said in meaning
+    assert "at 256 × 512, √values is 4 times that of the smallest size" in seen
+
+
+def test_sizes_are_compared_on_clips_that_are_correct_at_all_of_them():
+    run = made_up.at_sizes(made_up.grid(**ONE), 0.5)
+    rows = run.other_sizes
+    lost = (rows["clip"] == "1-3") & (rows["bins"] == 256)
+    easy = rows.assign(norm=rows["norm"].where(~lost), correct=rows["correct"] & ~lost)
+    frame = tables.scaling(Analysis(dataclasses.replace(run, other_sizes=easy)))
+    assert (frame["clips"] == frame["training"].map({"standard": 15, "adversarial": 11})).all()
+    assert value(frame, training="standard", bins=256)["accuracy"] == 75
+
+
+def test_a_size_at_which_a_model_was_not_attacked_takes_no_part():
+    run = made_up.at_sizes(made_up.grid(**ONE), 0.5)
+    rows = run.other_sizes
+    away = (rows["training"] == "adversarial") & (rows["bins"] == 256)
+    found = Analysis(dataclasses.replace(run, other_sizes=rows.assign(norm=rows["norm"].where(~away))))
+    sizes = tables.scaling(found).groupby("training")["bins"].apply(list)
+    assert sizes.to_dict() == {"standard": [64, 128, 256], "adversarial": [64, 128]}
+    assert printing.latex(report.sizes_table(found).shown, "", "sizes").isascii()
+
+
 # ---------------------------------------------------------------------------------------------- the report
 
 
@@ -255,6 +311,7 @@ def test_any_part_of_a_grid_is_reported(part, tmp_path, undrawn):
         ({"trainings": ("standard",)}, "summary", "no model was attacked both before and after"),
         ({"trainings": ("adversarial",)}, "table_1", "no original model was tested"),
         ({}, "splits", "no point was asked to measure it"),
+        ({}, "image_sizes", "no model was attacked by the reference attack at two image sizes"),
     ],
 )
 def test_an_empty_table_says_the_true_reason(run, part, why, tmp_path, undrawn):
@@ -357,13 +414,13 @@ def one_more_of_each(monkeypatch):
 
 def test_one_more_of_each_is_in_every_table_and_figure(one_more_of_each):
     grid = {"representations": ("stft", "fifth"), "models": ("alexnet", "net7")}
-    run = made_up.grid(**grid, trainings=("standard", "adversarial", "sixth"))
+    run = made_up.at_sizes(made_up.grid(**grid, trainings=("standard", "adversarial", "sixth")), 0.5)
     found = Analysis(run)
     made = {name: report.PARTS[name](found) for name in report.PARTS if name != "splits"}
     assert "mine-a" in made["figure_1"].frame["attack"].to_list()
     holds = {
         "mine-a": ("attacks", "fooling_curves", "epsilon_ratio_attacks", "epsilon_ratio", "cost"),
-        "net7": ("accuracy", "robust_accuracy", "table_1", "table_2", "table_3", "trade_off"),
+        "net7": ("accuracy", "robust_accuracy", "table_1", "table_2", "table_3", "trade_off", "image_sizes"),
         "fifth": ("summary", "accuracy", "table_2", "robust_curves", "fooling_curves", "trade_off"),
         "sixth": ("robust_accuracy", "attacks", "fooling_curves", "trade_off"),
     }
@@ -379,7 +436,7 @@ def test_one_more_of_each_is_in_every_table_and_figure(one_more_of_each):
 
 
 def test_an_attack_that_only_one_training_has_met_breaks_no_table(one_more_of_each):
-    run = made_up.grid(**ONE)
+    run = made_up.at_sizes(made_up.grid(**ONE), 0.5)
     mine = (run.attacks["attack"] == "mine-a") & (run.attacks["training"] == "adversarial")
     found = Analysis(dataclasses.replace(run, attacks=run.attacks[~mine]))
     for name, make in report.PARTS.items():

@@ -170,6 +170,57 @@ def test_rows_with_other_columns_are_named_and_so_is_what_they_lack(tmp_path, na
         results.load(folder)
 
 
+@pytest.fixture
+def sized(tmp_path, monkeypatch):
+    """Grids of one victim in folders that are named by the height of their images, attacked by DDN."""
+
+    def sizes(build, dataset):
+        bins = int(build.rpartition("/")[2])
+        return pd.DataFrame([("dwt", bins, 2 * bins, bins, [], [])], columns=results.SIZES)
+
+    def grid(bins, attack="DDN", **how):
+        leave(tmp_path / str(bins), "dwt", "alexnet", "standard", **how)
+        cell = study.Cell(str(tmp_path / str(bins)), "demo", "dwt", "alexnet", "1", "standard")
+        cell.save("attacks.parquet", cell.load("attacks.parquet").assign(attack=attack, l2=bins / 100))
+        return f"{bins}/demo"
+
+    monkeypatch.setattr(results, "_sizes", sizes)
+    monkeypatch.chdir(tmp_path)
+    grid(64)
+    return grid
+
+
+def test_grids_of_other_sizes_are_gathered_and_kept(sized, tmp_path):
+    found = results.gather("64", "demo", other_sizes=[sized(128), sized(256, steps=9)])
+    rows = found.other_sizes
+    assert rows["bins"].tolist() == [128, 128, 256, 256]
+    assert rows["clip"].tolist() == CLIPS * 2
+    assert rows["norm"].dropna().tolist() == [1.28, 2.56]
+    assert rows["correct"].tolist() == [True, False] * 2
+    (note,) = [n for n in found.notes["note"] if "04_attacks" in n]
+    assert note.endswith("bim_steps = 5 in 2 cells, 9 in 1 cells")
+    again = results.load(results.save(found, tmp_path / "rows"))
+    pd.testing.assert_frame_equal(again.other_sizes, rows)
+    (tmp_path / "rows/other_sizes.parquet").unlink()
+    assert results.load(tmp_path / "rows").other_sizes.empty
+
+
+@pytest.mark.parametrize(
+    ("folder", "why"),
+    [
+        ("32/demo", "holds no finished grid .*no victim is there yet"),
+        ("128/esc10", "must be a relative folder BUILD/demo"),
+        ("/tmp/128/demo", "must be a relative folder BUILD/demo"),
+        ("64/demo", "images of 8192 values, a size that is there already"),
+        ("256/demo", "no model of 256/demo was attacked by DDN"),
+    ],
+)
+def test_a_folder_that_is_no_grid_of_another_size_is_refused(sized, folder, why):
+    sized(256, attack="BIM-a")
+    with pytest.raises(ValueError, match=f"^other_sizes: .*{why}"):
+        results.gather("64", "demo", other_sizes=[folder])
+
+
 def test_an_empty_grid_is_refused_with_its_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match="demo: no victim is there yet"):
         results.gather(str(tmp_path), "demo")

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib import figures, files, markup, names
+from lib import figures, files, markup, metrics, names
 from lib.analysis import claims, published, results, tables
 from lib.analysis.printing import interval, latex, markdown, marked, number, table
 from lib.analysis.results import POINT
@@ -390,6 +390,71 @@ def folds_table(found: Analysis) -> Part:
     return Part(caption + _over(frame), frame, table(cells, ["fold"], heads.values()))
 
 
+def sizes_table(found: Analysis) -> Part:
+    frame = _known(tables.scaling(found), _NO_SIZES)
+    cells = []
+    for row in _records(frame):
+        victim = (_label(row), _model(found, row, row["training"]), names.label(row["training"]))
+        key = (*victim, f"{row['bins']} × {row['frames']}")
+        ends = {name: _measured(row, name) for name in ("norm", "relative")}
+        texts = (str(row["bins"] * row["frames"]), str(row["clips"]), number(row["accuracy"]))
+        texts += (interval(ends["norm"], 3), interval(ends["relative"], 2))
+        cells += [(key, head, text) for head, text in zip(_SIZES, texts, strict=True)]
+    caption = (
+        f"Does the norm that fools a model grow with √(number of values)? {_THE_REFERENCE}, the median over "
+        "the n evaluated clips that the model classifies correctly at all its sizes. The accuracy is of all "
+        "tested clips. Last column: norm ÷ √values, divided by that of the smallest size, geometric mean "
+        "over clips; it is 1 where norms grow with √values. Intervals are 95 %, by resampling recordings: "
+        "they say nothing of other trainings. Sizes are bins × frames."
+    )
+    shown = table(cells, ["representation", "model", "training", "size"], _SIZES)
+    return Part(caption + _dagger(found, frame), frame, shown)
+
+
+_THE_REFERENCE = f"‖δ‖₂ of {' and '.join(names.REFERENCE.values())}"
+_SIZES = ("values", "n", "clean accuracy [%]", "median ‖δ‖₂", "÷ √values, relative")
+_NO_SIZES = (
+    "no model was attacked by the reference attack at two image sizes (`other_sizes` names finished grids of "
+    "other sizes)"
+)
+
+
+def _measured(row: Mapping, name: str) -> dict:
+    """One of several numbers of a row, with its interval, as `interval` takes it."""
+    return {"value": row[name], "low": row[f"{name}_low"], "high": row[f"{name}_high"]}
+
+
+def scaling_answer(found: Analysis) -> tuple[str, bool | None, str]:
+    """Whether norms grow with √(number of values): what was seen, the answer, and what it means for budgets.
+
+    The answer is False where some size differs, by its p-value after Holm's correction; True where none does
+    and every interval excludes norms that do not grow; None otherwise.
+    """
+    frame = tables.scaling(found)
+    if frame.empty:
+        return "no model was attacked at two sizes", None, "This run does not test how budgets scale."
+    frame = frame[frame["still"] < 1]
+    largest = frame[frame["still"] == frame["still"].min()]
+    factor = float(np.exp(np.log(largest["relative"]).mean()))
+    root = 1 / largest["still"].iloc[0]
+    differ = bool(frame["p"].min() <= (1 - metrics.LEVEL) / len(frame))
+    grown = bool((frame["relative_low"] > frame["still"]).all())
+    same = False if differ else True if grown else None
+    seen = (
+        f"at {largest['bins'].iloc[0]} × {largest['frames'].iloc[0]}, √values is {root:.2g} times that of "
+        f"the smallest size, and the norm {root * factor:.2g} times (mean of {len(largest)} models)"
+    )
+    meaning = {
+        True: "So a budget that is scaled with √values is as hard to withstand at each of these sizes.",
+        None: "So this run cannot say whether a budget that is scaled with √values is as hard to withstand "
+        "at each size.",
+        False: f"Relative to the norm that fools a model, a budget that is scaled with √values is "
+        f"{1 / factor:.2f} times as large at the largest size as at the smallest. So at the scaled budget a "
+        f"model looks {'more' if factor < 1 else 'less'} robust on small images than on large ones.",
+    }
+    return seen, same, meaning[same]
+
+
 def times_table(found: Analysis) -> Part:
     frame = tables.seconds(found.results)
     shown = pd.DataFrame(
@@ -509,6 +574,16 @@ def epsilon_ratio(found: Analysis) -> Part:
     return Part(caption, kept, figure=figures.ratios(kept))
 
 
+def norm_by_size(found: Analysis) -> Part:
+    frame = _known(tables.scaling(found), _NO_SIZES)
+    caption = (
+        f"Median {_THE_REFERENCE} against the number of values of an image, with 95 % intervals; filled: "
+        "adversarially trained, hollow: original. Dotted: growth with √(number of values) from the "
+        "smallest size."
+    )
+    return Part(caption, frame, figure=figures.norm_by_size(frame))
+
+
 def fooling_curves(found: Analysis) -> Part:
     frame = _known(tables.fooling_curves(found), _NO_ATTACK)
     caption = (
@@ -595,6 +670,8 @@ PARTS = {
     "claims": ledger,
     "splits": splits_table,
     "folds": folds_table,
+    "image_sizes": sizes_table,
+    "norm_by_size": norm_by_size,
     "fooling_curves": fooling_curves,
     "figure_1": figure_1,
     "figure_1_changes": figure_1_changes,

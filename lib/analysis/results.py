@@ -7,13 +7,13 @@ again from the rows alone (``python -m lib.analysis.report``), also where ``buil
 import dataclasses
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from lib import files, study
+from lib import files, names, study
 from lib.grid import receipts
 
 POINT = ["representation", "model", "fold", "training"]  # what distinguishes victims of one data set
@@ -26,6 +26,7 @@ ATTACKED = [*POINT, *_OF_ATTACK]  # of a row of chapter 4, without seconds
 TIMES = ["seconds", "cpu_seconds", "peak_memory_mib"]  # differ from run to run, kept by themselves
 VICTIMS = ("03_training", "05_adversarial_training")
 SIZES = ["representation", "rows", "frames", "bins", "frequencies", "times"]
+AT_SIZE = [*POINT, "bins", "frames", "clip", "source", "correct", "norm"]  # see `at_size`
 FILES = {
     "attacks": ("04_attacks", "attacks.parquet"),
     "evaluated": ("04_attacks", "evaluated.csv"),
@@ -34,7 +35,8 @@ FILES = {
     "leaks": ("03_training", "leaks.csv"),
 }
 """Of each frame: the chapter that writes it (empty: the one of this training), and its file."""
-PLACES = ("build", "data_folder", "folder", "mirror", *study.AXES)  # parameters that say where, not what
+PLACES = ("build", "data_folder", "folder", "leaks_at", "mirror", *study.AXES)
+"""Parameters that say where, not what."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,6 +60,7 @@ class Results:
     notes : sentences on what the rows lack or mix, one per row in the column ``note``.
     examples : representation to images by name (``original`` and attacks), (rows, frames) each.
     about : of each representation's examples: clip, name (of its class), model, fold, training.
+    other_sizes : `at_size` of grids of the same data set at other image sizes; empty where none was named.
     """
 
     dataset: str
@@ -72,6 +75,7 @@ class Results:
     notes: pd.DataFrame
     examples: Mapping[str, Mapping[str, np.ndarray]]
     about: Mapping[str, Mapping[str, str]]
+    other_sizes: pd.DataFrame
 
     @property
     def folds(self) -> list[str]:
@@ -94,7 +98,9 @@ class Results:
         return self.cells[self.cells["changed"] != ""]
 
 
-def gather(build: str, dataset: str, shown: str = "resnet56/1/standard") -> Results:
+def gather(
+    build: str, dataset: str, shown: str = "resnet56/1/standard", other_sizes: Sequence[str] = ()
+) -> Results:
     """Read every finished cell of a data set below ``build``.
 
     A cell whose file is missing or damaged is left out, and a note names it.
@@ -103,10 +109,12 @@ def gather(build: str, dataset: str, shown: str = "resnet56/1/standard") -> Resu
     ----------
     shown : model/fold/training whose examples are drawn (Fig. 1 shows ResNet-56); where that point has
         none, the first that has.
+    other_sizes : folders BUILD/DATASET of grids of the same data set at other image sizes.
 
     Raises
     ------
     FileNotFoundError : if not one victim was trained and tested.
+    ValueError : if one of the other folders is not such a grid.
     """
     root = study.Cell(build, dataset).folder
     cells = receipts.collect(build, dataset)
@@ -126,16 +134,22 @@ def gather(build: str, dataset: str, shown: str = "resnet56/1/standard") -> Resu
         by_attack = attacks.groupby([*POINT, "attack"], sort=False)["seconds"].sum().reset_index()
         spent.append(by_attack.assign(chapter="04_attacks"))
     examples, about = _examples(build, dataset, shown)
+    sizes = _sizes(build, dataset)
+    elsewhere, said = _other_sizes(other_sizes, dataset, sizes)
+    here = list(study.points(build, dataset))
+    same = [c for path in other_sizes for c in study.points(str(Path(path).parent), dataset)]
+    same = [cell for cell in same if str(cell) in map(str, here)]
     return Results(
         dataset=dataset,
         attacks=attacks.drop(columns="seconds", errors="ignore"),
         **kept,
-        sizes=_sizes(build, dataset),
+        sizes=sizes,
         cells=cells.drop(columns=["dataset", *TIMES]),
         times=pd.concat(spent, ignore_index=True).reindex(columns=["chapter", *POINT, "attack", *TIMES]),
-        notes=pd.DataFrame({"note": notes + _mixed(build, dataset, attacks)}, dtype=object),
+        notes=pd.DataFrame({"note": notes + said + _mixed([*here, *same], attacks)}, dtype=object),
         examples=examples,
         about=about,
+        other_sizes=elsewhere,
     )
 
 
@@ -165,10 +179,10 @@ def finished(cell: study.Cell, chapter: str) -> bool:
     return any(cell.path(f"{name}.ipynb").is_file() for name in ([chapter] if chapter else VICTIMS))
 
 
-def _mixed(build: str, dataset: str, attacks: pd.DataFrame) -> list[str]:
+def _mixed(cells: Sequence[study.Cell], attacks: pd.DataFrame) -> list[str]:
     """What differs between victims that are put in one table: settings of a chapter, sets of attacks."""
     values: dict[tuple[str, str], dict[str, int]] = {}
-    for cell in study.points(build, dataset):
+    for cell in cells:
         for chapter in (*VICTIMS, "04_attacks"):
             path = cell.path(f"{chapter}{receipts.ENDING}")
             if path.is_file() and finished(cell, chapter):
@@ -200,6 +214,60 @@ def _sizes(build: str, dataset: str) -> pd.DataFrame:
         low = low[np.isfinite(low)]
         rows.append((name, *images.size, len(low), low.tolist(), np.asarray(images.times).tolist()))
     return pd.DataFrame(rows, columns=SIZES)
+
+
+# --------------------------------------------------------------------------------------- other image sizes
+
+
+def at_size(found: Results) -> pd.DataFrame:
+    """One row per tested clip and victim: the size of its image, and what the reference attack needed.
+
+    Returns
+    -------
+    Columns `AT_SIZE`: ``POINT``, bins, frames, clip, source, ``correct``, and ``norm``, the least ‖δ‖₂ of the
+    reference attack: ∞ where it failed, NaN for a clip that was not attacked.
+    """
+    tried = found.attacks[found.attacks["attack"].isin(names.REFERENCE)]
+    norm = tried["l2"].astype(float).where(tried["fooled"].astype(bool), np.inf)
+    least = tried[[*POINT, "clip"]].assign(norm=norm).groupby([*POINT, "clip"], as_index=False).min()
+    rows = found.clean.merge(found.sizes[["representation", "bins", "frames"]], on="representation")
+    rows = rows.merge(least, on=[*POINT, "clip"], how="left")
+    return rows.assign(correct=rows["predicted"] == rows["label"])[AT_SIZE]
+
+
+def _other_sizes(folders: Sequence[str], dataset: str, sizes: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """`at_size` of other grids, and notes on what they lack.
+
+    Raises
+    ------
+    ValueError : naming a folder that is no grid of this data set, of another size, with the reference attack.
+    """
+    met = {*(sizes["bins"] * sizes["frames"])}
+    kept, notes = [pd.DataFrame(columns=AT_SIZE)], []
+    for folder in map(Path, folders):
+        if folder.name != dataset or folder.is_absolute():
+            raise ValueError(f"other_sizes: {folder} must be a relative folder BUILD/{dataset}")
+        try:
+            found = gather(str(folder.parent), dataset)
+        except FileNotFoundError as error:
+            raise ValueError(f"other_sizes: {folder} holds no finished grid ({error})") from error
+        rows = at_size(found)
+        if rows["norm"].isna().all():
+            raise ValueError(
+                f"other_sizes: no model of {folder} was attacked by {', '.join(names.REFERENCE)}"
+            )
+        mine = {*(rows["bins"] * rows["frames"])}
+        if mine & met:
+            raise ValueError(
+                f"other_sizes: {folder} has images of {min(mine & met)} values, a size that is there already"
+            )
+        met |= mine
+        kept.append(rows)
+        notes += [f"{folder}: {note}" for note in found.notes["note"]]
+        old = len(found.stale())
+        notes += [f"{folder}: {old} cells are older than their code"] if old else []
+    kept = [frame for frame in kept if len(frame)] or kept
+    return pd.concat(kept, ignore_index=True), notes
 
 
 # ------------------------------------------------------------------------------------------- examples
@@ -256,9 +324,11 @@ NEEDED = {
     "cells": ["chapter", *POINT, "commit", "dirty", "device", "changed"],
     "times": ["chapter", *POINT, "attack", *TIMES],
     "notes": ["note"],
+    "other_sizes": AT_SIZE,
 }
 """Of each frame the columns that every version has kept."""
 FRAMES = tuple(NEEDED)
+LATER = ("evaluated", "notes", "other_sizes")  # frames that older versions did not keep
 ADDED = {  # by later versions: what is assumed of rows that were kept without them
     "evaluated": "which clips were evaluated is not kept, so those that no model classified correctly are "
     "left out",
@@ -294,8 +364,9 @@ def load(folder: str | Path) -> Results:
     frames = {
         name: _frame(folder / f"{name}.parquet")
         for name in FRAMES
-        if name not in ("evaluated", "notes") or (folder / f"{name}.parquet").is_file()
+        if name not in LATER or (folder / f"{name}.parquet").is_file()
     }
+    frames.setdefault("other_sizes", pd.DataFrame(columns=AT_SIZE))
     notes = frames.get("notes", pd.DataFrame({"note": []}, dtype=object))["note"].tolist()
     if "evaluated" not in frames:
         frames["evaluated"] = _evaluated(frames["attacks"])

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from lib import metrics, names
 from lib.analysis import published
-from lib.analysis.results import POINT, Results
+from lib.analysis.results import POINT, Results, at_size
 from lib.metrics import Estimate
 
 ROBUST = published.DEFENCE
@@ -205,7 +206,7 @@ class Analysis:
         The drop is paired: both models are tested on the same clips.
         """
         rows = []
-        for victim in self._all_victims():
+        for victim in self.all_victims:
             measured = self.mean(self.correct, [victim], lambda p, v=victim: p[v])
             rows.append(self._row(victim, "accuracy_percent", measured))
             original = (*victim[:2], "standard")
@@ -223,7 +224,7 @@ class Analysis:
         the original model, paired by clip.
         """
         rows = []
-        for victim in self._all_victims():
+        for victim in self.all_victims:
             worst, original = (*victim, names.WORST), (*victim[:2], "standard")
             if not restrict(self.needed, [victim]):
                 continue
@@ -236,7 +237,9 @@ class Analysis:
                 rows.append(self._row(victim, "gain_percent", measured))
         return _tidy(rows)
 
-    def _all_victims(self) -> list[Victim]:
+    @functools.cached_property
+    def all_victims(self) -> list[Victim]:
+        """Every tested victim, the trainings of a model one after the other."""
         trainings = names.in_order(self.results.clean["training"])
         found = [victim for training in trainings for victim in self.victims(training)]
         pairs = list(dict.fromkeys(v[:2] for training in trainings for v in self.victims(training)))
@@ -257,7 +260,7 @@ class Analysis:
         }
         panels = {"fooling_auc_percent": self.fooled, "of_all_percent": self.fooled_of_all}
         rows = []
-        for victim in self._all_victims():
+        for victim in self.all_victims:
             for measure, panel in (panels | {"area_percent": area}).items():
                 if victim[2] in ("standard", ROBUST) and restrict(panel, [victim]):
                     measured = self.mean(panel, [victim], lambda p, v=victim: over_attacks(p, v))
@@ -569,3 +572,68 @@ def leaks(results: Results) -> pd.DataFrame:
     official = frame[frame["protocol"] == "official"].set_index(POINT)["accuracy"]
     above = frame["accuracy"] - official.reindex(pd.MultiIndex.from_frame(frame[POINT])).to_numpy()
     return frame.assign(**{"above official": above})
+
+
+# ------------------------------------------------------------------------------------------------ image size
+
+DRAWS = 2000  # resamples of the recordings behind an interval of a median
+
+
+def scaling(found: Analysis) -> pd.DataFrame:
+    """The norm that the reference attack needs at each image size, of models that were attacked at several.
+
+    Over the clips that a model classifies correctly at all its sizes, so that sizes are compared on the same
+    clips. Intervals resample recordings.
+
+    Returns
+    -------
+    One row per victim and size, smaller images first: `VICTIM`, bins, frames, ``accuracy`` [%] of all tested
+    clips, ``clips`` behind the norms, ``norm``, their median, and ``relative``, the geometric mean over clips
+    of norm ÷ √(bins · frames) divided by that of the smallest size, each with ``_low`` and ``_high``;
+    ``still``, what ``relative`` would be if norms did not grow at all; and ``p``, of relative = 1.
+    """
+    rows = pd.concat([at_size(found.results), found.results.other_sizes], ignore_index=True)
+    rows = rows.assign(values=(rows["bins"] * rows["frames"]).astype(float))
+    lines = []
+    for victim in found.all_victims:
+        mine = rows[(rows[VICTIM] == list(victim)).all(axis=1)]
+        wide = mine.pivot_table(index=["fold", "clip", "source"], columns="values", values="norm").dropna()
+        if len(wide.columns) > 1 and len(wide):
+            sizes = mine.drop_duplicates("values").set_index("values")[["bins", "frames"]]
+            accuracy = 100 * mine.groupby("values")["correct"].mean()
+            point = dict(zip(VICTIM, victim, strict=True))
+            lines.append(_growth(wide).join(sizes).assign(accuracy=accuracy, **point))
+    columns = [*VICTIM, "bins", "frames", "accuracy", "clips", "norm", "norm_low", "norm_high"]
+    columns += ["relative", "relative_low", "relative_high", "still", "p"]
+    return pd.concat(lines, ignore_index=True)[columns] if lines else pd.DataFrame()
+
+
+def _growth(wide: pd.DataFrame) -> pd.DataFrame:
+    """The norms of clip × size by size, as `scaling` returns them."""
+    first, rows = wide.columns[0], []
+    source = wide.index.get_level_values("source")
+    for values in wide:
+        norm = _median(wide[values].to_numpy(), source)
+        growth = (wide[values] / wide[first] / np.sqrt(values / first)).to_frame()
+        relative = metrics.jackknife(growth, metrics.geometric_mean, pd.Series(source, wide.index))
+        error = np.log(relative.high / relative.low) / 2 / _quantile(source)
+        p = 2 * stats.t.sf(abs(np.log(relative.value)) / error, source.nunique() - 1)
+        rows.append((len(wide), *norm, *relative[:3], np.sqrt(first / values), p))
+    columns = ["clips", "norm", "norm_low", "norm_high", "relative", "relative_low", "relative_high"]
+    return pd.DataFrame(rows, wide.columns, [*columns, "still", "p"])
+
+
+def _quantile(source: pd.Index) -> float:
+    """Student's quantile of a 95 % interval over recordings."""
+    return float(stats.t.ppf((1 + metrics.LEVEL) / 2, source.nunique() - 1))
+
+
+def _median(norms: np.ndarray, source: pd.Index) -> tuple[float, float, float]:
+    """A median and its 95 % interval, by resampling recordings; of fewer than three no interval is known."""
+    units = [np.flatnonzero(source == name) for name in source.unique()]
+    draws = np.random.default_rng(0).integers(len(units), size=(DRAWS, len(units)))
+    drawn = [np.median(norms[np.concatenate([units[i] for i in draw])]) for draw in draws]
+    half = 50 * (1 - metrics.LEVEL)
+    ends = np.percentile(drawn, (half, 100 - half), method="nearest")
+    known = len(units) > 2 and ends[1] > ends[0]
+    return (float(np.median(norms)), *(ends if known else (np.nan, np.nan)))
