@@ -3,17 +3,20 @@
 #
 # **Which sounds are there, and do the folds keep recordings apart?**
 #
-# A test is too easy if the network was trained on other clips of the same recording. The paper draws
-# training and tested clips at random (Section V), and makes its claims for two public data sets
-# (Section VIII). This chapter reads the table of one data set and decodes every clip once. You will hear
-# clips of up to ten classes. You will see how many clips a class has, which clips are odd, which recordings
-# are in more than one [fold](README.md#glossary), and which clips were left out and why.
+# Several clips are often cut from one *recording*. A network that was trained on one of these clips and is
+# tested on another can recognise the recording instead of the sound, and the test is too easy.
+# [The paper](https://arxiv.org/abs/2008.11618) draws training and tested clips at random (Section V), from
+# two public data sets (Section VIII). Both come divided into [folds](README.md#glossary), parts that are
+# tested in turn. This chapter decodes every clip of one data set once. You will hear one clip of each class
+# (of ten classes, where there are more). You will see how clips and classes differ, which recordings are in
+# more than one fold, and which clips were left out and why.
 #
-# Next: [2 · Representations](02_features.ipynb). A data set that is not in `data_folder` is fetched there
-# first: ESC-50, of which ESC-10 is a part, from its repository, and UrbanSound8K from Zenodo.
+# Next: [2 · Representations](02_features.ipynb). Terms are explained in the [glossary](README.md#glossary).
 #
-# <small>Reads the data set's table and audio; writes `clips.parquet`, the manifest with one row per clip, and
-# `files.csv`, by which `make` notices that a recording was replaced.</small>
+# <small>Reads the data set's table and audio. Fetches them first if they are not in `data_folder`: ESC-50,
+# whose table marks the clips of ESC-10, from its repository, and UrbanSound8K from Zenodo. Writes
+# `clips.parquet`, the manifest with one row per clip, and `files.csv`, by which `make` notices that a
+# recording was replaced.</small>
 
 # %%
 import numpy as np
@@ -59,9 +62,12 @@ Markdown(f"*{about.title}*, {about.licence}. {about.citation}." if about else f"
 # %% [markdown]
 # ## One clip of each class
 #
-# We play one clip of each class, or of ten classes where there are more: the clip of median level among those
-# that sound for at least three quarters of their length. Recordings are played with their attribution where
-# their licence allows it; your own are not copied into this notebook.
+# We play one clip of each class. It is chosen by a rule: of the clips that sound for at least three quarters
+# of their length, the one whose level, its mean power, is the median. Guess while you listen whether a sound
+# is made of tones, of clicks or of noise: chapter 2 shows what its pictures make of each of them.
+#
+# Recordings are played with their attribution where their licence allows it. Your own recordings are not
+# copied into this notebook.
 
 # %%
 names = sorted(clips["name"].unique())
@@ -77,11 +83,10 @@ for name in names[:: -(-len(names) // 10)] if about and about.attribution else [
 # > **Paper.** 70 % of the clips, drawn at random, are for training and development; the rest is tested.
 #
 # > **Here.** The data set's own folds decide. Where it has none, we make folds, and keep all clips of a
-# > recording in one of them. Clips of one recording sound alike: on two sides of a split they make a test
-# > too easy.
+# > recording in one of them.
 #
-# The table counts the clips of each class in each fold, and the recordings from which they were cut. Where a
-# class has few clips in a fold, its accuracy there says little.
+# The table counts the clips of each class in each fold. Its last column counts the recordings from which they
+# were cut.
 
 # %%
 balance = clips.pivot_table(index="name", columns="fold", values="clip", aggfunc="count", fill_value=0)
@@ -89,16 +94,27 @@ recordings = clips.groupby("name")["source"].nunique().rename("recordings")
 Markdown(markup.table(balance.add_prefix("fold ").join(recordings)))
 
 # %% [markdown]
+# Compare the last column with the sum of the others. A class with many clips of few recordings is tested on
+# few different sounds, so its accuracy is less certain than the number of clips suggests. Later chapters
+# count recordings, not clips, as independent when they compute an interval. Where a class has few clips in a
+# fold, its accuracy there says little.
+
+# %% [markdown]
 # ## What a clip is
 #
-# Every clip of ESC-50 has five seconds, padded with zeros. The older ESC-10 is lossy Ogg of several lengths,
-# and may decode to values above full scale. UrbanSound8K ends a clip where the event ends, after four seconds
-# at most.
+# A network uses whatever separates the classes. If the clips of one class are shorter or quieter than all
+# others, it can be recognised without its sound. So we measure five things of each clip:
 #
-# These facts matter because a network uses whatever separates the classes. If one class has shorter or
-# quieter clips, it can be recognised without its sound. A clip is *quiet* while it is 60 dB or more below
-# its peak, and *clipped* where samples are at full scale. The *offset* is a constant that a recorder added,
-# here as a share of the sound around it.
+# - its *length*;
+# - its *level*, the effective value (the root of the mean square of its samples), in dB relative to full
+#   scale, the largest value that an uncompressed recording can hold;
+# - its *quiet* time, the share of its length in which it is 60 dB or more below its own peak, the largest
+#   sample;
+# - the share of its samples that are *clipped*, because they are at full scale;
+# - its *offset*, a constant that a recorder added, as a share of the effective value of the sound around it.
+#
+# In the figure, each pale dot is one clip. The black mark is the median of a class, and the line covers the
+# middle half of its clips. A quantity that is the same for nearly all clips is not drawn.
 
 # %%
 facts = clips[["name"]].assign(
@@ -113,23 +129,40 @@ units |= {"clipped": "samples clipped [%]", "offset": "offset [of the sound]"}
 varied = [name for name in units if facts[name].quantile(0.05) < facts[name].quantile(0.95)]
 figures.distributions(facts[["name", *varied]], {name: units[name] for name in varied})
 
+# %% [markdown]
+# Look for a class whose dots lie apart from the others in one panel: it could be recognised by that number
+# alone. In ESC-10, clock ticks and fires have the lowest levels. Most roosters and sneezes are quiet for
+# about half of the clip or longer, because the sound is over before the clip ends. Rain, sea waves and
+# engines are hardly ever quiet. The images of chapter 2 show each clip relative to its own peak, so its level
+# is not in them, but its silence is. Whether a network uses the silence, this figure does not show.
+#
+# The table has the same five quantities over all classes; the row 50% is the median.
+#
+# Lengths depend on where the clips come from. In ESC-50 every clip has five seconds, and a shorter sound is
+# followed by zeros. ESC-10 exists twice: as ten classes of ESC-50, and as an older collection of compressed
+# Ogg files, whose lengths differ and whose samples may exceed full scale. The lengths in the table show which
+# one was read. UrbanSound8K ends a clip where the event ends, after four seconds at most.
+
 # %%
 described = facts.drop(columns="name").describe().loc[["min", "25%", "50%", "75%", "max"]]
 Markdown(markup.table(described.rename(columns=units), floats=".3g"))
 
 # %% [markdown]
-# The clips at the ends of these distributions, by name:
+# The next table names the clips at the ends of these distributions. They are the ones to listen to first if
+# a later result looks strange.
 
 # %%
 Markdown(markup.table(manifest.odd(clips), index=False))
 
 # %% [markdown]
-# > **Here.** An offset of more than a tenth of the sound is subtracted first: an image shows a clip relative
-# > to its peak, and the peak would be that of the offset. Stereo is averaged; where the two channels cancel,
-# > one of them is used.
+# > **Here.** An offset of more than a tenth of the sound around it is subtracted, because an image shows a
+# > clip relative to its peak, and a large offset would be that peak. Stereo is averaged. Where the two
+# > channels cancel, one of them is used.
 #
-# Chapter 2 cuts every clip to one `duration`, or pads it with silence, and resamples it. Its defaults suit
-# ESC-50. These values suit the data set of this chapter:
+# Chapter 2 needs all clips in one form. It cuts every clip to one `duration`, or pads it with silence. For
+# the STFT it resamples every clip to one sampling rate, `stft_rate`. The defaults of chapter 2 suit ESC-50.
+# The next cell prints the values that suit the data set of this chapter. A *form* is a sampling rate together
+# with a number of channels.
 
 # %%
 proposed = manifest.proposal(clips)
@@ -144,8 +177,8 @@ print(f"an offset is subtracted from {moved} of {len(clips)} clips")
 # %% [markdown]
 # ## What was left out
 #
-# The table has the clips that cannot be decoded, are silent from end to end, or are too short. Later chapters
-# do not use them.
+# A clip is left out if it cannot be decoded, is silent from end to end, or is shorter than `shortest`. Later
+# chapters do not use it. If more than the share `unusable` has to be left out, the chapter stops.
 
 # %%
 out = listed.loc[listed["problem"] != "", ["clip", "name", "fold", "problem"]]
@@ -154,7 +187,9 @@ Markdown(markup.table(out, index=False) if len(out) else "Nothing was left out."
 # %% [markdown]
 # ## Recordings that cross folds
 #
-# We expect each recording to be in one fold. The table has those that are not.
+# If the clips of a recording are in two folds, a network can be trained on some of them and tested on others.
+# We expect each recording to be in one fold. A table names those that are not, if there are any. Official
+# folds are no guarantee: those of ESC-50 and UrbanSound8K have a few such recordings.
 
 # %%
 folds = sorted(clips["fold"].unique())
@@ -164,8 +199,13 @@ expected = chapter.expectation("each recording is in one fold", seen, crossing.e
 Markdown(f"{expected}\n\n{markup.table(crossing, index=False) if len(crossing) else ''}")
 
 # %% [markdown]
-# A [leak](README.md#glossary) is a recording, or a clip and its copy at another pitch, on two sides of a
-# split. We expect none where folds decide. For comparison, we count those of the paper's random split.
+# A *split* divides the clips into three parts: one to train on, one to validate on, one to test. A
+# [leak](README.md#glossary) is a recording whose clips are in more than one part, or a clip that is in one
+# part while a *copy* of it is in another. A copy is the clip at another pitch; chapter 2 computes copies, for
+# training only.
+#
+# We expect no leak where folds decide. For comparison, we also split clips and copies at random, as the paper
+# does, and count the leaks.
 
 # %%
 by_folds = {source for fold in folds for source in splits.leaks(splits.split(clips, fold, copies=2))["which"]}
@@ -175,12 +215,20 @@ seen = f"{len(by_folds)} recordings by folds, {at_random} in a random split"
 Markdown(chapter.expectation("no recording on two sides of a split by folds", seen, not by_folds))
 
 # %% [markdown]
+# A leak can make a test easier, and this count does not show by how much. [Chapter 3](03_training.ipynb)
+# measures it at one point of the grid: it trains on four splits that differ in what leaks.
+
+# %% [markdown]
 # ## Recordings that sound the same
 #
 # The name of a recording can be wrong, and one sound can have been uploaded twice. So we also compare clips
-# of different folds by what they contain: the mean and the spread of their power in 16 bands, in dB. Copies
-# of one sound differ by a fraction of a decibel, whatever their level, cut and coding. Steady sounds such as
-# rain can come as close without being copies. A row of the table is a reason to listen, and no proof.
+# of different folds by what they contain: the mean and the spread over time of their power in 16 bands of
+# frequency, in dB. The table lists pairs that differ by at most half a decibel (the root of the mean square
+# over all these numbers).
+#
+# A row of the table is a reason to listen, and no proof: steady sounds such as rain can come as close without
+# being the same. An empty table is no proof either: two different cuts of one long recording can differ by
+# more.
 
 # %%
 near = duplicates.near_duplicates(clips)

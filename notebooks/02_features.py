@@ -3,16 +3,21 @@
 #
 # **What does a network see of a sound, if it is shown a picture of it?**
 #
-# The paper shows its networks four pictures of each sound (Sections III and IV): the short-time Fourier
-# transform (STFT), what it calls DWT, and each of them with the tonnetz appended. An attack changes these
-# pictures and not the sound: what a picture does not show cannot be attacked. This chapter computes one of
-# them for every clip and its pitch-shifted copies. You will see what each picture shows of a tone, of clicks,
-# of a chirp and of a real clip, what is lost when pictures are small, and how the copies differ.
+# A spectrogram is a picture of a sound: time runs to the right, frequency runs upwards, and a bright point
+# has much power. [The paper](https://arxiv.org/abs/2008.11618) shows its networks four such pictures
+# (Sections III and IV). One is the short-time Fourier transform (STFT). One is a wavelet transform, which it
+# calls DWT. The other two are these with the *tonnetz* above them, a few rows that describe harmony. An
+# attack changes the picture and not the sound, so what a picture does not show cannot be attacked.
+#
+# This chapter computes one of the four for every clip and for its copies at other pitches. You will see what
+# each picture shows of a tone, of clicks, of a chirp and of a real clip, what is lost when pictures are
+# small, and how the copies differ.
 #
 # Previous: [1 · Data](01_data.ipynb). Next: [3 · Training](03_training.ipynb). Terms are explained in the
 # [glossary](README.md#glossary).
 #
-# <small>Reads `clips.parquet`; writes the images to `store/`, one byte per value.</small>
+# <small>Reads `clips.parquet`; writes the images of all clips and copies to `store/`, one byte per
+# value.</small>
 
 # %%
 import dataclasses
@@ -98,19 +103,26 @@ print(
 # %% [markdown]
 # ## Equal steps of frequency: the STFT
 #
-# A window $H$ slides along the sound $a$, and at each step $m$ we compute the spectrum of what it covers
-# (Eqs. 9 and 10):
+# A window $H$ of `n_fft` samples slides along the sound $a$, `hop` samples at a time. At each position $m$ we
+# compute the spectrum of the samples that it covers (Eqs. 9 and 10):
 #
 # $$\text{STFT}\{a[n]\}(m, \omega) = \sum_n a[n] H[n - m] e^{-j \omega n}, \qquad
 #   SP_{STFT} = |\text{STFT}\{a[n]\}(m, \omega)|^2$$
 #
+# Each position $m$ is a column of the picture and each frequency $\omega$ is a row, before the picture is
+# resized to the size that the networks see. The rows are equally many hertz apart.
+#
 # > **Paper.** Window 2048, hop 512, frames overlapped by 50 %.
 #
-# > **Here.** Hop 512 of 2048 overlaps by 75 %; we keep the numbers. The image shows
-# > $20 \log_{10}$ of the magnitude relative to the clip's peak, from `floor` to 0 dB, scaled to $[0, 1]$.
+# > **Here.** Hop 512 of 2048 overlaps by 75 %; we keep the two numbers of samples. In a picture of
+# > $SP_{STFT}$ itself, loud sounds would hide all others. So the image shows it in dB, $10 \log_{10}
+# > SP_{STFT}$, relative to its largest value in the clip, the peak. The value 1 is the peak, 0 is `floor` and
+# > all below it, and between them the scale is linear in dB.
 #
-# The clip shown in this chapter is the one of median level among those that sound for at least three
-# quarters of their length.
+# The next cell chooses the clip that this chapter shows, by the rule of chapter 1: the one of median level
+# among those that sound for at least three quarters of their length. It computes the magnitude of the STFT
+# twice. `STFT` is ours and also runs on a GPU; `librosa.stft` is the reference. The two should agree to
+# rounding.
 
 # %%
 clip = manifest.typical(clips)
@@ -126,24 +138,30 @@ print(
 # %% [markdown]
 # ## Equal ratios of frequency: the scalogram
 #
-# The paper's transform stretches one wavelet $\psi$ by a scale $s$ (Eqs. 11 and 12),
+# The window of the STFT has one length for all frequencies. The paper's second transform has no window. It
+# takes one short oscillation, the wavelet $\psi$, moves it to a time $\tau$ and stretches it by a scale $s$
+# (Eqs. 11 and 12):
 #
 # $$\frac{1}{\sqrt{|s|}} \int a(t)\, \psi\Big(\frac{t - \tau}{s}\Big) dt, \qquad
-#   \psi(t) = \frac{1}{\sqrt{2\pi}} e^{-j \omega t} e^{-t^2 / 2},$$
+#   \psi(t) = \frac{1}{\sqrt{2\pi}} e^{-j \omega t} e^{-t^2 / 2}.$$
 #
-# and the image shows its magnitude (Eq. 13). A small scale makes a short wavelet, which shows when a high
-# sound begins. A large scale makes a long one, which separates two neighbouring low sounds.
+# The image shows the magnitude of this (Eq. 13), in dB like the STFT. Each row is one scale, and so one
+# frequency; from row to row the frequency grows by the same factor. A small scale makes a short wavelet,
+# which shows when a high sound begins. A large scale makes a long one, which separates two neighbouring low
+# sounds.
 #
 # > **Paper.** This is called a discrete wavelet transform (DWT), computed on overlapping chunks.
 #
 # > **Here.** Continuous scales and a complex Morlet make it a *continuous* wavelet transform. We keep the
 # > label DWT in tables and say [scalogram](README.md#glossary) in prose. The whole clip is transformed at
-# > once, and only the columns that are kept are computed; they are exact samples of the transform.
+# > once. Only the columns that the image needs are computed; they are exact samples of the transform.
 #
-# We compare ours with that of [PyWavelets](https://pywavelets.readthedocs.io), which calls this wavelet
-# `cmorB-C`. Its `cwt` computes every sample of every scale, from a table of $2^{precision}$ values of the
-# wavelet. We expect its result to approach ours as the table grows. A difference remains where the wavelet
-# is only a few samples long, because PyWavelets holds each sample of the sound for its duration.
+# We compare `Scalogram`, which is ours, with `pywt.cwt` of [PyWavelets](https://pywavelets.readthedocs.io).
+# There the wavelet is called `cmorB-C`, for $e^{-t^2/B}$ and $\omega = 2\pi C$: Eq. 12 has $B = 2$
+# (`bandwidth`), and we take $\omega = 6$, so $C = 6 / 2\pi$ (`centre`). `cwt` looks the wavelet up in a table
+# of $2^{precision}$ values. We expect its result to be closer to ours with the largest table than with the
+# smallest. A difference remains where the wavelet is only a few samples long, because `cwt` takes the sound
+# as constant from one sample to the next.
 
 # %%
 resampled = audio.waveform(clip, dwt_rate, duration)
@@ -167,11 +185,14 @@ Markdown(chapter.expectation("a finer table brings PyWavelets closer", seen, clo
 # %% [markdown]
 # ## What each picture shows that the others do not
 #
-# We compare four sounds: a steady tone, clicks, a chirp that rises by equal ratios, and the clip. Of the
-# first three we can predict the pictures. A tone is thin in the STFT and wide in the scalogram. A chirp is
-# bent in the STFT and straight in the scalogram. A click is as wide as the window in the STFT; in the
-# scalogram it is a needle that widens downwards. In the tonnetz a tone is six flat bands, and clicks have no
-# harmony.
+# We compare four sounds. Of the first three we can predict the pictures before we look:
+#
+# - *A steady tone* is a thin line in the STFT. In the scalogram it is wide, because at its frequency the
+#   wavelet is much shorter than the window, and a short piece of a tone does not fix its frequency well.
+# - *Clicks* are as wide as the window in the STFT. In the scalogram each is a needle that widens downwards,
+#   where wavelets are longer.
+# - *A chirp* that rises by the same factor in each second is bent in the STFT and straight in the scalogram.
+# - *The clip* is the one chosen above.
 
 # %%
 t = np.arange(round(duration * stft_rate)) / stft_rate
@@ -198,13 +219,26 @@ of_dwt = {f"{name}, DWT": each for name, each in pictures["dwt"].items()}
 figures.spectrograms(of_dwt, frequencies=axis["dwt"], times=images.times)
 
 # %% [markdown]
+# Compare the two pictures of each sound. The STFT separates frequencies well and blurs moments. The scalogram
+# separates moments well and blurs frequencies; only at its lowest frequencies is it the other way round.
+#
+# Compare the axes as well. The STFT gives most of its rows to high frequencies, and the scalogram most of
+# them to low ones: look at what height each has the same frequency of a few kHz. So an attack that changes
+# one row changes a band of the same number of hertz everywhere in the STFT, and a band of the same ratio
+# everywhere in the scalogram.
+
+# %% [markdown]
 # ## What a small picture loses
 #
-# The paper's images have 1568 columns in five seconds; two CPU cores can only train on smaller ones. We
-# compute the STFT at its own size and resize it in dB, where each new value is a mean of its neighbours. So a
-# tone that is one row wide among silent rows becomes darker. The scalogram can be *sampled* at the middle of
-# each column, as the paper's is. But then a click between two columns is missed, if the shortest wavelet is
-# shorter than a column. Alternatively, each column is the *average* of the magnitude over its span.
+# The paper's images have 1568 columns in five seconds. Two CPU cores can only train on smaller ones. What is
+# lost then depends on the transform.
+#
+# *The STFT* is computed at its own size and then resized in dB, so that each new value is a mean of its
+# neighbours. A tone that is one row wide among silent rows becomes darker.
+#
+# *The scalogram* can be computed at any times that we want. The paper's is *sampled*: one value at the middle
+# of each column. A click between two such moments is missed if the wavelet is shorter than a column. The
+# alternative is to *average* the magnitude over the span of each column. The setting `columns` chooses.
 
 # %%
 length = 2e3 * centre / axis["dwt"][-1] * (bandwidth * np.log(2)) ** 0.5
@@ -215,10 +249,20 @@ of_click = {f"clicks, {each}": image(torch.from_numpy(click)[None])[0] for each,
 figures.spectrograms(of_click, frequencies=axis["dwt"], times=images.times)
 
 # %% [markdown]
-# The table measures this on the same kinds of sound. *Tone*: its brightest pixel, 0 dB where nothing is lost.
-# *Clicks*: how far the faintest of twelve equal clicks is below the brightest, 0 dB where all are seen.
-# *Noise*: the spread of the pixels of white noise; it falls as a pixel averages more of the sound. We expect
-# that the averaged scalogram shows all clicks within 3 dB.
+# All clicks are equally loud, so all needles should be equally bright up to the highest frequency. In the
+# sampled picture most of them end where the wavelet becomes too short for the columns. (Faint marks at its
+# top edge, if there are any, are the ringing of the filter that removes frequencies above half the sampling
+# rate.) In the averaged picture all of them are complete.
+#
+# The next table measures the losses, at the size of this point and at the paper's:
+#
+# - *tone*: the brightest pixel of a steady tone; 0 dB means that nothing is lost.
+# - *clicks*: how far the faintest of twelve equal clicks is below the brightest, at high frequencies; 0 dB
+#   means that all are shown alike.
+# - *noise*: the spread (standard deviation) of the pixels of white noise. It falls as a pixel averages over
+#   more of the sound.
+#
+# We expect that the averaged scalogram shows all clicks within 3 dB.
 
 # %%
 paper = dataclasses.replace(settings, bins=768, frames=1568)
@@ -243,24 +287,43 @@ Markdown(
 )
 
 # %% [markdown]
+# Compare the sampled scalogram at both sizes. Its *clicks* show whether the paper's size has enough columns
+# to miss none. Its *noise* should hardly change, since each pixel is one value of the transform at any size;
+# an average has less.
+#
+# The dark tone is the extreme case. Its neighbours in the STFT are silent, at the floor of the picture. Where
+# they are not, the mean is higher and less is lost. Whether the loss makes an attack on the STFT harder, this
+# table does not show.
+
+# %% [markdown]
 # ## Harmony: the tonnetz
 #
-# Each frame has twelve chroma values, one per semitone of the octave. The tonnetz places them on the circles
-# of fifths, minor thirds and major thirds: six numbers in $[-1, 1]$, shown as $[0, 1]$. Their rows are
-# repeated, 540 rows for 768 of the spectrogram, and appended above it.
+# Each frame has twelve *chroma* values, one for each semitone of the octave, whatever the octave. The tonnetz
+# ([Harte et al.](https://doi.org/10.1145/1178723.1178727)) places them on three circles, of fifths, minor
+# thirds and major thirds. Two coordinates on each circle make six numbers in $[-1, 1]$, shown as $[0, 1]$.
+# The six rows are repeated, so that there are 540 where the spectrogram has 768, and put above it.
 #
 # > **Here.** Chroma is normalised frame by frame, so silence would show the harmony of rounding noise. Frames
 # > more than 80 dB below the loudest are therefore set to zero, the middle of the scale.
+#
+# The tone is one semitone, so each of its six rows is constant. A click contains all semitones alike and
+# gives the middle of the scale. The chirp passes from semitone to semitone. Where it rises above the highest
+# of seven octaves, near 4 kHz, it comes back to the middle.
 
 # %%
 harmony = {f"{name}, tonnetz": each for name, each in pictures["tonnetz"].items()}
 figures.spectrograms(harmony, times=images.times, unit=figures.TONNETZ)
 
 # %% [markdown]
+# Look at the clip last. Where it has no clear pitch, its rows stay near the middle of the scale.
+
+# %% [markdown]
 # ## This representation, and its copies
 #
 # The figure shows the clip as the networks see it at this point of the grid, and the copies that training
-# adds (none where `factors` is empty).
+# adds (none where `factors` is empty). A copy is named by the factor by which its frequencies are multiplied.
+# In a spectrogram, a factor below 1 moves the pattern down, and a factor above 1 moves it up. What happens
+# when stays the same, unless `how` is `speed`. The class should stay the same as well; that is an assumption.
 
 # %%
 position = int(clips.index.get_loc(clip.name))
