@@ -28,6 +28,8 @@ SMALL = {
     "pia_samples": 8,
 }
 
+SHORT = {"bim_bisections": 1, "cwa_steps": [10, 20], "ddn_steps": 5, "pia_steps": 1}
+
 
 def given(n=8, net=None):
     net = net or Curved()
@@ -188,7 +190,8 @@ def test_the_climb_ends_once_enough_are_fooled():
 
 def test_a_climb_that_was_cut_off_goes_on_and_ends_the_same(tmp_path):
     net, x, label, target, clips, starts = given()
-    whole, seen = attacks.climb(wrap(net), x, label, target, clips, ladders(), starts=starts, batch=3)
+    made = ladders(**SHORT, bim_rungs=4)
+    whole, seen = attacks.climb(wrap(net), x, label, target, clips, made, starts=starts, batch=3)
     pieces = attacks.Pieces(tmp_path / "pieces", files.save, files.load, version="a")
     done = []
 
@@ -207,7 +210,7 @@ def test_a_climb_that_was_cut_off_goes_on_and_ends_the_same(tmp_path):
                 label,
                 target,
                 clips,
-                ladders(),
+                made,
                 starts=starts,
                 batch=3,
                 keep=lambda name, work, after=after: cut(name, work, after),
@@ -215,7 +218,7 @@ def test_a_climb_that_was_cut_off_goes_on_and_ends_the_same(tmp_path):
     kept = len(list((tmp_path / "pieces").iterdir()))
     assert kept == 20
     rows, examples = attacks.climb(
-        wrap(net), x, label, target, clips, ladders(), starts=starts, batch=3, keep=pieces
+        wrap(net), x, label, target, clips, made, starts=starts, batch=3, keep=pieces
     )
     pd.testing.assert_frame_equal(rows.drop(columns="seconds"), whole.drop(columns="seconds"))
     assert all(torch.equal(examples[name], seen[name]) for name in seen)
@@ -447,8 +450,8 @@ def test_a_copy_in_a_precision_answers_in_float32(precision):
 @pytest.mark.parametrize("until", [1.0, 0.5])
 def test_brackets_end_where_a_climb_from_the_foot_does(until):
     """Equal rungs, norms and flags, for fewer passes; beyond ``until`` brackets may know more."""
-    net, x, label, target, clips, starts = given(16)
-    made = ladders(bim_rungs=10, bim_steps=20, jsma_thetas=[0.25, 0.5, 0.75, 1.0])
+    net, x, label, target, clips, starts = given()
+    made = ladders(bim_rungs=10, bim_steps=20, jsma_thetas=[0.25, 0.5, 0.75, 1.0], **SHORT)
     how = {"starts": starts, "until": until}
     plain, seen = attacks.climb(wrap(net), x, label, target, clips, made, **how)
     quick, found = attacks.climb(wrap(net), x, label, target, clips, made, brackets=True, **how)
@@ -495,17 +498,17 @@ def test_norms_are_exact_at_least_or_at_most():
 def test_a_walk_ends_once_its_ball_has_come_to_rest():
     net, x, label, target, clips, starts = given(6)
     found = {}
-    for patience in (0, 600, 10**6):
-        walk = attacks.PIA(steps=200, samples=8, patience=patience)
+    for patience in (0, 100, 10**6):
+        walk = attacks.PIA(steps=40, samples=8, patience=patience)
         made = {"PIA": attacks.Ladder([attacks.Rung(walk, 0.001)], "target")}
         found[patience], _ = attacks.climb(wrap(net), x, label, target, clips, made, starts=starts)
     pd.testing.assert_frame_equal(*(found[n].drop(columns="seconds") for n in (0, 10**6)))
-    saved = found[0]["queries"] - found[600]["queries"]
+    saved = found[0]["queries"] - found[100]["queries"]
     assert (saved >= 0).all()
     assert saved.sum() > 0
-    assert (found[600]["linf"] >= found[0]["linf"]).all()
-    assert (found[600].loc[saved == 0, "linf"] == found[0].loc[saved == 0, "linf"]).all()
-    assert set(found[600]["bound"]) == {"at most"}  # a ball that rests may begin to shrink again
+    assert (found[100]["linf"] >= found[0]["linf"]).all()
+    assert (found[100].loc[saved == 0, "linf"] == found[0].loc[saved == 0, "linf"]).all()
+    assert set(found[100]["bound"]) == {"at most"}  # a ball that rests may begin to shrink again
 
 
 def test_a_ladder_says_the_least_norm_at_which_it_could_fool():

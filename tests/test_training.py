@@ -576,23 +576,3 @@ def test_the_held_batch_has_every_class():
     held = training._every_class(labels, 9, 0)
     assert np.bincount(labels[held]).tolist() == [3, 3, 3]
     assert len(set(held)) == 9
-
-
-# --- the six victims ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=pytest.mark.slow if n in ("vgg16", "alexnet") else ()) for n in models.known()],
-)
-def test_each_victim_is_trained_by_a_defence(name, images, split):
-    side = max(models.module(name).SMALLEST, 32)
-    large = nn.functional.interpolate(images, (side, side))
-    few = split.iloc[[*range(8), *range(36, 40), *range(48, 50)]]
-    victim = models.create(name, CLASSES, (side, side))
-    before = weights_of(victim)
-    history = training.fit(
-        victim, large, few, Recipe(training="adversarial", epochs=1, batch=8, pgd_clips=-1)
-    )
-    assert np.isfinite(history["train_loss"]).all()
-    assert not same(before, victim.state_dict())

@@ -62,7 +62,7 @@ def test_a_network_learns_withstands_a_defence_and_is_attacked(name, images):
         "cwa_cs": [10.0],
         "cwa_steps": [5],
         "cwa_search": 5,
-        "ddn_steps": 20,
+        "ddn_steps": 4,
         "pia_steps": 1,
         "pia_samples": 4,
     }
