@@ -13,6 +13,7 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,8 @@ SETTINGS: dict[str, Any] = {
 
 def setup(app: Any) -> dict[str, Any]:
     """Register with Sphinx how equations and intervals are set."""
-    app.add_html_math_renderer("mathml", (_inline, None), (_displayed, None))
+    inline, block = _drawn("inline", "%s"), _drawn("block", '<div class="math">%s</div>\n')
+    app.add_html_math_renderer("mathml", (inline, None), (block, None))
     app.connect("doctree-resolved", _whole_intervals)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -78,18 +80,15 @@ def mathml(equation: str, display: str) -> str:
     return text.replace("<mo>&ApplyFunction;</mo>", thin)
 
 
-def _inline(translator: Any, node: Element) -> None:
+def _drawn(display: str, frame: str) -> Callable[[Any, Element], None]:
+    """How Sphinx visits an equation: its MathML goes into the page, at ``%s`` of ``frame``."""
     from docutils import nodes
 
-    translator.body.append(mathml(node.astext(), "inline"))
-    raise nodes.SkipNode
+    def visit(translator: Any, node: Element) -> None:
+        translator.body.append(frame % mathml(node.astext(), display))
+        raise nodes.SkipNode
 
-
-def _displayed(translator: Any, node: Element) -> None:
-    from docutils import nodes
-
-    translator.body.append(f'<div class="math">{mathml(node.astext(), "block")}</div>\n')
-    raise nodes.SkipNode
+    return visit
 
 
 def _whole_intervals(app: Any, document: Element, name: str) -> None:
@@ -98,9 +97,7 @@ def _whole_intervals(app: Any, document: Element, name: str) -> None:
 
     for entry in document.findall(nodes.entry):
         for text in list(entry.findall(nodes.Text)):
-            whole = re.sub(
-                r"\S+ \[[^\[\]]*\d\]", lambda match: match[0].replace(" ", "\N{NO-BREAK SPACE}"), text
-            )
+            whole = re.sub(r"\S+ \[[^\[\]]*\d\]", lambda found: found[0].replace(" ", "\u00a0"), text)
             if whole != text:
                 text.parent.replace(text, nodes.Text(whole))
 
@@ -126,17 +123,18 @@ def lay_out(source: Path, build: Path, cells: list[Path]) -> None:
     runs = {path.parents[1].name: path.parent for path in build.glob("*/figures/README.md")} | runs
     for name in sorted(runs):
         _run(runs[name], source / "figures" / name)
-    files.save(source / "figures" / "README.md", _list_of_runs(sorted(runs)))
+    links = [f"- [{markup.text(names.label(name))}]({name}/README.md)\n" for name in sorted(runs)]
+    opening = "---\norphan: true\n---\n# Tables and figures\n\n"
+    files.save(source / "figures" / "README.md", opening + "".join(links))
     contents = [
         _contents("Chapters", [f"notebooks/{name}" for name in sorted(chapters)]),
         _contents("Toy sounds, to be heard", [f"toys/{name}" for name in toys]),
         _contents("Tables and figures", [f"figures/{name}/README" for name in sorted(runs)]),
     ]
-    opening = Path("README.md").read_text(encoding="utf-8")
-    files.save(source / "index.md", linked(opening, source) + "\n" + "\n".join(contents))
-    static = source / "_static"
-    static.mkdir()
-    shutil.copy(Path(__file__).with_suffix(".css"), static)
+    front = linked(Path("README.md").read_text(encoding="utf-8"), source)
+    files.save(source / "index.md", "\n".join([front, *contents]))
+    (source / "_static").mkdir()
+    shutil.copy(Path(__file__).with_suffix(".css"), source / "_static")
 
 
 def _played(cell: Path) -> nbformat.NotebookNode:
@@ -171,13 +169,6 @@ def with_tables(text: str, made: Path) -> str:
             part = f"{part.rstrip()}\n\n{table}\n" if caption in part else f"{part}\n{caption}\n\n{table}\n"
         parts.append(part)
     return "".join(parts)
-
-
-def _list_of_runs(runs: list[str]) -> str:
-    lines = ["---", "orphan: true", "---", "# Tables and figures", ""]
-    return (
-        "\n".join(lines + [f"- [{markup.text(names.label(name))}]({name}/README.md)" for name in runs]) + "\n"
-    )
 
 
 def _contents(caption: str, pages: list[str]) -> str:

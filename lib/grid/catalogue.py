@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import ast
 import re
-import sys
 from pathlib import Path
 
 from lib import files, study
@@ -23,17 +21,12 @@ def table(chapter: Path) -> str:
     text = chapter.read_text(encoding="utf-8")
     cell = text.partition('# %% tags=["parameters"]\n')[2].partition("\n# %%")[0]
     (title,) = re.findall(r"^# # (.*)", text, re.MULTILINE)
-    lines = [
-        f"### {title}: `params/DATASET/{chapter.stem}.yaml`",
-        "",
-        "| setting | default | meaning |",
-        "|---|---|---|",
-    ]
+    lines = [f"### {title}: `params/DATASET/{chapter.stem}.yaml`\n"]
+    lines += ["| setting | default | meaning |", "|---|---|---|"]
     for line in cell.splitlines():
         code, _, comment = line.partition("  # ")
         name, _, value = code.partition(" = ")
         if name.isidentifier() and name not in MAKES:
-            ast.literal_eval(value)
             lines.append(f"| `{name}` | `{value}` | {comment.replace('|', '&#124;')} |")
     return "\n".join(lines)
 
@@ -45,11 +38,5 @@ def page(text: str) -> str:
     return "\n\n".join([before + BEGIN, *tables, END]) + after
 
 
-def main() -> int:
-    """Write the tables into the page."""
-    files.save(PAGE, page(PAGE.read_text(encoding="utf-8")))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    files.save(PAGE, page(PAGE.read_text(encoding="utf-8")))

@@ -19,11 +19,9 @@ def install(wanted: Path, mark: Path) -> None:
     ------
     RuntimeError : if this is not Python 3.11. subprocess.CalledProcessError : if pip fails.
     """
-    if sys.version_info[:2] != (3, 11):
-        raise RuntimeError(
-            f"Python 3.11 is needed and {sys.version.split()[0]} was found; PYTHON=… names another"
-        )
-    folder = mark.parent
+    found, folder = sys.version.split()[0], mark.parent
+    if not found.startswith("3.11."):
+        raise RuntimeError(f"Python 3.11 is needed and {found} was found; PYTHON=… names another")
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

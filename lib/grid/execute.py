@@ -3,9 +3,8 @@
 ``python -m lib.grid.execute notebooks/04_attacks.py build/…/04_attacks.ipynb -f settings.yaml -p fold 1``
 
 The target appears by rename after success; a failure keeps the notebook as ``NAME.partial.ipynb``. Every
-kernel has its own sockets in a folder of its own, since parallel kernels race for TCP ports. No kernel
-outlives its runner, and no runner its make. A runner waits for another one that works on the same cell,
-instead of running it twice. What a killed runner could not clean is removed by its guard
+kernel has its sockets in a folder of its own, since parallel kernels race for TCP ports. No kernel outlives
+its runner, and no runner its make. What a killed runner could not clean is removed by its guard
 (``lib/grid/guard.py``) or, where that was killed too, by the next runner.
 """
 

@@ -62,10 +62,8 @@ def exists(pid: int) -> bool:
     """Whether there is a process with this number, a zombie included."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    except OSError as error:
+        return isinstance(error, PermissionError)
     return True
 
 

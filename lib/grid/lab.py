@@ -1,8 +1,7 @@
 """The chapters in JupyterLab, ready to be executed cell by cell (``make lab``).
 
 They are copies in ``BUILD/lab``, each with the parameters of a point that is finished, where there is one.
-They read the grid through links; what they write replaces a link, not what it leads to. So a chapter that is
-executed by hand changes nothing in the grid. The next ``make lab`` begins with fresh copies.
+They read the grid through links; what they write replaces a link, not what it leads to.
 """
 
 from __future__ import annotations

@@ -1,12 +1,8 @@
 """A finished grid in one archive, to be read and published elsewhere (``make pack``, ``make unpack FILE=…``).
 
-An archive has the finished cells of a grid: executed notebooks, receipts, rows, histories and figures, and
-the inputs that make compares. It has no images of a store, and no weights unless ``WEIGHTS=1``; the receipts
-then say which files were left out. Its first member, the manifest, lists all others with their hashes. The
-same grid gives the same bytes.
-
-Nothing is laid out before the whole archive was checked. Where a cell is there already the newer one stays,
-so packs of a grid that was computed in pieces can be unpacked into one folder, in any order.
+An archive has the files of finished cells and the inputs that make compares, without images and weights; the
+receipts say what was left out. Its first member, the manifest, lists all others with their hashes. The same
+grid gives the same bytes. Nothing is laid out before the whole archive was checked.
 """
 
 from __future__ import annotations
@@ -33,7 +29,6 @@ MANIFEST = "manifest.json"
 LARGEST = 64 << 20  # bytes of a manifest
 TRAINS = "05_adversarial_training"
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_WEIGHTS = re.compile(r"(^|/)model\.safetensors$")
 _IMAGES = re.compile(r"(^|/)store/.*(?<!\.json)$")
 _ORDER = (
     "01_data",
@@ -55,7 +50,7 @@ def _cell_files(notebook: Path, build: Path, weights: bool, scratch: Path) -> di
     away = {
         name: facts
         for name, facts in receipt["files"].items()
-        if _IMAGES.search(name) or (_WEIGHTS.search(name) and not weights)
+        if _IMAGES.search(name) or (Path(name).name == "model.safetensors" and not weights)
     }
     kept = {name: facts for name, facts in receipt["files"].items() if name not in away}
     path = notebook.with_suffix(receipts.ENDING)
@@ -270,9 +265,6 @@ def _checked(text: bytes, name: str) -> dict[str, Any]:
         if PurePosixPath(one).as_posix() != one or not inside or not all(map(_PART.fullmatch, inside)):
             raise Refused(f"{name}: {one!r} is no path of a grid; it could lead out of BUILD")
     return manifest
-
-
-# ------------------------------------------------------------------------------------------------------ main
 
 
 def main(argv: Sequence[str]) -> int:

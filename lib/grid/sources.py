@@ -27,13 +27,13 @@ asks for, such as ``names.ATTACKS``; of a registry's dictionaries on the keys, s
 
 
 class Source(NamedTuple):
-    """What one file says of itself: see :func:`_source`."""
+    """What one file, or a list as far as it is asked for, says of itself."""
 
     fingerprint: str
-    imports: frozenset[str]  # dotted names, parents among them
-    finds: bool  # whether it imports modules by a name that it makes up
     words: frozenset[str]  # texts that could name a module or a file
-    asks: frozenset[tuple[str, str]]  # entries of the lists: file and name
+    imports: frozenset[str] = frozenset()  # dotted names, parents among them
+    asks: frozenset[tuple[str, str]] = frozenset()  # entries of the lists: file and name
+    finds: bool = False  # whether it imports modules by a name that it makes up
 
 
 def fingerprints(notebook: Path, said: Iterable[str] = (), root: Path = ROOT) -> dict[str, str]:
@@ -51,21 +51,22 @@ def fingerprints(notebook: Path, said: Iterable[str] = (), root: Path = ROOT) ->
     waiting = [Path(notebook).resolve()]
     while waiting:
         found |= {_name(path, root): _source(path, root) for path in waiting}
-        lists = _lists(found, root)
-        named = set(said).union(*(source.words for source in [*found.values(), *lists.values()]))
+        known = found | _lists(found, root)
+        named = set(said).union(*(source.words for source in known.values()))
         reached = {
             path for source in found.values() for name in source.imports for path in _files(name, root)
         }
         for name in [name for name, source in found.items() if source.finds]:
-            family = sorted((root / name).parent.glob("*.py"))
-            reached |= {path for path in family if path.stem in named} or set(family)
-        waiting = [path for path in sorted(reached) if _counts(_name(path, root), found)]
-    prints = {name: source.fingerprint for name, source in (found | lists).items()}
-    return dict(sorted((prints | _tables(found | lists, root)).items()))
+            family = set((root / name).parent.glob("*.py"))
+            reached |= {path for path in family if path.stem in named} or family
+        waiting = [path for path in sorted(reached) if _name(path, root) not in found and _counts(path, root)]
+    prints = {name: source.fingerprint for name, source in known.items()}
+    return dict(sorted((prints | _tables(known, root)).items()))
 
 
-def _counts(name: str, found: Mapping[str, Source]) -> bool:
-    return name not in found and name not in ("lib/__init__.py", *LISTS) and not SHOWS.fullmatch(name)
+def _counts(path: Path, root: Path) -> bool:
+    name = _name(path, root)
+    return name not in ("lib/__init__.py", *LISTS) and not SHOWS.fullmatch(name)
 
 
 def _name(path: Path, root: Path) -> str:
@@ -108,11 +109,11 @@ def _parsed(text: str, name: str) -> Source:
         module = path.removesuffix(".py").replace("/", ".")
         asks |= {(path, each.removeprefix(f"{module}.")) for each in imports if each.startswith(f"{module}.")}
     return Source(
-        _hash(ast.dump(tree)),
-        frozenset(imports),
-        any("import_module" in (getattr(node, "attr", ""), getattr(node, "id", "")) for node in nodes),
-        _texts(nodes),
-        frozenset((path, entry) for path, entry in asks if entry not in LISTS[path]),
+        fingerprint=_hash(ast.dump(tree)),
+        words=_texts(nodes),
+        imports=frozenset(imports),
+        asks=frozenset((path, entry) for path, entry in asks if entry not in LISTS[path]),
+        finds=any("import_module" in (getattr(node, "attr", ""), getattr(node, "id", "")) for node in nodes),
     )
 
 
@@ -130,10 +131,8 @@ def _imports(nodes: Iterable[ast.AST], name: str) -> tuple[set[str], dict[str, s
             for alias in node.names:
                 path = f"{base}.{alias.name}".replace(".", "/") + ".py"
                 known |= {alias.asname or alias.name: path} if path in LISTS else {}
-    mine = {each for each in found if each.split(".")[0] == "lib"}
-    return mine | {
-        ".".join(each.split(".")[:n]) for each in mine for n in range(1, each.count(".") + 1)
-    }, known
+    parts = [each.split(".") for each in found if each.split(".")[0] == "lib"]
+    return {".".join(each[:n]) for each in parts for n in range(1, len(each) + 1)}, known
 
 
 def _asking(tree: ast.AST) -> Iterator[ast.AST]:
@@ -160,11 +159,7 @@ def _undocumented(tree: ast.Module) -> ast.Module:
 
 
 def _is_text(line: ast.stmt) -> bool:
-    return (
-        isinstance(line, ast.Expr)
-        and isinstance(line.value, ast.Constant)
-        and isinstance(line.value.value, str)
-    )
+    return isinstance(line, ast.Expr) and isinstance(getattr(line.value, "value", None), str)
 
 
 def _hash(text: str) -> str:
@@ -179,9 +174,9 @@ def _lists(found: Mapping[str, Source], root: Path) -> dict[str, Source]:
         lines = _entries(asked, root / path) if asked else {}
         if lines:
             labels = path == "lib/names.py"
-            print_ = _hash("\n".join(f"{name} {_dump(line, labels)}" for name, line in sorted(lines.items())))
+            dumped = "\n".join(f"{name} {_dump(line, labels)}" for name, line in sorted(lines.items()))
             texts = _texts(node for line in lines.values() for node in ast.walk(line))
-            lists[path] = Source(print_, frozenset(), False, texts, frozenset())
+            lists[path] = Source(_hash(dumped), texts)
     return lists
 
 

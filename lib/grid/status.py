@@ -1,14 +1,7 @@
 """What is finished, and what is not and why (``make status``).
 
 Which cells run is make's to say: it is asked what it would do (``make -n all``), and its answer is read here.
-So status and make cannot disagree. Every cell is in one state:
-
-- *finished*; *to do*; *failed*, with the notebook as far as it was executed;
-- *changed settings*, *changed chapter*, *changed table*, *changed recordings*: make runs it again;
-- *waits*: a cell that it rests on runs again;
-- *damaged*: files that it wrote are missing or are not what was written;
-- *older code*: what it rests on in ``lib`` has changed. Make does not run it again, since a refactoring must
-  not cost a week; ``make refresh`` does.
+So status and make cannot disagree. The states of a cell are explained in ``lib/grid/README.md``.
 """
 
 from __future__ import annotations
