@@ -80,7 +80,7 @@ help: ## print this
 $(again): FORCE
 $(changed): FORCE ;
 .venv/environment.yml: environment.yml
-	@$(plain) -m lib.grid.environment $< $@
+	@$(plain) -m lib.grid setup WANTED=$< MARK=$@
 setup: $(ready) ## install the packages of environment.yml, once
 all: $(cells) ## run the whole study at every point of the grid (default: the demo)
 	@for d in $(DATASETS); do echo "$$d: read $(BUILD)/$$d/06_analysis.ipynb and $(BUILD)/$$d/figures"; done
@@ -88,22 +88,22 @@ data: $(foreach d,$(DATASETS),$(BUILD)/$d/01_data.ipynb) ## chapter 1: fetch, ch
 figures: $(ready) ## draw tables and figures again, from the rows that chapter 6 kept
 	@for r in $(rows); do $(python) -m lib.analysis.report $$r || exit; done
 publish: $(read) | $(ready) ## write notebooks/*.ipynb and figures/ of one run, to be committed
-	@$(python) -m lib.grid.publish $(BUILD) $^
+	@$(python) -m lib.grid publish $(words) CELLS='$^'
 shelve: $(BUILD)/$(firstword $(DATASETS))/06_analysis.ipynb | $(ready) ## write figures/ alone
-	@$(python) -m lib.grid.publish $(BUILD) $^ --figures-only
+	@$(python) -m lib.grid shelve $(words)
 book: $(uncopied) | $(ready) ## set chapters and figures as one site, for a browser without a network
-	@$(python) -m lib.grid.book $(BUILD) $^
+	@$(python) -m lib.grid book $(words) CELLS='$^'
 status: $(ready) ## list the cells that are to do, changed, failed, or older than their code
-	@$(MAKE) -n --no-print-directory all | $(python) -m lib.grid.status $(words)
+	@$(MAKE) -n --no-print-directory all | $(python) -m lib.grid status $(words)
 refresh: $(cells) ## run those older than their code again, and what rests on them
 plan: $(ready) ## estimate hours, disk and memory of a grid, from finished cells
-	@$(MAKE) -n --no-print-directory all | $(python) -m lib.grid.plan $(words)
+	@$(MAKE) -n --no-print-directory all | $(python) -m lib.grid plan $(words)
 pack: $(ready) ## write the finished cells to one archive: FILE=, WEIGHTS=1 for weights as well
-	@$(MAKE) -n --no-print-directory all | $(python) -m lib.grid.pack pack $(words)
+	@$(MAKE) -n --no-print-directory all | $(python) -m lib.grid pack $(words)
 unpack: $(ready) ## lay an archive of make pack out in BUILD: FILE=
-	@$(python) -m lib.grid.pack unpack $(words)
+	@$(python) -m lib.grid unpack $(words)
 verify: $(ready) ## run a random tenth of the finished cells again and compare
-	@OMP_NUM_THREADS=$(threads) $(python) -m lib.grid.verify --build $(BUILD)
+	@OMP_NUM_THREADS=$(threads) $(python) -m lib.grid verify $(words)
 lint: $(ready) ## ruff
 	@$(python) -m ruff check lib tests notebooks && $(python) -m ruff format --check lib tests notebooks
 test: lint ## lint and the quick tests
@@ -115,6 +115,6 @@ test-gpu: $(ready) ## the tests that need a CUDA device
 bench-%: $(ready) ## measure: bench-attacks, bench-features, bench-grid, bench-norms, bench-training
 	@OMP_NUM_THREADS=1 $(python) -m tests.bench $* --build $(BUILD)
 lab: $(ready) ## chapters in JupyterLab, to be executed by hand; LAB= passes arguments on
-	@OMP_NUM_THREADS=$(threads) $(python) -m lib.grid.lab $(words)
+	@OMP_NUM_THREADS=$(threads) $(python) -m lib.grid lab $(words)
 clean: ## remove what make has built
-	@$(plain) -S -m lib.grid.clean $(BUILD)
+	@$(plain) -S -m lib.grid clean $(words)

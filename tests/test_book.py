@@ -166,7 +166,7 @@ def folder(tmp_path_factory):
     if (here / "figures").is_dir():
         shutil.copytree(here / "figures", root / "figures")
     (root / "lib").symlink_to(here / "lib")
-    command = [sys.executable, "-m", "lib.grid.book", "build", *cells]
+    command = [sys.executable, "-m", "lib.grid", "book", "BUILD=build", f"CELLS={' '.join(cells)}"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "open build/book/index.html in a browser\n"

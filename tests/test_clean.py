@@ -3,6 +3,7 @@
 import pytest
 
 from lib.grid import clean
+from lib.grid.__main__ import main
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def test_all_that_make_has_built_goes(build):
 def test_what_make_has_not_made_stays_and_is_named(build, capsys):
     (build / "job.log").touch()
     (build / "birds").mkdir()
-    assert clean.main([str(build)]) == 0
+    assert main(["clean", f"BUILD={build}"]) == 0
     assert sorted(path.name for path in build.iterdir()) == ["birds", "job.log"]
     assert "birds" in capsys.readouterr().out
 
@@ -40,6 +41,6 @@ def test_a_link_is_removed_and_not_what_it_leads_to(build, tmp_path):
 
 def test_a_folder_without_the_marks_of_make_is_refused(tmp_path, capsys):
     (tmp_path / "esc10").mkdir()
-    assert clean.main([str(tmp_path)]) == 1
+    assert main(["clean", f"BUILD={tmp_path}"]) == 1
     assert "make has built nothing in this folder" in capsys.readouterr().err
     assert (tmp_path / "esc10").exists()

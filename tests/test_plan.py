@@ -7,6 +7,7 @@ import pytest
 
 from lib import files, study
 from lib.grid import plan, receipts
+from lib.grid.__main__ import main
 
 TRAINING, ATTACKING = "demo/dwt/resnet18/1/standard/03_training", "demo/dwt/resnet18/1/standard/04_attacks"
 POINT = study.Cell("build", "demo", "dwt", "resnet18", "1", "standard")
@@ -29,7 +30,7 @@ def planned(tmp_path, capsys, monkeypatch):
         ]
         monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(said)))
         grid = {"BUILD": str(build), "DATA": str(tmp_path), "PARAMS": str(params), "DATASETS": dataset}
-        code = plan.main([f"{name}={value}" for name, value in (grid | more).items()] + GRID)
+        code = main(["plan", *(f"{name}={value}" for name, value in (grid | more).items()), *GRID])
         return code, capsys.readouterr()
 
     return run

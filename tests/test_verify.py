@@ -13,7 +13,7 @@ from lib.grid import verify
 
 
 def again(tiny, *words):
-    command = [sys.executable, "-m", "lib.grid.verify", "--share", "1", *words]
+    command = [sys.executable, "-m", "lib.grid", "verify", "BUILD=build", "SHARE=1", *words]
     return subprocess.run(command, cwd=tiny.folder, capture_output=True, text=True, check=False)
 
 
@@ -26,7 +26,7 @@ def test_a_cell_that_draws_by_chance_is_found_out_and_the_others_are_not(tiny):
     before = {path: path.read_bytes() for path in (tiny.folder / "build").rglob("*") if path.is_file()}
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "lib.grid.verify", "--share", "1"],
+        [sys.executable, "-m", "lib.grid", "verify", "BUILD=build", "SHARE=1"],
         cwd=tiny.folder,
         env=environment,
         capture_output=True,

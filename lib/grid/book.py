@@ -1,19 +1,18 @@
 """One static site of all chapters and figures, which opens from a file and needs no network.
 
-``python -m lib.grid.book build CELL.ipynb …`` (``make book``) lays out a copy of the repository's texts in a
-folder of its own: the README, the executed chapters, the figures of every run and their tables. Sphinx
-makes the site. Equations become MathML, which browsers draw; this module is also the extension that does so.
+``make book`` lays out a copy of the repository's texts in a folder of its own: the README, the executed
+chapters, the figures of every run and their tables. Sphinx makes the site. Equations become MathML, which
+browsers draw; this module is also the extension that does so.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -217,19 +216,7 @@ def make(build: Path, cells: list[Path]) -> Path:
     return book
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Make build/book/index.html of the reader's copies, and of executed cells where there are none."""
-    parser = argparse.ArgumentParser(prog="make book", description=main.__doc__)
-    parser.add_argument("build", type=Path)
-    parser.add_argument("cells", type=Path, nargs="*", help="executed notebooks of chapters without a copy")
-    given = parser.parse_args(argv)
-    try:
-        print(f"open {make(given.build, given.cells) / 'index.html'} in a browser")
-    except publish.Refused as error:
-        print(f"book: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def make_book(given: Mapping[str, str]) -> None:
+    """Make BUILD/book of the reader's copies, and of executed CELLS of the chapters that have none."""
+    site = make(Path(given["BUILD"]), [Path(cell) for cell in given["CELLS"].split()])
+    print(f"open {site / 'index.html'} in a browser")

@@ -1,9 +1,9 @@
-"""Remove what make has built, and nothing else: ``python3 -m lib.grid.clean BUILD`` (``make clean``)."""
+"""Remove what make has built, and nothing else (``make clean``)."""
 
 from __future__ import annotations
 
 import shutil
-import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from lib.grid.axes import INPUTS
@@ -43,17 +43,8 @@ def clean(build: Path) -> list[Path]:
     return left
 
 
-def main(argv: list[str]) -> int:
-    """Clean one folder and name what stays there."""
-    try:
-        left = clean(Path(argv[0]))
-    except (OSError, ValueError) as error:
-        print(f"clean: {error}", file=sys.stderr)
-        return 1
+def make_clean(given: Mapping[str, str]) -> None:
+    """Clean BUILD and name what stays there."""
+    left = clean(Path(given["BUILD"]))
     if left:
         print(f"clean: make did not make {', '.join(map(str, left))}, which stay")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -10,12 +10,13 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lib import study
 from lib.grid import axes, settings
+from lib.grid.words import Refused
 
 FIRST = """\
 # The study's own folder, as make has it. What you execute here is written to {build}.
@@ -90,23 +91,14 @@ def command(folder: Path, more: str) -> list[str]:
     return [sys.executable, "-m", "jupyterlab", *local, *shlex.split(more)]
 
 
-def main(argv: Sequence[str]) -> int:
+def make_lab(given: Mapping[str, str]) -> None:
     """Prepare the chapters and become JupyterLab."""
-    given = dict(word.split("=", 1) for word in argv)
     more = given.get("LAB", "")
+    if os.geteuid() == 0 and "--allow-root" not in more.split():
+        raise Refused("as root, JupyterLab starts only when asked: make lab LAB=--allow-root")
     try:
-        if os.geteuid() == 0 and "--allow-root" not in more.split():
-            raise ValueError("as root, JupyterLab starts only when asked: make lab LAB=--allow-root")
-        try:
-            shlex.split(more)
-        except ValueError as error:
-            raise ValueError(f"LAB={more!r}: {error}") from error
-        words = command(prepare(axes.grid(given)), more)
+        shlex.split(more)
     except ValueError as error:
-        print(f"lab: {error}", file=sys.stderr)
-        return 1
+        raise Refused(f"LAB={more!r}: {error}") from error
+    words = command(prepare(axes.grid(given)), more)
     os.execv(words[0], words)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -16,7 +16,7 @@ import sys
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -267,32 +267,24 @@ def _checked(text: bytes, name: str) -> dict[str, Any]:
     return manifest
 
 
-def main(argv: Sequence[str]) -> int:
-    """Pack what make has finished of a grid, or unpack an archive into BUILD."""
-    verb, *words = argv
-    given = {"FILE": "", "WEIGHTS": "0"} | dict(word.split("=", 1) for word in words)
-    file = given["FILE"]
-    try:
-        if verb == "unpack":
-            if not Path(file).is_file():
-                raise Refused(f"FILE={file!r}: name an archive of make pack")
-            laid, kept = unpack(Path(file), Path(given["BUILD"]))
-            print(f"{len(laid)} cells of {file} are in {given['BUILD']}; {len(kept)} were there, not older")
-            return 0
-        if given["WEIGHTS"] not in ("", "0", "1"):
-            raise Refused(f"WEIGHTS={given['WEIGHTS']!r}: 0 or 1 is needed")
-        grid = axes.grid(given)
-        target = Path(file or f"{'-'.join(grid.datasets)}.tar.gz")
-        if target.is_dir():
-            raise Refused(f"FILE={file!r}: it is a folder; name the archive to write")
-        manifest = pack(grid, status.pending(sys.stdin), target, weights=given["WEIGHTS"] == "1")
-    except (OSError, ValueError) as error:
-        print(f"{verb}: {error}", file=sys.stderr)
-        return 1
+def make_pack(given: Mapping[str, str]) -> None:
+    """Pack what make has finished of a grid."""
+    weights, file = given.get("WEIGHTS") or "0", given.get("FILE", "")
+    if weights not in ("0", "1"):
+        raise Refused(f"WEIGHTS={weights!r}: 0 or 1 is needed")
+    grid = axes.grid(given)
+    target = Path(file or f"{'-'.join(grid.datasets)}.tar.gz")
+    if target.is_dir():
+        raise Refused(f"FILE={file!r}: it is a folder; name the archive to write")
+    manifest = pack(grid, status.pending(sys.stdin), target, weights=weights == "1")
     size = target.stat().st_size / 1e6
     print(f"{target}: {len(manifest['cells'])} of {len(grid.cells())} cells, {size:.1f} MB")
-    return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def make_unpack(given: Mapping[str, str]) -> None:
+    """Unpack an archive into BUILD."""
+    file = given.get("FILE", "")
+    if not Path(file).is_file():
+        raise Refused(f"FILE={file!r}: name an archive of make pack")
+    laid, kept = unpack(Path(file), Path(given["BUILD"]))
+    print(f"{len(laid)} cells of {file} are in {given['BUILD']}; {len(kept)} were there, not older")

@@ -258,18 +258,14 @@ def table(planner: Planner, known: pd.DataFrame, waiting: set[Point]) -> pd.Data
     return pd.DataFrame(rows)
 
 
-def main(argv: Sequence[str]) -> int:
+def make_plan(given: Mapping[str, str]) -> None:
     """Print what the cells of a grid are likely to take, and what of it is still to do."""
-    try:
-        grid = axes.grid(dict(word.split("=", 1) for word in argv))
-        build = Path(grid.build)
-        planner = Planner(Path(grid.params), [_point(Path(word), build) for word in grid.cells()])
-        known = rates(planner, build)
-        cells = table(planner, known, {_point(path, build) for path in status.pending(sys.stdin)})
-        images, models = planner.disk()
-    except ValueError as error:
-        print(f"plan: {error}", file=sys.stderr)
-        return 1
+    grid = axes.grid(given)
+    build = Path(grid.build)
+    planner = Planner(Path(grid.params), [_point(Path(word), build) for word in grid.cells()])
+    known = rates(planner, build)
+    cells = table(planner, known, {_point(path, build) for path in status.pending(sys.stdin)})
+    images, models = planner.disk()
     print(f"{'chapter':<25}{'cells':>6}{'to do':>7}{'CPU hours':>11}{'GPU hours':>11}   from finished cells")
     for name, group in [*cells.groupby("chapter"), ("in all", cells), ("to do", cells[cells["to do"]])]:
         hours = "".join(f"{_round(group[device].sum(min_count=1)):>11}" for device in DEVICES)
@@ -287,14 +283,9 @@ def main(argv: Sequence[str]) -> int:
         f"{models / 1e9:.1f} GB of models on disk\n"
         "All at the most. GPU hours without finished cells are of one H100, by lib/grid/h100.csv."
     )
-    return 0
 
 
 def _round(hours: float) -> str:
     if math.isnan(hours):
         return "?"
     return f"{hours:.2g}" if hours < 1 else f"{hours:,.{int(hours < 100)}f}"
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

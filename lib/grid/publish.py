@@ -1,21 +1,19 @@
 """Copies to read: the executed chapters and the figures of one run, as they are committed.
 
-``python -m lib.grid.publish build build/esc10/01_data.ipynb …`` (``make publish``) turns executed cells into
-the reader's copies ``notebooks/NN_name.ipynb``, and copies the figures of their data set, with the rows they
-were drawn from, to ``figures/DATASET``. A copy shows what was executed and where in the grid, and nothing of
-the machine: no paths, no ids, no times, no audio, no widgets. The same cell gives the same bytes.
+``make publish`` turns executed cells into the reader's copies ``notebooks/NN_name.ipynb``, and copies the
+figures of their data set, with the rows they were drawn from, to ``figures/DATASET``. A copy shows what was
+executed and where in the grid, and nothing of the machine: no paths, no ids, no times, no audio, no widgets.
+The same cell gives the same bytes.
 """
 
 from __future__ import annotations
 
-import argparse
 import base64
 import copy
 import io
 import os
 import re
 import shutil
-import sys
 from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
@@ -329,30 +327,19 @@ def index(shelves: Path) -> Path:
     return files.save(shelves / "README.md", "\n".join(lines) + "\n")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Write copies of executed cells to notebooks/, and figures and rows of their data set to figures/."""
-    parser = argparse.ArgumentParser(prog="make publish", description=main.__doc__)
-    parser.add_argument("build", type=Path)
-    parser.add_argument("cells", type=Path, nargs="+", help="executed notebooks of one data set")
-    parser.add_argument("--figures-only", action="store_true", help="leave the copies as they are")
-    given = parser.parse_args(argv)
-    (dataset,) = {cell.relative_to(given.build).parts[0] for cell in given.cells}
-    shelves = Path("figures")
-    try:
-        cells = [] if given.figures_only else given.cells
-        mine = {cell: read(cell, Path("notebooks")) for cell in cells}
-        shelve(given.build / dataset / "figures", shelves / dataset)
-        print(f"{shelves / dataset}, listed in {index(shelves)}")
-        for cell, notebook in mine.items():
-            target = Path("notebooks") / cell.name
-            with files.atomic(target) as part:
-                part.write_bytes(written(notebook))
-            print(f"{target}: {target.stat().st_size / 1e6:.2f} MB, of {cell}")
-    except (Refused, OSError) as error:
-        print(f"publish: {error}", file=sys.stderr)
-        return 1
-    return 0
+def make_publish(given: Mapping[str, str]) -> None:
+    """Write copies of executed CELLS to notebooks/, and figures and rows of their data set to figures/."""
+    cells = [Path(cell) for cell in given["CELLS"].split()]
+    copies = {Path("notebooks", cell.name): read(cell, Path("notebooks")) for cell in cells}
+    make_shelve(given)
+    for target, notebook in copies.items():
+        with files.atomic(target) as part:
+            part.write_bytes(written(notebook))
+        print(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def make_shelve(given: Mapping[str, str]) -> None:
+    """Write figures and rows of the first data set to figures/."""
+    dataset, shelves = given["DATASETS"].split()[0], Path("figures")
+    shelve(Path(given["BUILD"], dataset, "figures"), shelves / dataset)
+    print(f"{shelves / dataset}, listed in {index(shelves)}")

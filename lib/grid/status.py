@@ -10,7 +10,7 @@ import re
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from lib.grid import axes, receipts
@@ -65,9 +65,8 @@ def _why(target: Path, build: Path) -> str:
     return "waits"
 
 
-def main(argv: Sequence[str]) -> int:
+def make_status(given: Mapping[str, str]) -> None:
     """Print the state of every cell that is not finished, the counts, and the commands that go on."""
-    given = dict(word.split("=", 1) for word in argv)
     grid = axes.grid(given)
     build, waiting = Path(grid.build), set(pending(sys.stdin))
     finished = list(receipts.records(grid.build))
@@ -87,8 +86,3 @@ def main(argv: Sequence[str]) -> int:
         print(f"{' '.join(['make all', *words])} runs {len(waiting)} cells")
     if any(counts[what] for what in REFRESHED):
         print(f"{' '.join(['make refresh', *words])} runs those of older code again, and what rests on them")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

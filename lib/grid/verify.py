@@ -7,11 +7,11 @@ tensors bit by bit, other files byte by byte.
 
 from __future__ import annotations
 
-import argparse
 import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -111,27 +111,18 @@ def compare(target: Path, build: Path) -> tuple[int, list[str]]:
     return len(texts), [f"{path}: {text}" for path, text in texts.items() if text]
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run a random part of the finished cells once more and report whether they come out the same."""
-    parser = argparse.ArgumentParser(prog="make verify", description=main.__doc__)
-    parser.add_argument("--build", type=Path, default=Path("build"))
-    parser.add_argument("--share", type=float, default=0.1, help="of the finished cells; at least one is run")
-    given = parser.parse_args(argv)
-    found = receipts.finished(given.build)
+def make_verify(given: Mapping[str, str]) -> int:
+    """Run a random tenth (SHARE) of the finished cells again and report whether they come out the same."""
+    build = Path(given["BUILD"])
+    found = receipts.finished(build)
     if not found:
-        print(f"verify: {given.build} has no finished cell", file=sys.stderr)
-        return 1
-    chosen = random.sample(found, max(1, round(given.share * len(found))))
+        raise ValueError(f"{build} has no finished cell")
+    chosen = random.sample(found, max(1, round(float(given.get("SHARE", 0.1)) * len(found))))
     wrong = 0
     for target in sorted(chosen):
-        count, differences = compare(target, given.build)
+        count, differences = compare(target, build)
         wrong += bool(differences)
         what = "differs" if differences else f"the same ({count} files)"
-        name = target.with_suffix("").relative_to(given.build)
-        print(f"{name}: {what}", *differences, sep="\n  ", flush=True)
+        print(f"{target.with_suffix('').relative_to(build)}: {what}", *differences, sep="\n  ", flush=True)
     print(f"{len(chosen) - wrong} of {len(chosen)} cells came out the same, of {len(found)} finished ones")
-    return 1 if wrong else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return bool(wrong)

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import venv
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -17,11 +18,11 @@ def install(wanted: Path, mark: Path) -> None:
 
     Raises
     ------
-    RuntimeError : if this is not Python 3.11. subprocess.CalledProcessError : if pip fails.
+    ValueError : if this is not Python 3.11, or pip fails.
     """
     found, folder = sys.version.split()[0], mark.parent
     if not found.startswith("3.11."):
-        raise RuntimeError(f"Python 3.11 is needed and {found} was found; PYTHON=… names another")
+        raise ValueError(f"Python 3.11 is needed and {found} was found; PYTHON=… names another")
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -32,19 +33,12 @@ def install(wanted: Path, mark: Path) -> None:
             packages = re.findall(r"^ *- ([\w.-]+==\S+)", text, re.MULTILINE)
             (folder / "requirements.txt").write_text("\n".join(packages) + "\n", encoding="utf-8")
             pip = [folder / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-            subprocess.run([*pip, "-r", folder / "requirements.txt"], check=True)
+            done = subprocess.run([*pip, "-r", folder / "requirements.txt"], check=False)
+            if done.returncode:
+                raise ValueError(f"pip ended with {done.returncode}; its lines above say why")
         mark.write_text(text, encoding="utf-8")
 
 
-def main(argv: list[str]) -> int:
-    """Install what the first file lists, and copy it to the second."""
-    try:
-        install(Path(argv[0]), Path(argv[1]))
-    except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
-        print(f"setup: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def make_setup(given: Mapping[str, str]) -> None:
+    """Install what the file WANTED lists, and copy it to MARK."""
+    install(Path(given["WANTED"]), Path(given["MARK"]))
