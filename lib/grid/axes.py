@@ -12,9 +12,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-import shutil
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -262,6 +260,9 @@ def _changed_recordings(folder: Path, dry: bool) -> list[str]:
     """The recordings that have changed; a dry run works on a copy of their record, which may be updated."""
     if not dry or not (folder / changes.NAME).is_file():
         return changes.changed(folder)
+    import shutil
+    import tempfile
+
     with tempfile.TemporaryDirectory() as copy:
         shutil.copy(folder / changes.NAME, copy)
         return changes.changed(copy)

@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import functools
 import os
+import platform
 import resource
 import shutil
 import signal
@@ -279,12 +280,12 @@ def _receipt(notebook: Path, values: dict[str, Any], begin: float) -> dict[str, 
     """What a cell rests on and what it took; what the kernel noted comes on top."""
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     commit, dirty = _commit()
-    python = ".".join(map(str, sys.version_info[:3]))
     return {
         "parameters": values,
         "commit": commit,
         "dirty": dirty,
-        "versions": {"python": python} | {name: metadata.version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version()}
+        | {name: metadata.version(name) for name in PACKAGES},
         "device": "cpu",
         "seed": study.fold_and_seed(values["fold"])[1] if "fold" in values else 0,
         "data": "",

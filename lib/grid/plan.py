@@ -71,7 +71,7 @@ class Planner:
         """
         cell, chapter = point
         values = self.settings(cell.dataset, chapter) | (given or {})
-        clips = count_clips(cell)
+        clips = count_clips(cell.up(1))
         if chapter == IMAGES:  # the first cell makes the images of all
             images = BASES * values["bins"] * values["frames"]
             samples = SAMPLE * values["duration"] * values["stft_rate"]
@@ -90,7 +90,7 @@ class Planner:
     def passes(self, point: Point, values: Mapping[str, Any]) -> float:
         """Forward passes of one image each that a cell costs at the most; a gradient counts as three."""
         cell, chapter = point
-        clips = count_clips(cell)
+        clips = count_clips(cell.up(1))
         if chapter == ATTACKS:
             each = climbing(values, self.size(cell.dataset, cell.representation))
             return (values["clips"] or clips // 5) * each
@@ -134,6 +134,7 @@ class Planner:
         return images, sum(4.0 * _weights(cell.model) for cell, chapter in self.points if chapter in TRAINS)
 
 
+@functools.cache
 def count_clips(cell: study.Cell) -> int:
     """Clips of a data set, by chapter 1 or as published.
 
@@ -143,15 +144,10 @@ def count_clips(cell: study.Cell) -> int:
     """
     name, manifest = cell.dataset, cell.up(1).path("clips.parquet")
     if manifest.is_file():
-        return _rows(manifest)
+        return len(files.load(manifest))
     if name not in CLIPS:
         raise ValueError(f"the clips of {name} are not counted yet; 'make data DATASETS={name}' counts them")
     return CLIPS[name]
-
-
-@functools.cache
-def _rows(path: Path) -> int:
-    return len(files.load(path))
 
 
 @functools.cache

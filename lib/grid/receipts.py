@@ -2,7 +2,7 @@
 
 ``lib.grid.execute`` writes it: parameters, commit, versions, device, data, seconds and memory, a fingerprint
 of every source that the cell rests on (``lib.grid.sources``), and the files that it wrote. A cell whose files
-are gone is not finished. Without pandas only the standard library is needed: make asks this module.
+are gone is not finished. Make asks this module at each call: what that does not need is imported later.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lib import files, study
-from lib.grid import sources
+from lib import files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,11 +100,15 @@ class Changes:
     """What has changed of the sources of cells, worked out once for all that name the same modules."""
 
     def __init__(self) -> None:
+        from lib.grid import sources
+
         self.modules = sources.modules()
         self.known: dict[tuple[str, frozenset[str]], dict[str, str]] = {}
 
     def __call__(self, receipt: Mapping[str, Any], chapter: str) -> list[str]:
         """The names of the sources that differ from those of a receipt."""
+        from lib.grid import sources
+
         key = chapter, sources.words(receipt["parameters"]) & self.modules
         if key not in self.known:
             notebook = Path("notebooks") / f"{chapter}.py"
@@ -121,6 +124,8 @@ def records(build: str, dataset: str = "*") -> Iterator[dict[str, Any]]:
     or damaged (empty where none), ``changed``, the names of changed sources (empty where the cell is up to
     date), and `COLUMNS`, whose numbers are left out where the receipt cannot be read.
     """
+    from lib import study
+
     changes = Changes()
     for notebook in finished(Path(build), dataset):
         point = (*notebook.parent.relative_to(build).parts, "", "", "", "")
@@ -137,6 +142,8 @@ def records(build: str, dataset: str = "*") -> Iterator[dict[str, Any]]:
 def collect(build: str, dataset: str = "*") -> pd.DataFrame:
     """All :func:`records` below ``build`` as a frame, one row per finished cell."""
     import pandas as pd
+
+    from lib import study
 
     columns = ["chapter", *study.AXES, *COLUMNS, "changed", "problem"]
     return pd.DataFrame(list(records(build, dataset)), columns=columns)

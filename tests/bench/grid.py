@@ -102,6 +102,8 @@ def noop(folder: Path, cells: int, words: list[str], times: int) -> dict:
     """``make all`` over a grid of finished cells: empty notebooks, with receipts of five files each."""
     command = ["make", f"PYTHON={sys.executable}", f"BUILD={folder}", "all", *words]
     dry = subprocess.run([*command, "-n"], capture_output=True, text=True, check=True).stdout
+    copies = [*command[:3], "status", *words]  # any verb copies the inputs, a dry run does not
+    subprocess.run(copies, capture_output=True, check=True)
     targets = re.findall(rf"{re.escape(str(folder))}/\S+\.ipynb(?= +--timeout)", dry.replace("\\\n", " "))
     if len(targets) != cells:
         raise RuntimeError(f"a grid of {len(targets)} cells, {cells} were said")
