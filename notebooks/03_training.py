@@ -3,11 +3,15 @@
 #
 # **How well does a network made for photographs tell sounds apart by their pictures?**
 #
-# The paper takes six image classifiers (Section V), trains them on spectrograms and reports how many sounds
-# they classify correctly (Table I). This chapter trains one of them at this point of the grid. You will see
-# what the network is, which clips it is trained and tested on, how it learns, and which classes it
-# confuses. The result is the *original* model of the paper: chapter 4 attacks it, and chapter 5 trains it
-# again with a defence. How accurate it is and how well it resists attacks are two different questions.
+# A network that was designed for photographs looks for small patterns and for arrangements of them. It does
+# not know what they mean, so it can be trained on spectrograms as well. [The
+# paper](https://arxiv.org/abs/2008.11618) does this with six networks (Section V), and reports how many
+# sounds they classify correctly (Table I). This chapter trains one network at one
+# [point](README.md#glossary): one data set, representation, network and tested fold. You will see what the
+# network is, which clips it is trained and tested on, how it learns, and which classes it confuses.
+#
+# The result is the *original* model of the paper: chapter 4 attacks it, and chapter 5 trains it again with a
+# defence. How accurate a model is and how well it resists attacks are two different questions.
 #
 # Previous: [2 · Representations](02_features.ipynb). Next: [4 · Attacks](04_attacks.ipynb). Terms are
 # explained in the [glossary](README.md#glossary).
@@ -87,17 +91,19 @@ print(f"{cell}: {len(images)} images of {images.size[0]} × {images.size[1]}, {l
 # %% [markdown]
 # ## Six networks
 #
-# Five of the six come from [torchvision](https://pytorch.org/vision/stable/models.html). ResNet-56 is the
-# network that [He et al.](https://arxiv.org/abs/1512.03385) made for the small images of CIFAR-10 (their
-# section 4.2): a 3 × 3 convolution, three stages of nine blocks with 16, 32 and 64 channels, the mean over
-# the image, and one linear layer. That makes $6n + 2 = 56$ layers for $n = 9$. All six accept images of any
-# size above a smallest one, and all six are changed in the same way: they get one input channel instead of
-# three, and as many outputs as there are classes. Normalisation is part of the model, so that attacks and
-# their budgets are measured in $[0, 1]$.
+# Five of the six come from [torchvision](https://pytorch.org/vision/stable/models.html). The sixth,
+# ResNet-56, is the network that [He et al.](https://arxiv.org/abs/1512.03385) made for the small images of
+# CIFAR-10 (their section 4.2). It has a 3 × 3 convolution, three stages of nine blocks with 16, 32 and 64
+# channels, the mean over the image, and one linear layer. That makes $6n + 2 = 56$ layers for $n = 9$.
 #
-# The number of weights shows which networks the paper may have used. The column *as published* counts them
-# for the 1000 classes and three channels of ImageNet, for all six, so that the rows can be compared (He et
-# al. gave ResNet-56 ten classes).
+# All six are changed in the same way: they get one input channel instead of three, and as many outputs as
+# there are classes. They normalise their input themselves. So the values of an image that is attacked are
+# always in $[0, 1]$, for every network.
+#
+# How large are they? The table counts the numbers that training may change, the *parameters*. The column *as
+# published* counts them for the 1000 classes and three channels of ImageNet. It does so for all six, so that
+# the rows can be compared (He et al. gave ResNet-56 ten classes). The column *here* counts them as we train
+# them.
 
 # %%
 counts = {
@@ -108,6 +114,8 @@ sizes = pd.DataFrame(counts, index=["as published", "here"]).T
 sizes.rename(index=names.label).map("{:,}".format)
 
 # %% [markdown]
+# One sentence of the paper about these sizes can be checked:
+#
 # > **Paper.** ResNet-56 has more parameters than VGG-16 and ResNet-34, by percentages that Section VIII
 # > gives.
 #
@@ -129,8 +137,8 @@ print(
 )
 
 # %% [markdown]
-# > **Here.** VGG-16 has several times the parameters of ResNet-34, so no network can be a few percent larger
-# > than both. Our ResNet-56 is that of He et al., the only published network of that name. It has few
+# > **Here.** VGG-16 has several times the parameters of ResNet-34, so no network can be larger than both of
+# > them by percentages such as these. Our ResNet-56 is that of He et al., who gave it the name. It has few
 # > weights but many operations, because its first stage keeps the full size of the image.
 
 # %% [markdown]
@@ -139,13 +147,16 @@ print(
 # > **Paper.** 70 % of all samples are for training and development, in five-fold cross-validation with
 # > early stopping. Accuracy is reported for the remaining 30 %.
 #
-# > **Here.** By default the folds of the data set decide (`protocol = "official"`). The fold of this point
-# > is tested. The next fold validates: it chooses the epoch whose weights are kept, and when to stop, if
-# > `patience` is set. The others train, a share of them (`share`) in each epoch. Copies made by pitch shift
-# > are used for training only. The paper's random split (`protocol = "paper"`) lets clips of one recording,
-# > and copies of one clip, into both parts.
+# > **Here.** By default the folds of the data set decide (`protocol = "official"`). Copies made by pitch
+# > shift are used for training only. The paper's random split (`protocol = "paper"`) lets clips of one
+# > recording, and copies of one clip, into more than one part.
 #
-# We expect that no recording and no copy is in two parts.
+# So there are three parts. The fold of this point is *tested*. The next fold *validates*: it chooses the
+# epoch whose weights are kept, and when to stop, if `patience` is set. The other folds *train*; each epoch
+# takes a share of their images (`share`). The table counts the images of each part, the clips that they show,
+# and the recordings that the clips were cut from. An image is a clip or one of its copies.
+#
+# We expect that no recording and no clip is in two parts.
 
 # %%
 copies = images.copies
@@ -162,14 +173,25 @@ print(chapter.expectation("none is in two parts", seen, crossing == 0))
 # %% [markdown]
 # ## Learning
 #
-# One loop trains in this chapter and in chapter 5; only the loss differs. Here the loss is the
-# cross-entropy $J(\mathbf{x}, l, \mathbf{w})$ of an image, its label and the weights, minimised by
-# [AdamW](https://arxiv.org/abs/1711.05101). The weights of the epoch that does best on the validation part
-# are kept. The tested part is not used before the end.
+# The network gives each class a probability. The loss of an image $\mathbf{x}$ with label $l$ is large where
+# the probability of the label is small. It is the cross-entropy
 #
-# AlexNet and VGG-16 have no batch norm, and are harder to train from random weights. They get the mean and
-# deviation of each frequency over the training images as their normalisation, a smaller learning rate
-# and, where the settings say so, more epochs (`slow_epochs`) and another `dropout`.
+# $$J(\mathbf{x}, l, \mathbf{w}) = -\log p_l(\mathbf{x}, \mathbf{w}),$$
+#
+# where $\mathbf{w}$ are the weights. Training changes $\mathbf{w}$ so that the mean of $J$ falls, by
+# [AdamW](https://arxiv.org/abs/1711.05101). This $J$ comes back in chapter 4: an attack changes $\mathbf{x}$
+# instead, so that $J$ grows.
+#
+# The weights of the epoch with the highest accuracy on the validation part are kept. The tested part is not
+# used before the end. Chapter 5 uses the same loop, `fit`; only the loss differs.
+#
+# AlexNet and VGG-16 have no batch norm, and are harder to train. If their weights are drawn at random, they
+# also get the mean and deviation of each frequency over the training images as their normalisation. Their
+# learning rate is smaller, and, where the settings say so, they get more epochs (`slow_epochs`) and another
+# `dropout`.
+#
+# `fit` prints one line per epoch: the training loss, and the accuracy on the training and the validation
+# part.
 
 # %%
 start = {"pretrained": pretrained, "weights_folder": weights, "seed": seed}
@@ -182,16 +204,23 @@ checkpoint = cell.path("checkpoint.safetensors")
 history = fit(victim, images, split, recipe, device=where, checkpoint=checkpoint, say=print)
 
 # %% [markdown]
-# The two losses in the next figure measure different things. The training loss is that of shifted images, of
-# copies and of labels smoothed by `smoothing`, averaged while the weights change. The validation loss is that
-# of plain images and labels, so it may be lower. There are few sounds for so many weights. Where the
-# validation loss rises while the training loss still falls, the network begins to memorise its clips.
+# The next figure shows the same numbers, and the validation loss. The two losses measure different things.
+# The training loss is that of shifted images, of copies and of labels smoothed by `smoothing`, averaged while
+# the weights change. The validation loss is that of plain images and labels, so it may be lower.
 #
-# We expect a finished training: its accuracy on what it is trained on is 80 % or more in the last epoch, and
-# its loss no longer falls by more than 5 % an epoch, unless nearly all is learnt.
+# We expect a finished training. We call it finished if two things are true in the last epoch. Its accuracy on
+# what it is trained on is 80 % or more, and its loss no longer falls by more than 5 % per epoch (the mean
+# over three epochs), unless nearly all is learnt.
 
 # %%
 figures.history(history.drop(columns="pgd_accuracy"), title=names.point(str(cell)))
+
+# %% [markdown]
+# Follow the validation curve from left to right. Jumps from epoch to epoch are usual while the learning rate
+# is high, because the weights then change much in one step. With the schedule `onecycle` this rate falls to
+# zero towards the end. Then compare the two losses: where the validation loss rises while the training loss
+# still falls, the network begins to memorise its clips. The factor in the next line measures this. It is the
+# validation loss of the last epoch divided by the least one, and 1 means that it did not rise.
 
 # %%
 last = history.iloc[-1]
@@ -207,7 +236,12 @@ print(chapter.expectation("a finished training", seen, not last["unfinished"]))
 # %% [markdown]
 # ## The test
 #
-# The tested clips are used here for the first time. The interval is over clips, for this one trained model.
+# The tested clips are used here for the first time. The accuracy on the validation part is no substitute: the
+# epoch was chosen because it is high there.
+#
+# The 95 % interval says how much the accuracy could change with other clips. It takes recordings as
+# independent, not clips. It is for this one trained model: the same network, trained again with another seed,
+# may have an accuracy outside of it.
 
 # %%
 clean = examine(victim, images, split, clips)
@@ -217,6 +251,11 @@ print(
     f"{right.value:.1%} of {right.over} are classified correctly (95 % interval {right.low:.1%} to "
     f"{right.high:.1%})"
 )
+
+# %% [markdown]
+# Which classes does it confuse? In the next figure, a row has the clips of one class, and a column those that
+# are classified as it. Numbers are clips. A cell is darker the larger its share of the row, so a perfect
+# classifier has a black diagonal and nothing else.
 
 # %%
 figures.confusion(clean["label"], clean["predicted"], classes, title="tested clips")
@@ -233,6 +272,13 @@ wrong = named[~named["correct"]].assign(taken=[classes[n] for n in named.loc[~na
 top = wrong.groupby(["name", "taken"]).size().sort_values(ascending=False, kind="stable").head(3)
 print("; ".join(f"{name} as {taken}, {count} times" for (name, taken), count in top.items()) or "none")
 
+# %% [markdown]
+# Where several classes are equally easy or hard, only one of them is named. Where a class has few tested
+# clips, one clip more or less changes much; a confusion that happens once is no finding. Where two sounds are
+# confused more often, listen to them in [chapter 1](01_data.ipynb): do they sound alike to you?
+#
+# The next cell keeps the model, its predictions and what the training cost, for the chapters that follow.
+
 # %%
 models.save(victim, cell.path("model.safetensors"))
 cell.save("clean.parquet", clean)
@@ -248,15 +294,21 @@ checkpoint.unlink(missing_ok=True)
 # training part. Such a copy brings its recording with it, so both are counted there. Images that cross into
 # the validation part are counted too.
 #
-# We train four times: with leaks of recordings alone (`random`), with copies as well (`copies`), with
-# everything that the paper's split lets through (`paper`), and with no leak (`official`). All four start from
-# the same weights and have as many training images and steps as the smallest split has. So `official` may
-# differ from the test above. The paper's split also tests copies, so its interval, over images, is too
-# narrow.
+# How much do these leaks raise the accuracy? We train four times:
 #
-# We expect `official` to be the lowest. Each row is one training, and each is tested on different clips, so a
-# difference within the intervals is no finding. Four more trainings are expensive, so they are done at one
-# point of a data set (`leaks_at`); elsewhere the table is empty.
+# - `official`: folds decide, as above.
+# - `random`: clips are drawn at random, so recordings leak; copies are in the training part only.
+# - `copies`: folds decide, but the copies of all clips are trained on, those of tested clips as well.
+# - `paper`: clips and copies are drawn at random, as in the paper, so both leak.
+#
+# All four start from the same weights and have as many training images and steps as the smallest split has.
+# So `official` may differ from the test above. The paper's split also tests copies; there, the number under
+# *over* counts images. A copy belongs to the recording of its clip, so copies do not make the interval
+# narrower.
+#
+# We expect `official` to be the lowest. Each row is one training, and random splits test other clips than
+# folds do, so a difference within the intervals is no finding. Four more trainings are expensive, so they are
+# done at one point of a data set (`leaks_at`); elsewhere the table is empty.
 
 # %%
 wanted = ("official", "random", "copies", "paper") if leaks_at == f"{representation}/{model}/{fold}" else ()
@@ -278,6 +330,11 @@ for name in wanted:
     cell.save("leaks.csv", leaks)
     cell.path(f"{name}.safetensors").unlink(missing_ok=True)
 leaks
+
+# %% [markdown]
+# *Recordings crossing* and *clips crossing* count the leaks, and *low* and *high* are the ends of the 95 %
+# interval. The line below compares the four accuracies alone. Look at the intervals as well before you
+# believe a difference: if they overlap much, other clips or another seed could turn it round.
 
 # %%
 rest = leaks.set_index("protocol")["accuracy"]
