@@ -17,6 +17,23 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     caches = ROOT / ".pytest_cache" / "numba"
     os.environ.setdefault("NUMBA_CACHE_DIR", str(caches / os.environ["PYTEST_XDIST_WORKER"]))
 
+SHARING = ("test_pack", "test_publish", "test_registry", "test_report")
+"""Files whose tests share what is dear to make."""
+ALONE = ("test_book", "test_faults", "test_lab", "test_slurm")
+"""Files with servers, a browser, a cluster and killed processes: no two of their tests run at once."""
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Deal tests to processes one by one; those of a file above go to one process."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduler(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = Path(nodeid.partition("::")[0]).stem
+            return "alone" if file in ALONE else file if file in SHARING else nodeid
+
+    return Scheduler(config, log)
+
 
 def await_that(holds, what="", seconds=120.0):
     """Wait for what ``holds`` gives, until it is anything."""

@@ -18,8 +18,6 @@ from lib.analysis import report, tables
 from lib.grid import book
 from tests import made_up
 
-pytestmark = pytest.mark.xdist_group("serial")
-
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
 COLUMNS = 40  # of a table that no phone is wide enough for
 RECEIPT = {

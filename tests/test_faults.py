@@ -28,8 +28,6 @@ from test_make import ALL
 from lib import files
 from lib.grid import execute, guard, verify
 
-pytestmark = pytest.mark.xdist_group("serial")
-
 SEED = 1  # of the moments
 PATIENCE = 600.0  # s for anything to happen, on a machine that does much else
 SETTLE = 120.0  # s for processes to end
@@ -523,7 +521,7 @@ def test_a_build_folder_that_cannot_be_written_is_said(tiny):
     assert tiny.make("build/tiny/dwt/02_features.ipynb").returncode == 0
 
 
-ENDS = {  # of chapter 5 at a fold: what it does, and what its runner says
+ENDS = {  # of chapter 3 at a fold: what it does, and what its runner says
     "1": ("held = bytearray(1 << 33)", "MemoryError"),
     "2": ("os.kill(os.getpid(), 9)", "the kernel died: out of memory, or killed"),
     "3": ("time.sleep(600)", "a cell ran past its time limit"),
@@ -533,24 +531,24 @@ ENDS = {  # of chapter 5 at a fold: what it does, and what its runner says
 def test_a_cell_that_has_no_memory_or_no_end_is_said_and_the_rest_goes_on(tiny):
     if not shutil.which("prlimit"):
         pytest.skip("prlimit is not installed")
-    chapter = tiny.folder / "notebooks/05_adversarial_training.py"
+    chapter = tiny.folder / "notebooks/03_training.py"
     text = chapter.read_text()
     lines = "".join(f"if fold == {fold!r}:\n    {line}\n" for fold, (line, _) in ENDS.items())
     chapter.write_text(f"{text}\n# %%\n{lines}")
-    words = ["all", "TRAININGS=adversarial", "LAUNCH=prlimit --as=4294967296", "TIMEOUT=4"]
+    words = ["all", "TRAININGS=standard", "LAUNCH=prlimit --as=4294967296", "TIMEOUT=4"]
     done = tiny.make(*words, "-k", "-j2", f"FOLDS={' '.join(ENDS)} 4")
     assert done.returncode != 0
     failed = sorted(line for line in done.stderr.splitlines() if line.startswith("FAILED "))
     assert len(failed) == len(ENDS), done.stderr
     for line, (fold, (_, said)) in zip(failed, ENDS.items(), strict=True):
-        cell = f"build/tiny/dwt/alexnet/{fold}/adversarial/05_adversarial_training"
+        cell = f"build/tiny/dwt/alexnet/{fold}/standard/03_training"
         assert line.startswith(f"FAILED {cell}: {said}"), line
         assert line.endswith(f"; executed so far: {cell}.partial.ipynb")
         nbformat.read(tiny.folder / f"{cell}.partial.ipynb", 4)
-    assert (tiny.folder / "build/tiny/dwt/alexnet/4/adversarial/04_attacks.ipynb").exists()
+    assert (tiny.folder / "build/tiny/dwt/alexnet/4/standard/04_attacks.ipynb").exists()
     await_that(lambda: not processes(tiny.folder), "no process is left", SETTLE)
     chapter.write_text(text)
-    assert tiny.make(words[0], words[1], "-j2", "FOLDS=1").returncode == 0
+    assert tiny.make("build/tiny/dwt/alexnet/1/standard/03_training.ipynb", words[1]).returncode == 0
 
 
 def test_one_of_two_makes_is_killed_and_the_other_does_all_that_is_left(tiny):

@@ -19,8 +19,6 @@ from tornado.websocket import websocket_connect
 from lib.grid import axes, lab
 from lib.grid.__main__ import main
 
-pytestmark = pytest.mark.xdist_group("serial")
-
 START = 300.0  # s that a server may take to start, on a machine that does much else
 
 

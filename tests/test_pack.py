@@ -16,8 +16,6 @@ from test_status import IN_ORDER, finish, runs, states
 
 from lib.grid import axes, pack
 
-pytestmark = pytest.mark.xdist_group("pack")
-
 STORE = "tiny/store/dwt.npy"
 WEIGHTS = "tiny/dwt/alexnet/1/standard/model.safetensors"
 

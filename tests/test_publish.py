@@ -22,8 +22,6 @@ from lib.analysis import report, results, tables
 from lib.grid import publish
 from tests import made_up
 
-pytestmark = pytest.mark.xdist_group("publish")
-
 COPIES = sorted(Path("notebooks").glob("0*.ipynb"))
 SOURCE = """\
 # %% [markdown]

@@ -13,8 +13,6 @@ import soundfile
 import torch
 from conftest import ROOT, outside
 
-pytestmark = pytest.mark.xdist_group("registry")
-
 FILES = {
     "lib/data/tones.py": '''
 """Tones: two classes of steady tones."""

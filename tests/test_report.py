@@ -16,8 +16,6 @@ from lib.analysis.results import POINT
 from lib.analysis.tables import Analysis
 from tests import made_up
 
-pytestmark = pytest.mark.xdist_group("report")
-
 ONE = {"representations": ("stft",), "models": ("alexnet",)}
 
 

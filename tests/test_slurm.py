@@ -12,7 +12,7 @@ import pytest
 from tests import slurm
 from tests.conftest import Tiny
 
-pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("serial")]
+pytestmark = pytest.mark.slurm
 
 LAUNCH = "LAUNCH=srun --gres=gpu:1 -c 1 --time=10 --quit-on-interrupt"
 NAMES = ("a", "b", "c")
