@@ -111,9 +111,9 @@ print(f"{cell}: {(split['part'] == 'train').sum()} training images of {images.si
 # $$\min_{\mathbf{w}} \; \mathbb{E}_{\mathbf{x}, l} \Big[ \max_{\|\boldsymbol{\delta}\|_\infty \leq
 # \epsilon} J(\mathbf{x} + \boldsymbol{\delta}, l, \mathbf{w}) \Big]$$
 #
-# Nobody can compute this maximum for a network. Each defence below replaces it by an image $\mathbf{x}'$ that
-# an attack finds with the current weights, and so it is only as good as that attack. The paper minimises a
-# mixture of two losses, of the image and of this adversarial example (Eq. 14):
+# For networks of this size the maximum cannot be computed. Each defence below replaces it by an image
+# $\mathbf{x}'$ that an attack finds with the current weights, and so it is only as good as that attack. The
+# paper minimises a mixture of two losses, of the image and of this adversarial example (Eq. 14):
 #
 # $$J'(\mathbf{x}, l, \mathbf{w}) =
 # \alpha J(\mathbf{x}, l, \mathbf{w}) + (1 - \alpha) J(\mathbf{x}', l, \mathbf{w})$$
@@ -121,8 +121,8 @@ print(f"{cell}: {(split['part'] == 'train').sum()} training images of {images.si
 # > **Paper.** $\alpha$ is "subjective", and in the end $J' = J(\mathbf{x}')$. The examples are those of the
 # > fast gradient sign method, [FGSM](https://arxiv.org/abs/1412.6572). Their $\epsilon$ is not given.
 #
-# > **Here.** $\alpha = 0$ (`alpha`): the model never sees an image as it is. FGSM moves every value of the
-# > image by $\epsilon$ = `budget`, up or down, whichever raises the loss:
+# > **Here.** With the default $\alpha = 0$ (`alpha`) the model never sees an image as it is. FGSM moves
+# > every value of the image by $\epsilon$ = `budget`, up or down, whichever raises the loss:
 #
 # $$\mathbf{x}' = \operatorname{clip}_{[0, 1]}\{\mathbf{x} + \epsilon \operatorname{sgn} \nabla_\mathbf{x}
 # J(\mathbf{x}, l, \mathbf{w})\}$$
@@ -168,7 +168,7 @@ print(
 #
 # Which loss is minimised, and how good the attack is that makes $\mathbf{x}'$, is the whole difference
 # between the trainings. *PGD*, projected gradient descent, is FGSM in several smaller steps. It begins at a
-# random image within the budget, and each step is moved back into it (BIM in chapter 4, with a random
+# random image within the budget, and each step is moved back into it (as BIM in chapter 4, but from a random
 # start).
 #
 # | `training` | loss that is minimised | example $\mathbf{x}'$ |
