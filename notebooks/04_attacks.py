@@ -191,8 +191,9 @@ print(f"cannot succeed within ε, since their smallest step is larger: {too_coar
 #
 # Each attack is now shown on one clip, the first that is classified correctly. Every figure has one point
 # per image that the attack tried, in the order of its steps. On the left is the probability that the victim
-# gives to one class; on the right is the distance from the clip, $\|\delta\|_2$. One clip shows how an
-# attack moves, and nothing about how strong it is; for that, see *All attacks* below.
+# gives to one class; on the right is the distance from the clip, $\|\delta\|_2$. At step 0
+# you see how sure the victim is of the clip itself. One clip shows how an attack moves, and nothing about how
+# strong it is: the clip may be an easy one or a hard one. For that, see *All attacks* below.
 #
 # The code is the core of the library's function. It works on many clips at once: `active` are the places of
 # the clips that are still under attack, and `call.forward` and `call.gradient` ask the victim and count what
@@ -348,8 +349,9 @@ figures.path({"JSMA": path})
 Markdown(chapter.source(attacks.DeepFool._nearest))
 
 # %% [markdown]
-# We expect that the label loses its lead in fewer than ten steps. The left curve shows the probability of the
-# label, which should fall.
+# We expect that the label loses its lead in fewer than ten steps. The left curve shows the probability of
+# the label. It should fall, but it need not fall by much: the clip is misclassified as soon as any other
+# class has a larger one.
 
 # %%
 deepfool = ladders["DeepFool"].rungs[-1].attack
@@ -390,9 +392,10 @@ figures.path({"DeepFool": path}, wanted="label")
 Markdown(chapter.source(cwa._Descent.run))
 
 # %% [markdown]
-# At first the loss on the logits is large, and the norm rises. Once the target is predicted, the search
-# begins: the smaller $c$ is, the more the norm counts. We expect the search to lower the norm by more than a
-# tenth, from the first image that is classified as the target to the best one.
+# At first the loss on the logits is large, and the norm rises. If $c$ is too small for this clip, the norm
+# soon counts as much, and both curves level off before the target is reached. Otherwise the search begins
+# once the target is predicted: now $c$ falls, and the norm counts more and more. We expect the search to
+# lower the norm by more than a tenth, from the first image that is classified as the target to the best one.
 
 # %%
 carlini = ladders["CWA"].rungs[-1].attack
@@ -433,7 +436,8 @@ figures.path({"CWA": path})
 Markdown(chapter.source(nes.estimate))
 
 # %% [markdown]
-# We expect the walk to end at less than half of the distance at which it began. The figure also has images
+# We expect the walk to end at less than half of the distance at which it began. With few steps or queries it
+# may end near its start. The figure also has images
 # that the attack tried and refused, because the target was lost; there the left curve dips.
 
 # %%
@@ -459,8 +463,10 @@ figures.path({"PIA": path})
 # $$\boldsymbol{\delta} \leftarrow r\, \frac{\boldsymbol{\delta} + \eta g}{\|\boldsymbol{\delta} + \eta
 #   g\|_2}, \qquad r \leftarrow (1 \mp \gamma)\, r.$$
 #
-# Any wrong class counts. We expect that DDN finds a misclassified image nearer than DeepFool's. It begins
-# at $r = 1$. If the right curve still falls at the last step, DDN had too few steps.
+# Any wrong class counts. We expect that DDN finds a misclassified image nearer than DeepFool's. It begins at
+# $r = 1$. If the right curve still falls at the last step, DDN had too few steps. If it has levelled off,
+# the example is on the boundary. The two norms of one clip can be nearly equal; the third sanity check
+# compares more clips.
 
 # %%
 ddn = ladders["DDN"].rungs[-1].attack
