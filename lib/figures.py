@@ -16,7 +16,7 @@ from matplotlib import font_manager
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, hsv_to_rgb, to_hex
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import MaxNLocator
 
 from lib import files, markup, names
 
@@ -73,7 +73,7 @@ def _looks() -> tuple[dict[str, str], dict[str, object], dict[str, object]]:
 
 COLOURS, MARKERS, DASHES = _looks()
 SPECTRUM = "magma"  # of images in [0, 1]: dark is silence
-CHANGE = "cividis"  # of perturbations: lighter is more, darker is less, in colour and in grey
+CHANGE = "RdBu_r"  # of perturbations: red is more, blue is less, white is no change
 VALUE = "value, linear in dB: 0 floor, 1 peak"  # of images in [0, 1]
 TONNETZ = "tonnetz: 0 is −1, 1 is +1"
 
@@ -471,14 +471,20 @@ def confusion(label_, predicted, names: Sequence[str], *, title: str = "") -> Fi
         annot_kws={"fontsize": 7 if few else 5},
         xticklabels=True,
         yticklabels=True,
-        **_GREYS | {"cbar_kws": {"shrink": 0.7, "label": "share of the class"}},
+        cmap="Greys",
+        vmin=0,
+        vmax=1,
+        cbar_kws={"shrink": 0.7, "label": "share of the class"},
         ax=grid[0, 0],
     )
-    _dress_matrix(grid[0, 0], "classified as", "class", title, 8 if few else 6, 90)
+    grid[0, 0].set(xlabel="classified as", ylabel="class", title=title)
+    grid[0, 0].tick_params(labelsize=8 if few else 6, length=2)
+    grid[0, 0].tick_params("x", rotation=90)
+    grid[0, 0].tick_params("y", rotation=0)
+    grid[0, 0].grid(False)
     return figure
 
 
-_GREYS = {"cmap": "Greys", "vmin": 0, "vmax": 1, "square": False}
 LONGEST = 28  # letters of a name at an axis
 
 
@@ -489,21 +495,6 @@ def _short(name: str) -> str:
     text = "".join(sign if font.get_char_index(ord(sign)) else "□" for sign in " ".join(str(name).split()))
     text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
     return text.replace("$", r"\$")
-
-
-def _dress_matrix(axes, x: str, y: str, title: str, size: float, rotation: int) -> None:
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.set_title(title)
-    axes.tick_params(labelsize=size, length=2)
-    axes.set_xticks(
-        axes.get_xticks(),
-        axes.get_xticklabels(),
-        rotation=rotation,
-        ha="center" if rotation == 90 else "right",
-    )
-    axes.set_yticks(axes.get_yticks(), axes.get_yticklabels(), rotation=0)
-    axes.grid(False)
 
 
 # ----------------------------------------------------------------------------------------------- export
@@ -613,8 +604,25 @@ def ratios(frame: pd.DataFrame) -> Figure:
         axes.set_yticks(range(len(attacks)), [names.label(attack) for attack in attacks])
         axes.set_ylim(len(attacks) - 0.5, -0.5)
     grid.set(xscale="log")
+    for axes in grid.axes.flat:
+        _log_ticks(axes.xaxis)
     grid.set_axis_labels(r"$\epsilon_r$", "")
     return _finished(grid.figure)
+
+
+def _log_ticks(axis, most: int = 6) -> None:
+    """A few plain numbers on a logarithmic axis: 1, 2, 5 and their like, tens where that would be too many,
+    even steps where it would be too few."""
+    low, high = sorted(axis.get_view_interval())
+    decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    finer = np.outer(decades, (1, 2, 5)).ravel()
+    inside = [ticks[(ticks >= low) & (ticks <= high)] for ticks in (finer, decades)]
+    ticks = inside[0] if len(inside[0]) <= most else inside[1]
+    if len(ticks) < 2:
+        ticks = MaxNLocator(4).tick_values(low, high)[1:-1]
+    axis.set_ticks(ticks[:: -(-len(ticks) // most)], minor=False)
+    axis.set_ticks([], minor=True)
+    axis.set_major_formatter("{x:g}")
 
 
 def _model_points(axes, frame: pd.DataFrame, attacks: list[str], models: list[str]) -> None:
@@ -669,11 +677,13 @@ def norm_by_size(frame: pd.DataFrame) -> Figure:
         axes.set(title=names.label(representation), xscale="log", yscale="log")
         sizes = frame.drop_duplicates("values")
         axes.set_xticks(sizes["values"], [f"{size.bins} ×\n{size.frames}" for size in sizes.itertuples()])
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
+    _log_ticks(grid.axes.flat[0].yaxis)
     grid.set_axis_labels("values (bins × frames)", r"median $\|\delta\|_2$")
     return _finished(grid.figure)
+
+
+WIDEST = 4  # images in a row of a gallery; more are put in two rows
 
 
 def gallery(
@@ -683,7 +693,7 @@ def gallery(
     below: Mapping[str, Mapping[str, str]] | None = None,
     difference: bool = False,
 ) -> Figure:
-    """Fig. 1: one row per representation, one column for the original and each attack, norms below.
+    """Fig. 1: of each representation the original and what each attack made of it, norms below.
 
     Parameters
     ----------
@@ -693,55 +703,33 @@ def gallery(
     difference : the images are perturbations; each has a scale of its own around zero, whose end, the largest
         change, is said below it.
     """
-    rows = names.in_order(pictures)
-    columns = list(dict.fromkeys(name for images in pictures.values() for name in images))
-    columns = [name for name in columns if name not in names.ATTACKS] + [
-        name for name in names.ATTACKS if name in columns
-    ]
-    figure, grid = _canvas(
-        len(rows), len(columns), figsize=(1.45 * len(columns) + 1.5, 1.75 * len(rows) + 0.3), dpi=80
+    shown = list(dict.fromkeys(name for images in pictures.values() for name in images))
+    shown = [name for name in shown if name not in names.ATTACKS] + names.in_order(
+        name for name in shown if name in names.ATTACKS
     )
-    for i, representation in enumerate(rows):
+    across = len(shown) if len(shown) <= WIDEST else -(-len(shown) // 2)
+    blocks = [shown[i : i + across] for i in range(0, len(shown), across)]
+    lines = [(representation, block) for representation in names.in_order(pictures) for block in blocks]
+    size = {"figsize": (1.75 * across + 1.7, 1.85 * len(lines) + 0.3), "dpi": 80}
+    figure, grid = _canvas(len(lines), across, **size)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for i, (representation, block) in enumerate(lines):
         images = {name: _image(values) for name, values in pictures[representation].items()}
         frequencies, times = axes_of.get(representation, (None, None))
-        for j, name in enumerate(columns):
-            axes = grid[i, j]
+        for axes, name in zip(grid[i], block, strict=False):
             if name not in images:
-                axes.set_axis_off()
                 continue
-            end = _paint(axes, images[name], difference)
-            _dress_image(axes, images[name].shape, frequencies, times, first=j == 0, last=i == len(rows) - 1)
-            if i == 0:
-                axes.set_title(names.label(name))
-            if j == 0:
+            axes.set_axis_on()
+            end, first = _paint(axes, images[name], difference), axes is grid[i, 0]
+            _dress_image(axes, images[name].shape, frequencies, times, first=first, last=True)
+            axes.set_title(names.label(name))
+            if first:
                 axes.set_ylabel(f"{names.label(representation)}\nfrequency [Hz]")
-            lines = [below[representation][name]] if below and name in below.get(representation, {}) else []
-            _line_below(axes, [*lines, end] if difference else lines, size=7)
+            said = [below[representation][name]] if below and name in below.get(representation, {}) else []
+            _line_below(axes, [*said, end] if difference else said)
         unit = _unit(max(len(values) for values in images.values()), frequencies).replace(": 0 f", ":\n0 f")
         _bar(figure, list(grid[i]), difference, unit, pad=0.005, shrink=0.9, aspect=15)
-    return figure
-
-
-def matrix(frame: pd.DataFrame, *, unit: str, title: str = "", x: str = "", y: str = "") -> Figure:
-    """A frame as shades of grey with its numbers, from 0 to 1; NaN is a dash on white.
-
-    ``x`` and ``y`` say what columns and rows are.
-    """
-    values = frame.to_numpy(dtype=float)
-    figure, grid = _canvas(figsize=(2.6 + 0.55 * values.shape[1], 1.6 + 0.36 * values.shape[0]))
-    named = [[names.label(name) for name in axis] for axis in (frame.index, frame.columns)]
-    written = np.vectorize(lambda value: f"{value:.2f}", otypes=[object])(values)
-    seaborn.heatmap(
-        pd.DataFrame(values, *named),
-        annot=written,
-        fmt="",
-        annot_kws={"fontsize": 7},
-        **_GREYS | {"cbar_kws": {"shrink": 0.8, "label": unit}},
-        ax=grid[0, 0],
-    )
-    for i, j in np.argwhere(np.isnan(values)):
-        grid[0, 0].text(j + 0.5, i + 0.5, "–", ha="center", va="center", fontsize=7)
-    _dress_matrix(grid[0, 0], x, y, title, 8, 45)
     return figure
 
 

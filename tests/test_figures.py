@@ -201,9 +201,32 @@ def test_a_trade_off_has_a_panel_a_representation_and_the_models_markers():
         assert {figures.MARKERS["alexnet"], figures.MARKERS["resnet18"]} <= markers
 
 
-def test_a_matrix_writes_every_number_and_a_dash_where_there_is_none():
-    figure = figures.matrix(pd.DataFrame({"a": [0.25, np.nan]}), unit="share")
-    assert [text.get_text() for text in figure.axes[0].texts] == ["0.25", "–"]
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0.5, 2.5, ["0.5", "1", "2"]),
+        (0.05, 12, ["0.1", "1", "10"]),
+        (0.95, 1.3, ["1", "1.1", "1.2", "1.3"]),
+        (1e-6, 1e6, ["1e-06", "0.0001", "0.01", "1", "100", "10000"]),
+    ],
+)
+def test_a_logarithmic_axis_has_a_few_plain_numbers(low, high, ticks):
+    figure, grid = figures._canvas()
+    grid[0, 0].set(xscale="log", xlim=(low, high))
+    figures._log_ticks(grid[0, 0].xaxis)
+    figure.draw_without_rendering()
+    written = [text.get_text() for text in grid[0, 0].get_xticklabels(which="both") if text.get_text()]
+    assert written[: len(ticks)] == ticks
+    assert len(written) <= 7
+
+
+def test_seven_images_of_a_gallery_are_in_two_rows():
+    images = dict.fromkeys(("original", *names.ATTACKS), np.zeros((8, 8)))
+    figure = figures.gallery({"stft": images}, {})
+    drawn = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_title() for axes in drawn] == ["original", *names.ATTACKS.values()]
+    assert len({axes.get_subplotspec().rowspan.start for axes in drawn}) == 2
+    assert figure.get_figwidth() * figure.dpi < 750
 
 
 @pytest.mark.parametrize("series", [0, 1, 4])
