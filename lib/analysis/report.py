@@ -11,7 +11,7 @@ import dataclasses
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -133,11 +133,8 @@ def summary_table(found: Analysis) -> Part:
         ("robust_percent", "standard"): "robust accuracy at ε, before [%]",
         ("robust_percent", ROBUST): "after [%] ",
     }
-    cells = [((_label(r),), columns[r["measure"], r["training"]], interval(r, 1)) for r in _records(frame)]
-    count = {_label(row): str(row["models"]) for row in _records(frame)}
-    clips = {_label(row): row["over"] for row in _records(frame)}
-    cells += [((base,), "models", text) for base, text in count.items()]
-    cells += [((base,), "n", text) for base, text in clips.items()]
+    cells = _measures(frame, lambda row: (_label(row),), columns)
+    cells += [((_label(row),), "models", str(row["models"])) for row in _records(frame)]
     caption = (
         "Clean and robust accuracy before and after adversarial training, averaged over models. Robust "
         "accuracy is the share of all evaluated clips that are correctly classified and that no attack "
@@ -149,6 +146,20 @@ def summary_table(found: Analysis) -> Part:
 
 def _records(frame: pd.DataFrame) -> list[dict]:
     return frame.to_dict("records")
+
+
+_SIGNED = {"accuracy_drop_percent", "gain_percent", "less_percent"}  # differences
+
+
+def _measures(frame: pd.DataFrame, key: Callable[[dict], tuple], heads: Mapping) -> list[tuple]:
+    """The numbers of a frame for `table`: a row per key, a column per measure, or measure and training, as
+    ``heads`` names it, and ``n``, what the interval of the last one is over."""
+    cells = []
+    for row in _records(frame):
+        head = heads.get(row["measure"]) or heads[row["measure"], row["training"]]
+        cells.append((key(row), head, interval(row, 1, row["measure"] in _SIGNED)))
+        cells.append((key(row), "n", row["over"]))
+    return cells
 
 
 def answer(found: Analysis) -> str:
@@ -176,14 +187,7 @@ def accuracy_table(found: Analysis) -> Part:
         ("accuracy_percent", ROBUST): "adversarially trained [%]",
         ("accuracy_drop_percent", ROBUST): "drop [points]",
     }
-    cells = [
-        (
-            (_label(row), _model(found, row, "standard", ROBUST)),
-            heads[row["measure"], row["training"]],
-            interval(row, 1, row["measure"] == "accuracy_drop_percent"),
-        )
-        for row in _records(frame)
-    ]
+    cells = _measures(frame, lambda row: (_label(row), _model(found, row, "standard", ROBUST)), heads)
     caption = (
         "Accuracy of all tested clips before and after adversarial training; the drop is paired by clip."
     )
@@ -198,17 +202,17 @@ def robust_table(found: Analysis) -> Part:
         "robust_percent": "robust accuracy at ε [%]",
         "gain_percent": "gain over standard [points]",
     }
-    cells = []
-    for row in _records(frame):
+
+    def key(row: dict) -> tuple:
         dagger = " †" * ((row["representation"], row["model"], row["training"]) in found.unfinished)
-        key = (_label(row), names.label(row["model"]), names.label(row["training"]) + dagger)
-        cells.append((key, heads[row["measure"]], interval(row, 1, row["measure"] == "gain_percent")))
-        cells.append((key, "n", row["over"]))
+        return (_label(row), names.label(row["model"]), names.label(row["training"]) + dagger)
+
     caption = (
         "Robust accuracy: the share of all evaluated clips that are correctly classified and that no attack "
         "misclassifies by ‖δ‖₂ ≤ ε, worst case over attacks. At ε = 0 it is the clean accuracy of these "
         "clips. The gain is paired by clip."
     )
+    cells = _measures(frame, key, heads)
     shown = table(cells, ["representation", "model", "training"], [*heads.values(), "n"])
     return Part(caption + _over(frame) + _dagger(found, frame), frame, shown)
 
@@ -254,8 +258,8 @@ def table_2(found: Analysis) -> Part:
     }
     cells = []
     for row in _records(frame):
-        less = row["measure"] == "less_percent"
-        who = "less" if less else "original" if row["training"] == "standard" else "robust"
+        less, original = row["measure"] == "less_percent", row["training"] == "standard"
+        who = "less" if less else "original" if original else "robust"
         key = (_label(row), _model(found, row, "standard", ROBUST))
         cells.append((key, f"{kinds[row['measure']]}, {who}", interval(row, 1, less)))
         if np.isfinite(row["paper"]):
@@ -385,7 +389,7 @@ def folds_table(found: Analysis) -> Part:
         "accuracy_drop_percent": "drop of accuracy [points]",
         "gain_percent": "gain of robust accuracy [points]",
     }
-    cells = [((row["fold"],), heads[row["measure"]], interval(row, 1, True)) for row in _records(frame)]
+    cells = _measures(frame, lambda row: (row["fold"],), heads)
     caption = "The two changes by fold and seed, averaged over all pairs of models, paired by clip."
     return Part(caption + _over(frame), frame, table(cells, ["fold"], heads.values()))
 
