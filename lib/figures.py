@@ -708,20 +708,19 @@ def gallery(
         name for name in shown if name in names.ATTACKS
     )
     across = len(shown) if len(shown) <= WIDEST else -(-len(shown) // 2)
-    blocks = [shown[i : i + across] for i in range(0, len(shown), across)]
-    lines = [(representation, block) for representation in names.in_order(pictures) for block in blocks]
-    size = {"figsize": (1.75 * across + 1.7, 1.85 * len(lines) + 0.3), "dpi": 80}
-    figure, grid = _canvas(len(lines), across, **size)
+    high, rows = -(-len(shown) // across), names.in_order(pictures)
+    size = {"figsize": (1.75 * across + 1.7, 1.85 * len(rows) * high + 0.3), "dpi": 80}
+    figure, grid = _canvas(len(rows) * high, across, **size)
     for axes in grid.flat:
         axes.set_axis_off()
-    for i, (representation, block) in enumerate(lines):
+    for representation, lines in zip(rows, np.split(grid, len(rows)), strict=True):
         images = {name: _image(values) for name, values in pictures[representation].items()}
         frequencies, times = axes_of.get(representation, (None, None))
-        for axes, name in zip(grid[i], block, strict=False):
+        for axes, name in zip(lines.flat, shown, strict=False):
             if name not in images:
                 continue
             axes.set_axis_on()
-            end, first = _paint(axes, images[name], difference), axes is grid[i, 0]
+            end, first = _paint(axes, images[name], difference), axes in lines[:, 0]
             _dress_image(axes, images[name].shape, frequencies, times, first=first, last=True)
             axes.set_title(names.label(name))
             if first:
@@ -729,7 +728,7 @@ def gallery(
             said = [below[representation][name]] if below and name in below.get(representation, {}) else []
             _line_below(axes, [*said, end] if difference else said)
         unit = _unit(max(len(values) for values in images.values()), frequencies).replace(": 0 f", ":\n0 f")
-        _bar(figure, list(grid[i]), difference, unit, pad=0.005, shrink=0.9, aspect=15)
+        _bar(figure, list(lines.flat), difference, unit, pad=0.005, shrink=0.9 / high, aspect=15)
     return figure
 
 
