@@ -627,25 +627,14 @@ def _log_ticks(axis, most: int = 6) -> None:
 
 def _model_points(axes, frame: pd.DataFrame, attacks: list[str], models: list[str]) -> None:
     """One point per attack and model with its interval, the models of an attack a little apart."""
-    ends = frame.melt(["attack", "model"], ["low", "value", "high"], value_name="end").dropna(subset="end")
-    bars = {"estimator": "median", "errorbar": ("pi", 100), "err_kws": {"linewidth": 1}, "markers": ""}
-    look = {
-        "palette": [COLOURS[model] for model in models],
-        "dodge": 0.5 if len(models) > 1 else False,
-        "linestyle": "none",
-        "legend": False,
-    }
-    order = {"order": attacks, "hue": "model", "hue_order": models}
-    # The median of low, value and high is the value, and their range is the interval.
-    seaborn.pointplot(ends, x="end", y="attack", **order, **bars, **look, ax=axes)
     apart = np.linspace(-0.25, 0.25, len(models)) if len(models) > 1 else [0.0]
     for row in frame.itertuples():
         y = attacks.index(row.attack) + apart[models.index(row.model)]
-        face = COLOURS[row.model] if row.exact else "white"
-        axes.plot(row.value, y, MARKERS[row.model], color=COLOURS[row.model], markerfacecolor=face)
+        look = {"color": COLOURS[row.model], "markerfacecolor": COLOURS[row.model] if row.exact else "white"}
+        axes.plot([row.low, row.high], [y, y], color=COLOURS[row.model], linewidth=1)
+        axes.plot(row.value, y, MARKERS[row.model], **look)
     for model in models:
-        label = names.label(model)
-        axes.plot([], [], MARKERS[model], color=COLOURS[model], linestyle="none", label=label)
+        axes.plot([], [], MARKERS[model], color=COLOURS[model], label=names.label(model))
 
 
 def norm_by_size(frame: pd.DataFrame) -> Figure:

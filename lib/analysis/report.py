@@ -768,8 +768,8 @@ def _about_the_run(analysis: Analysis) -> list[str]:
     commits = ", ".join(sorted({text[:10] or "no git" for text in found.cells["commit"]})) or "unknown"
     axes = []
     for axis in POINT:
-        values = found.folds if axis == "fold" else map(names.label, names.in_order(found.axes(axis)))
-        axes.append(f"{axis}s {', '.join(values)}")
+        values = found.folds if axis == "fold" else names.in_order(found.axes(axis))
+        axes.append(f"{axis}{'s' * (len(values) != 1)} {', '.join(map(names.label, values))}")
     sizes = [f"{names.label(r.representation)} {r.rows} × {r.frames}" for r in found.sizes.itertuples()]
     old, absent = len(found.stale()), len(found.missing())
     return [
