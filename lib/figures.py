@@ -619,7 +619,8 @@ def _log_ticks(axis, most: int = 6) -> None:
     inside = [ticks[(ticks >= low) & (ticks <= high)] for ticks in (finer, decades)]
     ticks = inside[0] if len(inside[0]) <= most else inside[1]
     if len(ticks) < 2:
-        ticks = MaxNLocator(4).tick_values(low, high)[1:-1]
+        even = MaxNLocator(4).tick_values(low, high)
+        ticks = even[(even >= low) & (even <= high)]
     axis.set_ticks(ticks[:: -(-len(ticks) // most)], minor=False)
     axis.set_ticks([], minor=True)
     axis.set_major_formatter("{x:g}")

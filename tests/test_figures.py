@@ -207,7 +207,7 @@ def test_a_trade_off_has_a_panel_a_representation_and_the_models_markers():
         (0.5, 2.5, ["0.5", "1", "2"]),
         (0.05, 12, ["0.1", "1", "10"]),
         (0.95, 1.3, ["1", "1.1", "1.2", "1.3"]),
-        (1e-6, 1e6, ["1e-06", "0.0001", "0.01", "1", "100", "10000"]),
+        (1e-6, 1e6, ["1e−06", "0.001", "1", "1000", "1e+06"]),
     ],
 )
 def test_a_logarithmic_axis_has_a_few_plain_numbers(low, high, ticks):
@@ -216,8 +216,7 @@ def test_a_logarithmic_axis_has_a_few_plain_numbers(low, high, ticks):
     figures._log_ticks(grid[0, 0].xaxis)
     figure.draw_without_rendering()
     written = [text.get_text() for text in grid[0, 0].get_xticklabels(which="both") if text.get_text()]
-    assert written[: len(ticks)] == ticks
-    assert len(written) <= 7
+    assert written == ticks
 
 
 def test_seven_images_of_a_gallery_are_in_two_rows():
