@@ -316,7 +316,7 @@ checks = {
     "all trainings are finished": (unfinished == 0, f"{unfinished} models have one that is not"),
     f"there are {claims.TRAININGS} or more folds or seeds, so that intervals speak of other trainings": (
         len(found.folds) >= claims.TRAININGS,
-        f"there are {len(found.folds)}",
+        f"this run has {len(found.folds)}",
     ),
     "images have the paper's size": (
         bool((found.sizes["bins"] >= metrics.PAPER_SIZE[0]).all()),
