@@ -115,9 +115,9 @@ print(
 # > **Paper.** Window 2048, hop 512, frames overlapped by 50 %.
 #
 # > **Here.** Hop 512 of 2048 overlaps by 75 %; we keep the two numbers of samples. In a picture of
-# > $SP_{STFT}$ itself, loud sounds would hide all others. So the image shows it in dB, $10 \log_{10}
-# > SP_{STFT}$, relative to its largest value in the clip, the peak. The value 1 is the peak, 0 is `floor` and
-# > all below it, and between them the scale is linear in dB.
+# > $SP_{STFT}$ itself, loud sounds would hide all others. So the image shows it in dB,
+# > $10 \log_{10} SP_{STFT}$, relative to its largest value in the clip, the peak. The value 1 is the peak,
+# > and 0 is `floor` and all below it. Between them the scale is linear in dB.
 #
 # The next cell chooses the clip that this chapter shows, by the rule of chapter 1: the one of median level
 # among those that sound for at least three quarters of their length. It computes the magnitude of the STFT
@@ -222,10 +222,9 @@ figures.spectrograms(of_dwt, frequencies=axis["dwt"], times=images.times)
 # Compare the two pictures of each sound. The STFT separates frequencies well and blurs moments. The scalogram
 # separates moments well and blurs frequencies; only at its lowest frequencies is it the other way round.
 #
-# Compare the axes as well. The STFT gives most of its rows to high frequencies, and the scalogram most of
-# them to low ones: look at what height each has the same frequency of a few kHz. So an attack that changes
-# one row changes a band of the same number of hertz everywhere in the STFT, and a band of the same ratio
-# everywhere in the scalogram.
+# Compare the axes as well: find a frequency of a few kHz on both. The STFT gives most of its rows to high
+# frequencies, and the scalogram most of them to low ones. So an attack that changes one row changes a band of
+# the same number of hertz everywhere in the STFT, and a band of the same ratio everywhere in the scalogram.
 
 # %% [markdown]
 # ## What a small picture loses
