@@ -367,7 +367,7 @@ def over_repeats(values) -> Estimate:
     n, mean = len(values), float(values.mean()) if len(values) else np.nan
     over = f"{n} repeat" + ("s" if n != 1 else "")
     spread = values.std(ddof=1) if n > 1 else 0.0
-    if not spread > 0:
+    if not spread > 1e-9 * abs(mean):  # equal values differ from their mean by a rounding
         return Estimate(mean, np.nan, np.nan, over)
     half = float(_student(n - 1) * spread / np.sqrt(n))
     return Estimate(mean, mean - half, mean + half, over)

@@ -645,6 +645,7 @@ def test_clear_effects_are_found_and_two_trainings_find_none():
     assert clear.count(claims.HOLDS) > 95
     assert claims.decide({0: [3.0, 3.1]}, 0.0) == claims.OPEN
     assert claims.decide({}, 0.0) == claims.OPEN
+    assert claims.decide({0: [100 / 9] * 3}, 0.0) == claims.OPEN  # of trainings that agree, nothing is known
     mixed = {0: 3 + 0.1 * rng.normal(size=5), 1: -3 + 0.1 * rng.normal(size=5)}
     assert claims.decide(mixed, 0.0) == claims.FAILS
     assert claims.decide({0: mixed[0], 1: [np.nan] * 5}, 0.0) == claims.OPEN

@@ -73,7 +73,8 @@ def decide(parts: Mapping[str, Sequence[float]], threshold: float) -> str:
     below, above = [], []
     for values in parts.values():
         known = np.asarray(values, dtype=float)
-        if len(known) < TRAININGS or not np.isfinite(known).all() or not known.std() > 0:
+        agree = np.isnan(metrics.over_repeats(known).low)
+        if len(known) < TRAININGS or not np.isfinite(known).all() or agree:
             return OPEN
         t = (known.mean() - threshold) / (known.std(ddof=1) / np.sqrt(len(known)))
         below.append(stats.t.cdf(t, len(known) - 1))
