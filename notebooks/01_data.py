@@ -233,8 +233,9 @@ Markdown(chapter.expectation("no recording on two sides of a split by folds", se
 # %%
 near = duplicates.near_duplicates(clips)
 alike = duplicates.by_recording(near)
-print(f"{min(12, len(alike))} of {len(alike)} pairs of recordings are shown, {len(near)} pairs of clips")
-Markdown(markup.table(alike.head(12), index=False, floats=".2f") if len(alike) else "No pair comes close.")
+shown = f"{min(12, len(alike))} of {len(alike)} pairs of recordings are shown, {len(near)} pairs of clips."
+table = markup.table(alike.head(12), index=False, floats=".2f")
+Markdown(f"{shown}\n\n{table}" if len(alike) else "No pair comes close.")
 
 # %%
 ends = sorted({balance.to_numpy().min(), balance.to_numpy().max()})

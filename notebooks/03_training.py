@@ -228,7 +228,7 @@ least = history.loc[history["validation_loss"].idxmin()]
 print(
     f"The training accuracy ends at {last['train_accuracy']:.1%}, the validation accuracy at "
     f"{last['validation_accuracy']:.1%}. The validation loss is least in epoch {least['epoch']:.0f} of "
-    f"{len(history)}, and {last['validation_loss'] / least['validation_loss']:.2f} times that in the last."
+    f"{len(history)}; in the last epoch it is {last['validation_loss'] / least['validation_loss']:.2f} times that."
 )
 seen = f"training accuracy {last['train_accuracy']:.1%}, {'un' if last['unfinished'] else ''}finished"
 print(chapter.expectation("a finished training", seen, not last["unfinished"]))
@@ -320,8 +320,8 @@ for name, other in equally_many(ways, seed).items():
     fit(learner, images, other, recipe, device=where, checkpoint=cell.path(f"{name}.safetensors"))
     rows = examine(learner, images, other, clips)
     accuracy = metrics.over_clips(rows["predicted"] == rows["label"], rows["clip"].map(recording))
-    crossing = splits.leaks(other)["what"].value_counts()
-    measured.append([name, crossing.get("recording", 0), crossing.get("clip", 0), *accuracy])
+    leaking = splits.leaks(other)["what"].value_counts()
+    measured.append([name, leaking.get("recording", 0), leaking.get("clip", 0), *accuracy])
 
 # %%
 columns = ["protocol", "recordings crossing", "clips crossing", "accuracy", "low", "high", "over"]
