@@ -228,7 +228,7 @@ least = history.loc[history["validation_loss"].idxmin()]
 print(
     f"The training accuracy ends at {last['train_accuracy']:.1%}, the validation accuracy at "
     f"{last['validation_accuracy']:.1%}. The validation loss is least in epoch {least['epoch']:.0f} of "
-    f"{len(history)}; in the last epoch it is {last['validation_loss'] / least['validation_loss']:.2f} times that."
+    f"{len(history)}; in the last it is {last['validation_loss'] / least['validation_loss']:.2f} times it."
 )
 seen = f"training accuracy {last['train_accuracy']:.1%}, {'un' if last['unfinished'] else ''}finished"
 print(chapter.expectation("a finished training", seen, not last["unfinished"]))
