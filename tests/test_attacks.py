@@ -736,11 +736,11 @@ def check_cwa_lets_a_clip_at_rest_leave(a):
 
 def check_cwa_does_not_leave_before_values_leave_their_bound(a):
     """Half an image of silence: the loss stands still until its values are off their bound."""
-    net, x = Curved(values=16 * 24), draw(8, 1, 16, 24, seed=6)
+    net, x = Curved(values=16 * 24), draw(4, 1, 16, 24, seed=6)
     x = x.sigmoid() * (x > 0)
     _, criterion = goals(net, x)
     norm = {
-        abort: l2(a.CWA(c=5.0, steps=1000, abort=abort).run(wrap(net), x, criterion) - x)
+        abort: l2(a.CWA(c=5.0, steps=400, step=0.025, abort=abort).run(wrap(net), x, criterion) - x)
         for abort in (True, False)
     }
     assert norm[True].mean() <= 1.02 * norm[False].mean()
