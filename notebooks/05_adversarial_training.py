@@ -17,10 +17,9 @@
 # Previous: [4 · Attacks](04_attacks.ipynb). Next: [6 · Analysis](06_analysis.ipynb). Terms are explained in
 # the [glossary](README.md#glossary).
 #
-# <small>Reads `clips.parquet`, the store of images and, where
-# they are there, the files of chapter 3 at this point. Writes `model.safetensors`, `clean.parquet` (one row
-# per tested clip), `robust.parquet` (one row per tested clip: which models classify it correctly under
-# PGD), `history.csv` and `cost.csv`.</small>
+# <small>Reads `clips.parquet`, the store of images and, where they are there, the files of chapter 3 at this
+# point. Writes `model.safetensors`, `clean.parquet` (one row per tested clip), `robust.parquet` (one row per
+# tested clip: which models classify it correctly under PGD), `history.csv` and `cost.csv`.</small>
 
 # %%
 import pandas as pd
@@ -103,9 +102,9 @@ print(f"{cell}: {(split['part'] == 'train').sum()} training images of {images.si
 # %% [markdown]
 # ## One equation
 #
-# Standard training looks for weights with a small loss on the images as they are. But the attacker
-# moves last: with the finished model at hand, an attack looks for the worst image near each of these. So the
-# training should foresee this move, and look for weights with a small loss on the *worst* images ([Madry et
+# Standard training looks for weights with a small loss on the images as they are. But the attacker moves
+# last, and looks for the worst image near each of these, with the finished model at hand. So the training
+# should foresee this move, and look for weights with a small loss on the *worst* images ([Madry et
 # al.](https://arxiv.org/abs/1706.06083)):
 #
 # $$\min_{\mathbf{w}} \; \mathbb{E}_{\mathbf{x}, l} \Big[ \max_{\|\boldsymbol{\delta}\|_\infty \leq
@@ -121,8 +120,8 @@ print(f"{cell}: {(split['part'] == 'train').sum()} training images of {images.si
 # > **Paper.** $\alpha$ is "subjective", and in the end $J' = J(\mathbf{x}')$. The examples are those of the
 # > fast gradient sign method, [FGSM](https://arxiv.org/abs/1412.6572). Their $\epsilon$ is not given.
 #
-# > **Here.** With the default $\alpha = 0$ (`alpha`) the model never sees an image as it is. FGSM moves
-# > every value of the image by $\epsilon$ = `budget`, up or down, whichever raises the loss:
+# > **Here.** With the default $\alpha = 0$ (`alpha`) the model is never trained on an image as it is. FGSM
+# > moves every value of the image by $\epsilon$ = `budget`, up or down, whichever raises the loss:
 #
 # $$\mathbf{x}' = \operatorname{clip}_{[0, 1]}\{\mathbf{x} + \epsilon \operatorname{sgn} \nabla_\mathbf{x}
 # J(\mathbf{x}, l, \mathbf{w})\}$$
@@ -199,7 +198,10 @@ print(
 #
 # Two accuracies are measured on the validation part after every epoch: of the clips as they are, and under
 # PGD of `pgd_steps` steps within the budget of training, on the same `pgd_clips` clips each time (0: all).
-# The weights with the highest mean of the two are kept. The training loss is that of attacked images and
+# The weights with the highest mean of the two are kept. Chapter 3 chooses by clean accuracy alone, so a part
+# of the difference between the two models can come from this choice.
+#
+# The training loss is that of attacked images and
 # smoothed labels, and the validation loss that of clips as they are. So do not compare their heights; compare
 # where they stop falling.
 #
