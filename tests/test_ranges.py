@@ -46,7 +46,7 @@ def test_the_defaults_of_a_chapter_are_within_their_ranges(chapter):
 
 def test_the_check_comes_first_and_does_nothing_else(chapter):
     statements = ast.parse(chapter.cell).body
-    assert all(isinstance(each, ast.Assign) for each in statements[:-1])
+    assert all(isinstance(each, ast.Assign | ast.AugAssign) for each in statements[:-1])
     assert ast.unparse(statements[-1].value.func) == "ranges.check"
 
 

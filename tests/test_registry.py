@@ -113,12 +113,13 @@ ENTRIES = {
     "REPRESENTATIONS": '"mel": "Mel spectrogram"',
     "MODELS": '"tiny": "Tiny net"',
     "TRAININGS": '"noisy": "noise"',
-    "ATTACKS": '"Jump": "Jump"',
+    "ATTACKS": '"Jump": "Long jump"',
 }
 LABELS = {"mel": "Mel spectrogram", "tiny": "Tiny net"}
 SETTINGS = {
     "02_features": "bins: 16\nframes: 24\nduration: 0.5\nstft_rate: 8000\nfactors: []\n",
-    "03_training": "pretrained: none\nepochs: 4\nbatch: 8\nlearning_rate: 0.01\npatience: 0\n",
+    "03_training": "pretrained: none\nepochs: 4\nbatch: 8\nlearning_rate: 0.01\npatience: 0\n"
+    "leaks_at: mel/tiny/1\n",
     "04_attacks": (ROOT / "params/demo/04_attacks.yaml").read_text(encoding="utf-8"),
     "05_adversarial_training": "pretrained: none\nepochs: 4\nbatch: 8\nlearning_rate: 0.01\npatience: 0\n"
     "pgd_clips: 4\npgd_steps: 2\ntried_clips: 4\n",
@@ -182,12 +183,14 @@ def test_every_chapter_runs_with_one_of_each_added(grown):
     assert {f"{point}/noisy/05_adversarial_training.ipynb", f"{point}/noisy/04_attacks.ipynb"} <= notebooks
     assert {"01_data.ipynb", "mel/02_features.ipynb", "06_analysis.ipynb", "07_beyond.ipynb"} <= notebooks
     assert not [name for name in notebooks if "partial" in name]
+    leaks = pd.read_csv(grown / point / "standard/leaks.csv")
+    assert leaks["protocol"].tolist() == ["official", "random", "copies", "paper"]
 
 
 @pytest.mark.slow
 def test_the_new_names_are_in_every_table_and_figure_of_their_kind(grown):
     tables = {path.stem: path.read_text(encoding="utf-8") for path in (grown / "figures").glob("*.md")}
-    for label in ("Jump", "noise", "Tiny net", "Mel spectrogram"):
+    for label in ("Long jump", "noise", "Tiny net", "Mel spectrogram"):
         assert any(label in text for text in tables.values()), label
     frames = {path.stem: pd.read_csv(path) for path in (grown / "figures").glob("*.csv")}
     for axis, key in (("representation", "mel"), ("model", "tiny")):
@@ -197,7 +200,7 @@ def test_the_new_names_are_in_every_table_and_figure_of_their_kind(grown):
     attacked = {stem: set(frame["attack"]) for stem, frame in frames.items() if "attack" in frame}
     assert attacked
     by_attack = {stem: names for stem, names in attacked.items() if {"BIM-b", "CWA"} <= names}
-    assert all("Jump" in names for names in by_attack.values()), by_attack
+    assert all(names & {"Jump", "Long jump"} for names in by_attack.values()), by_attack
 
 
 @pytest.mark.slow
