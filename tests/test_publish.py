@@ -20,6 +20,7 @@ from PIL import Image
 from lib import figures, files
 from lib.analysis import report, results, tables
 from lib.grid import publish
+from lib.player import player
 from tests import made_up
 
 COPIES = sorted(Path("notebooks").glob("0*.ipynb"))
@@ -67,8 +68,8 @@ def executed(*outputs) -> nbformat.NotebookNode:
     return notebook
 
 
-def shown(*outputs, **how) -> list:
-    return publish.readers(executed(*outputs), RECEIPT, **how).cells[-1].outputs
+def shown(*outputs) -> list:
+    return publish.readers(executed(*outputs), RECEIPT).cells[-1].outputs
 
 
 def test_a_copy_says_where_it_was_executed_and_what_was_set():
@@ -114,15 +115,21 @@ def test_outputs_are_what_a_reader_sees():
     assert set(kept[2].data) == {"text/plain", "text/html"}
 
 
-def test_audio_is_left_out_unless_it_is_asked_for():
-    audio = Audio(np.sin(np.arange(800)), rate=8000)
-    player = output(text_html=audio._repr_html_(), text_plain=repr(audio))
+def test_a_sound_is_kept_if_it_is_compressed_and_has_a_caption():
+    sound = np.sin(np.arange(800))
     raw = output(audio_wav="UklGRg==", text_plain="sound")
-    assert shown(player, raw) == []
-    (kept,) = shown(player, audio=True)
-    assert kept.data["text/html"] == player.data["text/html"]
-    mine = publish.readers(executed(player), RECEIPT, audio=True)
-    assert publish.problems(mine) == ["it has audio"]
+    bare = output(
+        text_html=Audio(sound, rate=8000)._repr_html_(), text_plain="<IPython.lib.display.Audio object>"
+    )
+    ours = output(text_html=player(sound, 8000, "rain (Freesound <1>, CC BY 3.0)").data)
+    without = output(text_html=player(sound, 8000, "").data)
+    assert shown(raw, bare, without) == []
+    (kept,) = shown(raw, ours, bare)
+    assert kept.data["text/html"] == ours.data["text/html"]
+    mine = publish.readers(executed(ours), RECEIPT)
+    assert publish.problems(mine) == []
+    mine.cells[-1].outputs.append(bare)
+    assert publish.problems(mine) == ["it has a sound without a caption"]
 
 
 def test_a_failed_cell_is_refused():
@@ -164,8 +171,8 @@ def test_names_in_a_table_of_pandas_are_no_scripts():
         (nbformat.v4.new_output("error", ename="ValueError", evalue="", traceback=[]), "ended in ValueError"),
         (nbformat.v4.new_output("stream", name="stderr", text="careful"), "standard error"),
         (output(text_plain="a", **{"application_vnd.jupyter.widget-view+json": {}}), "a widget"),
-        (output(text_html="<audio controls></audio>"), "audio"),
-        (output(audio_mpeg="SUQz"), "audio"),
+        (output(text_html="<audio controls></audio>"), "a sound without a caption"),
+        (output(audio_mpeg="SUQz"), "a sound without a caption"),
         (output(text_plain="see /home/me/study"), "path of a machine, /home/me/study"),
         (output(text_html='<a href="file:///tmp/x">x</a>'), "path of a machine, file:///tmp/x"),
         (output(text_markdown="in (/mnt/disk/build)"), "path of a machine, /mnt/disk/build"),
@@ -209,7 +216,7 @@ def noise(side: int) -> str:
 
 @pytest.mark.parametrize(("side", "size"), [(100, (100, 100)), (180, (180, 180)), (300, (225, 225))])
 def test_pictures_that_are_too_large_lose_colours_and_then_size(monkeypatch, side, size):
-    monkeypatch.setattr(publish, "MOST", publish.MOST // 9)
+    monkeypatch.setattr(publish, "MOST", 111_111)
     mine = publish.readers(executed(output(image_png=noise(side))), RECEIPT)
     fit = publish.fitting(mine)
     assert len(publish.written(fit)) <= publish.MOST

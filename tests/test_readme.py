@@ -125,13 +125,20 @@ def test_a_fault_is_one_sentence_and_costs_nothing_that_was_there(tmp_path, chec
 
 
 def test_the_face_is_what_the_published_run_says():
-    """Its table, and the count of the ledger's verdicts, are copied from figures/esc10."""
+    """Its table, the gains and the count of the ledger's verdicts are those of figures/esc10."""
     face = (ROOT / "README.md").read_text(encoding="utf-8").split("## What came out")[1].split("\n## ")[0]
     rows = [line for line in face.splitlines() if line.startswith("|")]
     published = ROOT / "figures/esc10"
-    table = published / ("summary.md" if (published / "summary.md").exists() else "victims.md")
-    assert rows == [line for line in table.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    table = (published / "summary.md").read_text(encoding="utf-8")
+    assert rows == [line for line in table.splitlines() if line.startswith("|")]
     counted = (published / "claims.md").read_text(encoding="utf-8").splitlines()[0]
     assert counted.split(". ", 1)[1].split(". ")[0].rstrip(".") in " ".join(face.split())
+    gains = pd.read_csv(published / "robust_accuracy.csv").query("measure == 'gain_percent'")
+    gains = gains.dropna(subset="value")
+    assert len(gains)
+    assert all(f"{gain:.1f} points" in face for gain in gains["value"])
+    assert ("each with a 95 % interval above zero" in " ".join(face.split())) == bool(
+        (gains["low"] > 0).all()
+    )
     for path in re.findall(r"`?((?:figures|notebooks)/[\w./]+\w)`?", face):
         assert (ROOT / path).is_file(), path

@@ -137,9 +137,8 @@ def lay_out(source: Path, build: Path, cells: list[Path]) -> None:
 
 
 def _played(cell: Path) -> nbformat.NotebookNode:
-    """An executed cell as a reader's copy, which keeps its players if they play toy sounds."""
-    receipt = files.load(cell.with_suffix(receipts.ENDING))
-    return publish.readers(nbformat.read(cell, 4), receipt, audio=receipt["parameters"]["dataset"] == "demo")
+    """An executed cell as a reader's copy."""
+    return publish.readers(nbformat.read(cell, 4), files.load(cell.with_suffix(receipts.ENDING)))
 
 
 def _write(folder: Path, notebooks: dict[str, nbformat.NotebookNode]) -> None:

@@ -2,8 +2,8 @@
 
 ``make publish`` turns executed cells into the reader's copies ``notebooks/NN_name.ipynb``, and copies the
 figures of their data set, with the rows they were drawn from, to ``figures/DATASET``. A copy shows what was
-executed and where in the grid, and nothing of the machine: no paths, no ids, no times, no audio, no widgets.
-The same cell gives the same bytes.
+executed and where in the grid, and nothing of the machine: no paths, no ids, no times, no widgets, and no
+sound but a compressed one with its attribution as caption. The same cell gives the same bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from lib import files, markup, names, study
 from lib.grid import receipts
 from lib.grid.words import Refused
 
-MOST = 1_000_000  # bytes of a copy
+MOST = 1_500_000  # bytes of a copy
 ROWS = 2_000_000  # bytes of a data set's rows
 COLOURS = 256  # of a picture in a copy that would be too large
 SMALLER = (1.0, 0.75, 0.5)  # sizes tried of the pictures of a copy that is still too large
@@ -42,6 +42,10 @@ them again). Written by `make publish` and `make shelve`."""
 
 _PATH = re.compile(r"file://\S*|(?<![\w.)\]}/:<>~])/[\w.+-]+/[\w.+-]+\S*")
 _AUDIO = re.compile(r"<audio|data:audio/")
+_PLAYER = re.compile(
+    r"<figure><figcaption>[^<]+</figcaption>"
+    r'<audio controls src="data:audio/mpeg;base64,[\w+/=]+"></audio></figure>'
+)
 _REPR = re.compile(r"<[\w.]+ .*>", re.DOTALL)  # <Figure size …>, <IPython.core.display.Markdown object>
 
 
@@ -57,12 +61,12 @@ def _injected(cell: NotebookNode) -> bool:
     return "injected-parameters" in cell.metadata.get("tags", [])
 
 
-def readers(executed: NotebookNode, receipt: Mapping[str, Any], *, audio: bool = False) -> NotebookNode:
+def readers(executed: NotebookNode, receipt: Mapping[str, Any]) -> NotebookNode:
     """The reader's copy of an executed cell.
 
     The settings that the runner put in become a paragraph below the parameters: the point of the grid, the
-    commit, and every value that was set. Outputs keep what a reader sees: standard error, widgets and
-    (unless ``audio``) players are left out, and the folders of the run have their default names.
+    commit, and every value that was set. Outputs keep what a reader sees: standard error, widgets and players
+    other than `lib.player`'s are left out, and the folders of the run have their default names.
 
     Raises
     ------
@@ -81,7 +85,7 @@ def readers(executed: NotebookNode, receipt: Mapping[str, Any], *, audio: bool =
             mine = v4.new_markdown_cell(_point(receipt), id=name)
         else:
             count += 1
-            outputs = _outputs(cell.outputs, count, places, audio)
+            outputs = _outputs(cell.outputs, count, places)
             mine = v4.new_code_cell(cell.source, id=name, execution_count=count, outputs=outputs)
             if "parameters" in cell.metadata.get("tags", []):
                 mine.metadata.tags = ["parameters"]
@@ -114,13 +118,13 @@ def _point(receipt: Mapping[str, Any]) -> str:
     )
 
 
-def _outputs(outputs: list, count: int, places: Mapping[str, str], audio: bool) -> list[NotebookNode]:
+def _outputs(outputs: list, count: int, places: Mapping[str, str]) -> list[NotebookNode]:
     """The outputs of code cell number ``count`` that a reader sees."""
     kept: list[NotebookNode] = []
     for output in outputs:
         if output.output_type == "error":
             raise Refused(f"cell {count} ended in {output.ename}: {output.evalue}")
-        if output.get("name") == "stderr" or _widget(output) or (not audio and _heard(output)):
+        if output.get("name") == "stderr" or _widget(output) or _raw(output):
             continue
         if output.output_type == "stream":
             text = _neutral(output.text, places)
@@ -147,9 +151,11 @@ def _widget(output: NotebookNode) -> bool:
     return any(kind.startswith("application/vnd.jupyter.widget") for kind in output.get("data", {}))
 
 
-def _heard(output: NotebookNode) -> bool:
+def _raw(output: NotebookNode) -> bool:
+    """Whether it has a sound that is not compressed below a caption, where its attribution is."""
     data = output.get("data", {})
-    return any(kind.startswith("audio/") for kind in data) or bool(_AUDIO.search(data.get("text/html", "")))
+    html = _PLAYER.sub("", data.get("text/html", ""))
+    return any(kind.startswith("audio/") for kind in data) or bool(_AUDIO.search(html))
 
 
 def _neutral(text: str, places: Mapping[str, str]) -> str:
@@ -188,7 +194,7 @@ def problems(notebook: NotebookNode) -> list[str]:
             "it has standard error": output.get("name") == "stderr",
             "it has a widget": _widget(output),
             "it has HTML that runs a script": runs(data.get("text/html", "")),
-            "it has audio": _heard(output),
+            "it has a sound without a caption": _raw(output),
         }
         found += [what for what, holds in wrong.items() if holds]
         texts += [output.get("text", ""), *output.get("traceback", [])]
