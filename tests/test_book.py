@@ -11,11 +11,11 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from IPython.display import Audio
 
 from lib import figures, files, markup
 from lib.analysis import report, tables
 from lib.grid import book
+from lib.player import player
 from tests import made_up
 
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
@@ -126,13 +126,13 @@ def folder(tmp_path_factory):
     (root / "notebooks").mkdir()
     shutil.copy(here / "README.md", root)
     copies = sorted((here / "notebooks").glob("0*.ipynb"))
-    for path in copies:
+    for path in [*copies, here / "notebooks/README.md"]:
         shutil.copy(path, root / "notebooks")
     demo = root / "build/demo"
     wide = "".join(f"<td>{i}.000000</td>" for i in range(COLUMNS))
     rows = "|".join(["", *(f"column {i}" for i in range(COLUMNS)), ""])
     table = f"{rows}\n|{'---|' * COLUMNS}\n{rows}"
-    player = Audio(np.sin(np.arange(1600) / 5), rate=8000)._repr_html_()
+    heard = player(np.sin(np.arange(1600) / 5), 8000, "a tone").data
     wide = f"<table class='dataframe'><tr>{wide}</tr></table>"
     named = pd.DataFrame({"class": HOSTILE, "clips": range(len(HOSTILE))}, index=HOSTILE)
     outputs = [
@@ -143,9 +143,9 @@ def folder(tmp_path_factory):
         nbformat.v4.new_output("stream", name="stdout", text="\n".join(HOSTILE)),
     ]
     chapters = {
-        "01_data": chapter("1 · Data", shown(image_png=PIXEL), shown(text_html=player)),
+        "01_data": chapter("1 · Data", shown(image_png=PIXEL), shown(text_html=heard)),
         "04_attacks": chapter("4 · Attacks", shown(text_markdown=f"JSMA and five more\n\n{table}")),
-        "07_beyond": chapter("7 · Beyond", shown(text_html=wide), shown(text_html=player), *outputs),
+        "07_beyond": chapter("7 · Beyond", shown(text_html=wide), shown(text_html=heard), *outputs),
     }
     cells = []
     demo.mkdir(parents=True)

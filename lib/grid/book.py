@@ -43,6 +43,7 @@ SETTINGS: dict[str, Any] = {
     "html_use_index": False,
     "html_show_copyright": False,
     "myst_enable_extensions": ["dollarmath"],
+    "myst_heading_anchors": 3,  # chapters link to the glossary
     "myst_disable_syntax": ["html_block", "html_inline"],  # HTML in a text is text
     "nb_execution_mode": "off",
     "nb_render_markdown_format": "myst",
@@ -125,8 +126,12 @@ def lay_out(source: Path, build: Path, cells: list[Path]) -> None:
     links = [f"- [{markup.text(names.label(name))}]({name}/README.md)\n" for name in sorted(runs)]
     opening = "---\norphan: true\n---\n# Tables and figures\n\n"
     files.save(source / "figures" / "README.md", opening + "".join(links))
+    guide = re.sub(
+        r"\]\((\w+)\.py\)", r"](\1.ipynb)", Path("notebooks/README.md").read_text(encoding="utf-8")
+    )
+    files.save(source / "notebooks" / "README.md", linked(guide, source / "notebooks"))
     contents = [
-        _contents("Chapters", [f"notebooks/{name}" for name in sorted(chapters)]),
+        _contents("Chapters", ["notebooks/README", *(f"notebooks/{name}" for name in sorted(chapters))]),
         _contents("Toy sounds, to be heard", [f"toys/{name}" for name in toys]),
         _contents("Tables and figures", [f"figures/{name}/README" for name in sorted(runs)]),
     ]
