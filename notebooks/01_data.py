@@ -113,8 +113,8 @@ Markdown(markup.table(balance.add_prefix("fold ").join(recordings)))
 # - the share of its samples that are *clipped*, because they are at full scale;
 # - its *offset*, a constant that a recorder added, as a share of the effective value of the sound around it.
 #
-# In the figure, each pale dot is one clip. The black mark is the median of a class, and the line covers the
-# middle half of its clips. A quantity that is the same for nearly all clips is not drawn.
+# The figure shows one pale dot per clip, the median of each class as a black mark, and the middle half of its
+# clips as a black line. A quantity that is the same for nearly all clips is not drawn.
 
 # %%
 facts = clips[["name"]].assign(

@@ -234,7 +234,7 @@ def test_norms_at_three_sizes_are_compared_with_root_growth(power, relative):
 @pytest.mark.parametrize(
     ("power", "clips", "holds", "said"),
     [
-        (0.5, 40, True, "as hard to withstand at each"),
+        (0.5, 40, True, "equally large at each of these sizes"),
         (0.0, 40, False, "more robust on small images"),
         (0.8, 40, False, "less robust on small images"),
         (0.5, 3, None, "cannot say"),

@@ -449,9 +449,10 @@ def scaling_answer(found: Analysis) -> tuple[str, bool | None, str]:
         f"the smallest size, and the norm {root * factor:.2g} times (mean of {len(largest)} models)"
     )
     meaning = {
-        True: "So a budget that is scaled with √values is as hard to withstand at each of these sizes.",
-        None: "So this run cannot say whether a budget that is scaled with √values is as hard to withstand "
-        "at each size.",
+        True: "Relative to the norm that fools a model, a budget that is scaled with √values is equally "
+        "large at each of these sizes.",
+        None: "This run cannot say whether a budget that is scaled with √values is equally large at each "
+        "size, relative to the norm that fools a model.",
         False: f"Relative to the norm that fools a model, a budget that is scaled with √values is "
         f"{1 / factor:.2f} times as large at the largest size as at the smallest. So at the scaled budget a "
         f"model looks {'more' if factor < 1 else 'less'} robust on small images than on large ones.",

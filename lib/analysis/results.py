@@ -225,7 +225,7 @@ def at_size(found: Results) -> pd.DataFrame:
     Returns
     -------
     Columns `AT_SIZE`: ``POINT``, bins, frames, clip, source, ``correct``, and ``norm``, the least ‖δ‖₂ of the
-    reference attack: ∞ where it failed, NaN for a clip that was not attacked.
+    reference attack: ∞ where the attack failed, NaN where the clip was not attacked.
     """
     tried = found.attacks[found.attacks["attack"].isin(names.REFERENCE)]
     norm = tried["l2"].astype(float).where(tried["fooled"].astype(bool), np.inf)
