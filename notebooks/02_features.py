@@ -272,7 +272,7 @@ for name, each in sizes.items():
     for kind in store.COLUMNS[1:]:
         compared[f"DWT {kind}, {name}"] = dataclasses.replace(each, columns=kind).image("dwt")
 table = losses(compared, floor)
-Markdown(markup.table(table, floats=".1f"))
+Markdown(markup.table(table.round(1) + 0.0, floats=".1f"))  # + 0.0, so that no −0.0 is shown
 
 # %%
 here = next(iter(sizes))

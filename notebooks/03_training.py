@@ -329,7 +329,7 @@ leaks = pd.DataFrame(measured, columns=columns)
 for name in wanted:
     cell.save("leaks.csv", leaks)
     cell.path(f"{name}.safetensors").unlink(missing_ok=True)
-leaks
+Markdown(markup.table(leaks, index=False, floats=".3f"))
 
 # %% [markdown]
 # *Recordings crossing* and *clips crossing* count the leaks, and *low* and *high* are the ends of the 95 %

@@ -189,18 +189,19 @@ print(f"cannot succeed within ε, since their smallest step is larger: {too_coar
 # %% [markdown]
 # ## One attack at a time
 #
-# Each attack is now shown on one clip, the first that is classified correctly. Every figure has one point
-# per image that the attack tried, in the order of its steps. On the left is the probability that the victim
-# gives to one class; on the right is the distance from the clip, $\|\delta\|_2$. At step 0
-# you see how sure the victim is of the clip itself. One clip shows how an attack moves, and nothing about how
-# strong it is: the clip may be an easy one or a hard one. For that, see *All attacks* below.
+# Each attack is now shown on one clip: of those that are classified correctly, the one of which the victim is
+# sure to a middling degree (the median of its confidence). Every figure has one point per image that the
+# attack tried, in the order of its steps. On the left is the probability that the victim gives to one class;
+# on the right is the distance from the clip, $\|\delta\|_2$. At step 0 you see how sure the victim is of the
+# clip itself. One clip shows how an attack moves, and nothing about how strong it is. For that, see *All
+# attacks* below.
 #
 # The code is the core of the library's function. It works on many clips at once: `active` are the places of
 # the clips that are still under attack, and `call.forward` and `call.gradient` ask the victim and count what
 # that costs. Comments mark the lines that are the equation.
 
 # %%
-at = [int(n) for n in right.index[:1]]
+at = [int(n) for n in right.sort_values("confidence", kind="stable").index[len(right) // 2 :][:1]]
 clip, its, towards = x[at].to(where), label[at].to(where), target[at].to(where)
 aim, away = foolbox.TargetedMisclassification(towards), foolbox.Misclassification(its)
 nothing = "" if at else "no path, since no clip is classified correctly"

@@ -27,7 +27,7 @@ import torch
 from IPython.display import Markdown
 from torch.nn.functional import cross_entropy
 
-from lib import chapter, defences, figures, metrics, models, names, ranges, store, study
+from lib import chapter, defences, figures, markup, metrics, models, names, ranges, store, study
 from lib.analysis import published
 from lib.data import manifest, splits
 from lib.device import choose_device
@@ -184,6 +184,12 @@ print(
 # (2020)](https://arxiv.org/abs/2001.03994), [Madry et al. (2018)](https://arxiv.org/abs/1706.06083) and
 # [Zhang et al. (2019)](https://arxiv.org/abs/1901.08573).
 #
+# This is Eq. 14 as it is computed, by three of the five trainings; `loss` is the cross-entropy:
+
+# %%
+Markdown(chapter.source(defences.equation14))
+
+# %% [markdown]
 # While $\mathbf{x}'$ is made, the model is in *evaluation mode with its weights frozen*. Otherwise the
 # running means of batch norm would include images that are only steps on the way, and PyTorch would compute
 # gradients of the weights that nobody needs.
@@ -297,7 +303,8 @@ for name, other in victims.items():
     )
 cell.save("robust.parquet", robust)
 under = {name: metrics.over_clips(robust[name], robust["clip"].map(recording)) for name in victims}
-pd.DataFrame(under, index=["robust accuracy under PGD", "low", "high", "over"]).T.rename(index=names.label)
+under_pgd = pd.DataFrame(under, index=["robust accuracy under PGD", "low", "high", "over"]).T
+Markdown(markup.table(under_pgd.astype({"over": int}).rename(index=names.label), floats=".3f"))
 
 # %%
 left = under[training]
