@@ -245,9 +245,9 @@ parts.show("folds")
 # %% [markdown]
 # *The size of the images.* Budgets scale with $\sqrt{D}$, where $D$ is the number of values of an image, so
 # that they mean the same change per value. That a model is then equally robust at each size is a hypothesis.
-# `other_sizes` names grids of the same data set at other sizes, trained and attacked with the same settings;
-# with them we test it. We expect the norm that the reference attack needs, divided by $\sqrt{D}$, to be the
-# same at all sizes.
+# `other_sizes` names grids of the same data set at other sizes, with the same settings of training and of the
+# reference attack; with them we test it. We expect the norm that this attack needs, divided by $\sqrt{D}$, to
+# be the same at all sizes.
 
 # %%
 parts.show("image_sizes")
