@@ -301,6 +301,7 @@ def robust_curves(curves: pd.DataFrame, budgets: Mapping[str, float], *, title: 
     budgets : representation to the norm at which a line is drawn, the paper's ‖ε‖₂ at this image size.
     """
     panels = names.in_order(curves["representation"])
+    ends = _ends(curves[curves["rate"] > 0], budgets)  # beyond, all is fooled
     size = {"height": 2.9, "aspect": 1.15, "col_wrap": min(2, len(panels))}
     grid = _facets(curves, col="representation", col_order=panels, **size)
     for axes, representation in zip(grid.axes.flat, panels, strict=True):
@@ -312,10 +313,10 @@ def robust_curves(curves: pd.DataFrame, budgets: Mapping[str, float], *, title: 
             what = "worst case" if wide else names.label(attack)
             look["label"] = f"{names.label(training)}, {what}"
             first = line["rate"].max()
-            _staircase(axes, line, first, _ends(curves, budgets)[1], look, band=wide)
+            _staircase(axes, line, first, ends[1], look, band=wide)
         _mark_budget(axes, budgets[representation])
         axes.set_title(names.label(representation), pad=14)
-    grid.set(xscale="log", xlim=_ends(curves, budgets), ylim=(-0.02, 1.03))
+    grid.set(xscale="log", xlim=ends, ylim=(-0.02, 1.03))
     grid.set_axis_labels(_NORM, "robust accuracy")
     return _finished(grid.figure, title)
 

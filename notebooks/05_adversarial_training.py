@@ -304,7 +304,7 @@ for name, other in victims.items():
 cell.save("robust.parquet", robust)
 under = {name: metrics.over_clips(robust[name], robust["clip"].map(recording)) for name in victims}
 under_pgd = pd.DataFrame(under, index=["robust accuracy under PGD", "low", "high", "over"]).T
-Markdown(markup.table(under_pgd.astype({"over": int}).rename(index=names.label), floats=".3f"))
+Markdown(markup.table(under_pgd.rename(index=names.label), floats=".3f"))
 
 # %%
 left = under[training]

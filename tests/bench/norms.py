@@ -49,10 +49,11 @@ def compare(cell: study.Cell, n: int) -> dict:
     example = made.run(victim, x, foolbox.TargetedMisclassification(target))
     with torch.no_grad():
         reached = (model(example).argmax(1) == target).numpy()
-    theirs = np.where(reached, (example - x).flatten(1).norm(dim=1).numpy(), np.nan)
+    theirs = (example - x).flatten(1).norm(dim=1).numpy()
+    both = np.array(clips["reached"]) & reached
     passes = float((clips["forwards"] + clips["backwards"]).mean())
     row = {"what": "cwa", "peer": "Foolbox's CW", "point": str(cell), "clips": len(x), "unit": "median ‖δ‖₂"}
-    row |= {"ours": float(clips["l2"].median()), "theirs": float(np.nanmedian(theirs))}
+    row |= {"ours": float(clips["l2"][both].median()), "theirs": float(np.median(theirs[both]))}
     row |= {"ratio": row["ours"] / row["theirs"], "success": float(clips["reached"].mean())}
     return row | {
         "their success": float(reached.mean()),
