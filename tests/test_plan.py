@@ -1,11 +1,15 @@
 """What a grid will take: counted from settings and finished cells, and said when nothing is known."""
 
+import dataclasses
 import io
 from pathlib import Path
 
+import foolbox
+import pandas as pd
 import pytest
+import torch
 
-from lib import files, study
+from lib import attacks, files, study
 from lib.grid import plan, receipts
 from lib.grid.__main__ import main
 
@@ -37,9 +41,10 @@ def planned(tmp_path, capsys, monkeypatch):
 
 
 def line(text, chapter):
-    """Of a chapter: cells, to do, hours on a CPU and on a GPU."""
+    """Of a chapter: cells, to do, and hours at the most on a CPU and on a GPU."""
     words = next(line for line in text.splitlines() if line.startswith(chapter)).removeprefix(chapter).split()
-    return [float(word.replace(",", "")) if word != "?" else None for word in words[:4]]
+    chosen = [*words[:2], *words[3:7:2]]
+    return [float(word.replace(",", "")) if word != "?" else None for word in chosen]
 
 
 def test_hours_scale_with_what_is_computed(planned):
@@ -146,3 +151,73 @@ def test_a_data_set_of_one_s_own_that_was_not_listened_to_is_named(planned, tmp_
     code, told = planned("birds", params=tmp_path / "params")
     assert code == 1
     assert "the clips of birds are not counted yet; 'make data DATASETS=birds' counts them" in told.err
+
+
+class Stubborn(torch.nn.Module):
+    """Says class 0 whatever it sees, and class 1 to ``start`` alone; yet its answer has a gradient."""
+
+    def __init__(self, start):
+        super().__init__()
+        self.start = start
+        slopes = torch.randn(10, start.numel(), generator=torch.Generator().manual_seed(0))
+        self.slopes = torch.nn.Parameter(slopes)
+
+    def forward(self, x):
+        logits = x.flatten(1) @ self.slopes.T
+        same = (x == self.start).flatten(1).all(1)
+        return logits + torch.nn.functional.one_hot(same.long(), 10) * 1000
+
+
+def test_a_clip_that_nothing_fools_takes_as_many_passes_as_are_counted():
+    size, few = (8, 12), {"jsma_steps": 20, "deepfool_caps": [10, 20]}
+    few |= {"cwa_steps": [20, 30], "cwa_cs": [1.0, 2.0]}
+    few |= {"bim_steps": 30, "bim_rungs": 2, "bim_bisections": 0, "cwa_search": 0, "ddn_steps": 20}
+    ladders = plan.ladders(few | {"pia_steps": 4}, size)
+    rungs = [dataclasses.replace(rung.attack, abort=False) for rung in ladders["CWA"].rungs]
+    ladders["CWA"] = attacks.Ladder([attacks.Rung(attack, attack.c) for attack in rungs], "target")
+    x, start = torch.rand(2, 1, 1, *size, generator=torch.Generator().manual_seed(1))
+    victim = foolbox.PyTorchModel(Stubborn(start).eval(), bounds=(0, 1), device="cpu")
+    label = torch.tensor([0])
+    rows, _ = attacks.climb(victim, x, label, label + 1, ["clip"], ladders, starts=start)
+    for name, taken in plan.passed(rows).set_index("attack")["passes"].items():
+        assert taken == pytest.approx(plan.most(ladders[name]), rel=0.05), name
+
+
+def test_a_clip_that_the_last_rung_fools_is_searched_and_bisected_as_well():
+    def most(name, **values):
+        return plan.most(plan.ladders(values, (8, 12), [name])[name])
+
+    assert most("BIM-a", bim_bisections=4) == most("BIM-a", bim_bisections=0) + 4 * 100 * 3
+    assert most("CWA", cwa_search=100) == most("CWA", cwa_search=0) + 100 * 3
+
+
+def test_likely_is_what_finished_cells_took_of_the_most(planned, tmp_path):
+    """A training that ended at half of its epochs, and attacks at a tenth of their passes, an hour each."""
+    planner, size = plan.Planner(Path("params")), (64, 128)
+    epochs, values = (planner.settings("demo", name) for name in ("03_training", "04_attacks"))
+    files.save(
+        tmp_path / "build" / TRAINING / "../history.csv",
+        pd.DataFrame({"epoch": range(epochs["epochs"] // 2)}),
+    )
+    tenth = {
+        name: values["clips"] * plan.most(ladder) / 10 for name, ladder in plan.ladders(values, size).items()
+    }
+    rows = pd.DataFrame(
+        {"attack": list(tenth), "forwards": list(tenth.values()), "backwards": 0, "queries": 0}
+    )
+    files.save(tmp_path / "build" / TRAINING / "../attacks.parquet", rows)
+    seen = planned("demo", [(TRAINING, 3600.0), (ATTACKING, 3600.0)])[1].out
+    for chapter, most in (("03_training", 2.0), ("04_attacks", 10.0)):
+        words = next(line for line in seen.splitlines() if line.startswith(chapter)).split()
+        assert [float(word) for word in words[3:5]] == [1.0, most]
+
+
+def test_without_finished_cells_the_shares_of_attacks_are_those_measured(planned):
+    planner = plan.Planner(Path("params"))
+    point, values = (POINT.at(dataset="esc50"), "04_attacks"), planner.settings("esc50", "04_attacks")
+    measured = pd.read_csv("lib/grid/passes.csv").set_index("attack")["share"]
+    assert measured.between(0, 1).all()
+    most = {name: plan.most(ladder) for name, ladder in plan.ladders(values, (768, 1568)).items()}
+    likely = sum(passes * measured.get(name, 1.0) for name, passes in most.items())
+    assert planner.passes(point, values) == pytest.approx(100 * sum(most.values()))
+    assert planner.passes(point, values, likely=True) == pytest.approx(100 * likely)

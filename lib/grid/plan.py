@@ -1,9 +1,11 @@
 """What a grid will take: hours, operations, disk and memory (``make plan``).
 
 A cell's work is counted in forward passes of its network: those of an image, times the images, epochs and
-steps that its settings ask for. Finished cells of the same chapter say how many seconds a unit of work takes;
-for a GPU on which none has run yet, ``h100.csv`` does (measured on one H100 in TF32). Hours are upper bounds:
-attacks that succeed early and trainings that stop early take less.
+steps that its settings ask for at the most. Attacks that succeed early and trainings that stop early take
+less: *likely* is the share of it that finished cells of the data set took. Where none has run, it is that of
+``passes.csv`` for attacks (ESC-10 at 64 × 128: by the bench with the ladders of ``params/esc50``, or from
+published rows) and all of it for trainings. Finished cells of the same chapter say how many seconds a unit of
+work takes; for a GPU on which none has run yet, ``h100.csv`` does (measured on one H100 in TF32).
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import functools
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ GRADIENT = 3  # passes: a backward one costs two forward ones
 SAMPLE = 18  # values of images that a sample of sound costs as much as (measured)
 LEAKY = 5  # trainings of a cell that measures the leaks, instead of one
 DEVICES = ("cpu", "gpu")
+EVERY = (*names.ATTACKS, *names.REFERENCE, *names.CONTROLS)
 IMAGES, ATTACKS, BEYOND = "02_features", "04_attacks", "07_beyond"
 TRAINS = "03_training", "05_adversarial_training"
 
@@ -49,6 +52,7 @@ class Planner:
         self.params = params
         self.points = points
         self.known: dict[tuple[str, str], dict[str, Any]] = {}
+        self.shares: dict[tuple[str, str], float] = {}
 
     def settings(self, dataset: str, chapter: str) -> dict[str, Any]:
         """A chapter's parameters for a data set: its defaults under the settings file."""
@@ -62,12 +66,17 @@ class Planner:
         values = self.settings(dataset, IMAGES)
         return sum(heights(representation, values["bins"]).values()), values["frames"]
 
-    def work(self, point: Point, given: Mapping[str, Any] | None = None) -> float:
+    def share(self, dataset: str, name: str) -> float:
+        """What an attack, or a training's chapter, is likely to take of its most passes."""
+        return self.shares.get((dataset, name), _measured().get(name, 1.0))
+
+    def work(self, point: Point, given: Mapping[str, Any] | None = None, *, likely: bool = False) -> float:
         """Operations of a network; in chapter 2 values of sounds and images, in chapters 1 and 6 clips.
 
         Parameters
         ----------
         given : the parameters that a finished cell had, where they are not today's.
+        likely : what is likely, instead of the most.
         """
         cell, chapter = point
         values = self.settings(cell.dataset, chapter) | (given or {})
@@ -78,7 +87,9 @@ class Planner:
             cells = sum(name == IMAGES and other.dataset == cell.dataset for other, name in self.points)
             return clips * (1 + len(values["factors"])) * (samples + images) / max(1, cells)
         victim = self.victim(point, values)
-        return self.passes(point, values) * operations(victim, self.size(*victim[:2])) if victim else clips
+        if not victim:
+            return clips
+        return self.passes(point, values, likely=likely) * operations(victim, self.size(*victim[:2]))
 
     def victim(self, point: Point, values: Mapping[str, Any]) -> tuple[str, str, str] | None:
         """Data set, representation and model that a cell computes with, if any."""
@@ -87,13 +98,15 @@ class Planner:
             return cell.dataset, "dwt", values["heard"]
         return (cell.dataset, cell.representation, cell.model) if cell.model else None
 
-    def passes(self, point: Point, values: Mapping[str, Any]) -> float:
-        """Forward passes of one image each that a cell costs at the most; a gradient counts as three."""
+    def passes(self, point: Point, values: Mapping[str, Any], *, likely: bool = False) -> float:
+        """Forward passes of one image that a cell costs, at the most or likely; a gradient is three."""
         cell, chapter = point
         clips = count_clips(cell.up(1))
         if chapter == ATTACKS:
-            each = climbing(values, self.size(cell.dataset, cell.representation))
-            return (values["clips"] or clips // 5) * each
+            shares = {name: self.share(cell.dataset, name) if likely else 1.0 for name in EVERY}
+            climbed = ladders(values, self.size(cell.dataset, cell.representation))
+            each = sum(most(ladder) * shares[name] for name, ladder in climbed.items())
+            return evaluated(point, values) * each
         if chapter == BEYOND:
             waves = 2 * values["wave_steps"] * len(values["levels"])  # as it is, and with a raised floor
             return values["clips"] * (values["bim_steps"] + values["round_trip_steps"] + waves) * GRADIENT
@@ -104,13 +117,11 @@ class Planner:
             max(0, values[name] or clips // 5) for name in ("pgd_clips", "tried_clips") if name in values
         ]
         each, once = [2 * values["pgd_steps"] * number for number in tried] or [0, 0]
-        epochs = values["epochs"]
-        if values.get("slow_epochs") and not normalised(cell.model):
-            epochs = values["slow_epochs"]
+        epochs = epochs_of(cell.model, values) * (self.share(cell.dataset, chapter) if likely else 1.0)
         leaky = f"{cell.representation}/{cell.model}/{cell.fold}" == values.get("leaks_at")
         return (epochs * (epoch + each) + once) * (LEAKY if leaky else 1)
 
-    def on_card(self, point: Point) -> float:
+    def on_card(self, point: Point, *, likely: bool = False) -> float:
         """Seconds on one H100, by the model's rate at the nearest size, in proportion to the values."""
         values = self.settings(point[0].dataset, point[1])
         victim = self.victim(point, values)
@@ -122,7 +133,7 @@ class Planner:
         ratio = rows * frames / (table["rows"] * table["frames"])
         nearest = ratio.map(lambda x: max(x, 1 / x)).idxmin()
         rate = table.loc[nearest, "trained_per_s" if point[1] in TRAINS else "gradients_per_s"]
-        return self.passes(point, values) / GRADIENT / rate * ratio[nearest]
+        return self.passes(point, values, likely=likely) / GRADIENT / rate * ratio[nearest]
 
     def disk(self) -> tuple[float, float]:
         """Bytes of the images and of the models that the cells will write."""
@@ -150,6 +161,17 @@ def count_clips(cell: study.Cell) -> int:
     return CLIPS[name]
 
 
+def evaluated(point: Point, values: Mapping[str, Any]) -> int:
+    """Clips of a cell of chapter 4; those that the model misclassifies are not attacked."""
+    return values["clips"] or count_clips(point[0].up(1)) // 5
+
+
+def epochs_of(model: str, values: Mapping[str, Any]) -> int:
+    """Epochs that a training has at the most."""
+    slow = values.get("slow_epochs") and not normalised(model)
+    return values["slow_epochs" if slow else "epochs"]
+
+
 @functools.cache
 def normalised(model: str) -> bool:
     """Whether a model has batch norm; one without may be trained for more epochs."""
@@ -158,6 +180,12 @@ def normalised(model: str) -> bool:
     from lib import models
 
     return any(isinstance(layer, nn.BatchNorm2d) for layer in models.outline(model).modules())
+
+
+@functools.cache
+def _measured() -> dict[str, float]:
+    """Share of its most passes that each attack took, one row per attack."""
+    return pd.read_csv(Path(__file__).with_name("passes.csv")).set_index("attack")["share"].to_dict()
 
 
 @functools.cache
@@ -181,26 +209,68 @@ def _weights(model: str) -> int:
     return models.parameters(models.outline(model, 10, 1))
 
 
-def climbing(values: Mapping[str, Any], size: tuple[int, int]) -> float:
-    """Forward passes that one clip costs if no attack fools it before the end of its ladder.
-
-    A step is a gradient, or two passes per sample of an attack that only queries.
-    """
+def ladders(values: Mapping[str, Any], size: tuple[int, int], asked: Sequence[str] = EVERY) -> dict[str, Any]:
+    """The ladders of attacks (:class:`lib.attacks.Ladder`), by the settings of chapter 4."""
     from lib import attacks
 
-    asked = [*names.ATTACKS, *names.REFERENCE, *names.CONTROLS]
     words = tuple(f"{name.lower().partition('-')[0]}_" for name in asked)
     given = {name: value for name, value in values.items() if name.startswith(words)}
-    passes = 0.0
-    for ladder in attacks.ladders(size, only=asked, **given).values():
-        for rung in [*ladder.rungs, *[ladder.rungs[-1]] * ladder.bisections]:
-            each = 2 * getattr(rung.attack, "samples", 0) or GRADIENT
-            most = getattr(rung.attack, "queries", 0) or math.inf
-            passes += min(getattr(rung.attack, "steps", 1) * each, most)
-    return passes
+    return attacks.ladders(size, only=asked, **given)
+
+
+def most(ladder: Any) -> float:
+    """Forward passes that a clip costs if only the end of the last rung fools it; a gradient is three."""
+    last = ladder.rungs[-1].attack
+    tries = [*ladder.rungs, *[ladder.rungs[-1]] * ladder.bisections]
+    return sum(_passes(rung.attack) for rung in tries) + GRADIENT * getattr(last, "search", 0)
+
+
+def _passes(attack: Any) -> float:
+    """Of all steps of an attack; one that the study does not know asks for one gradient a step."""
+    kind, steps = type(attack).__name__, getattr(attack, "steps", 1)
+    if (
+        kind == "PIA"
+    ):  # a step tries the ball once, asks its samples, and tries up to ten times; σ is chosen once
+        asked = steps * (attack.samples + 11) + len(attack.sigmas) * (attack.samples + 1)
+        return min(asked, attack.queries or math.inf)
+    backwards = {"Noise": 0, "JSMA": 2, "DeepFool": getattr(attack, "candidates", 2) - 1}.get(kind, 1)
+    return steps * (1 + (GRADIENT - 1) * backwards) if backwards else 0
 
 
 # ----------------------------------------------------------------------------------------------------- hours
+
+
+def learn(planner: Planner, build: Path) -> dict[tuple[str, str], float]:
+    """What finished cells took of the most: by data set, and by attack or chapter of training."""
+    taken: list[tuple[str, str, float, float]] = []
+    for notebook, point, receipt in _finished(planner, build):
+        cell, chapter = point
+        values = planner.settings(cell.dataset, chapter) | receipt["parameters"]
+        rows, history = notebook.with_name("attacks.parquet"), notebook.with_name("history.csv")
+        if chapter == ATTACKS and rows.is_file():
+            climbed = ladders(values, planner.size(cell.dataset, cell.representation))
+            spent = passed(files.load(rows)).groupby("attack")["passes"].sum()
+            clips = evaluated(point, values)
+            taken += [(cell.dataset, name, spent[name], clips * most(climbed[name])) for name in spent.index]
+        if chapter in TRAINS and history.is_file():
+            epochs = len(files.load(history))
+            taken.append((cell.dataset, chapter, epochs, epochs_of(cell.model, values)))
+    found = pd.DataFrame(taken, columns=["dataset", "name", "taken", "most"])
+    found = found[found["most"] > 0].groupby(["dataset", "name"])[["taken", "most"]].sum()
+    return (found["taken"] / found["most"]).to_dict()
+
+
+def passed(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of attacks with the passes that each clip took."""
+    return rows.assign(passes=rows["forwards"] + (GRADIENT - 1) * rows["backwards"] + rows["queries"])
+
+
+def _finished(planner: Planner, build: Path) -> Iterator[tuple[Path, Point, dict[str, Any]]]:
+    """Finished cells of the chapters that are planned, with their receipts."""
+    for notebook in receipts.finished(build):
+        point = _point(notebook, build)
+        if point[1] in {chapter for _, chapter in planner.points} and not receipts.problem(notebook, build):
+            yield notebook, point, receipts.receipt(notebook)
 
 
 def rates(planner: Planner, build: Path) -> pd.DataFrame:
@@ -209,14 +279,11 @@ def rates(planner: Planner, build: Path) -> pd.DataFrame:
     The device is ``cpu`` or ``gpu``; seconds are of the CPU, on a GPU of the clock.
     """
     rows = []
-    for notebook in receipts.finished(build):
-        point = _point(notebook, build)
-        if point[1] in {chapter for _, chapter in planner.points} and not receipts.problem(notebook, build):
-            receipt = receipts.receipt(notebook)
-            device = "cpu" if receipt["device"] == "cpu" else "gpu"
-            seconds = receipt["cpu_seconds" if device == "cpu" else "seconds"]
-            work = planner.work(point, receipt["parameters"])
-            rows.append((point[1], device, seconds, work, receipt["peak_memory_mib"] / 1024))
+    for _, point, receipt in _finished(planner, build):
+        device = "cpu" if receipt["device"] == "cpu" else "gpu"
+        seconds = receipt["cpu_seconds" if device == "cpu" else "seconds"]
+        work = planner.work(point, receipt["parameters"], likely=True)
+        rows.append((point[1], device, seconds, work, receipt["peak_memory_mib"] / 1024))
     frame = pd.DataFrame(rows, columns=["chapter", "device", "seconds", "work", "gib"])
     found = frame.groupby(["chapter", "device"]).agg(
         seconds=("seconds", "sum"), work=("work", "sum"), cells=("work", "size"), gib=("gib", "max")
@@ -241,15 +308,20 @@ def chain(hours: Mapping[Point, float]) -> float:
 
 
 def table(planner: Planner, known: pd.DataFrame, waiting: set[Point]) -> pd.DataFrame:
-    """One row per cell: chapter, to do, work, hours on a CPU and on a GPU (NaN where nothing is known)."""
+    """One row per cell: chapter, to do, work, hours on a CPU and on a GPU (NaN where nothing is known).
+
+    Hours are those at the most; likely ones are in columns with that word.
+    """
     rows = []
     for point in planner.points:
-        work = planner.work(point)
-        row = {"chapter": point[1], "to do": point in waiting, "work": work if point[0].model else 0.0}
-        for device in DEVICES:
-            row[device] = known["rate"].get((point[1], device), math.nan) * work / 3600
-        if math.isnan(row["gpu"]):
-            row["gpu"] = planner.on_card(point) / 3600
+        row = {"chapter": point[1], "to do": point in waiting}
+        for likely, word in ((False, ""), (True, " likely")):
+            work = planner.work(point, likely=likely)
+            row[f"work{word}"] = work if point[0].model else 0.0
+            for device in DEVICES:
+                row[device + word] = known["rate"].get((point[1], device), math.nan) * work / 3600
+            if math.isnan(row[f"gpu{word}"]):
+                row[f"gpu{word}"] = planner.on_card(point, likely=likely) / 3600
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -259,25 +331,33 @@ def make_plan(given: Mapping[str, str]) -> None:
     grid = axes.grid(given)
     build = Path(grid.build)
     planner = Planner(Path(grid.params), [_point(Path(word), build) for word in grid.cells()])
+    planner.shares = learn(planner, build)
     known = rates(planner, build)
     cells = table(planner, known, {_point(path, build) for path in status.pending(sys.stdin)})
     images, models = planner.disk()
-    print(f"{'chapter':<25}{'cells':>6}{'to do':>7}{'CPU hours':>11}{'GPU hours':>11}   from finished cells")
+    print(
+        f"{'':<38}{'CPU hours':>20}{'GPU hours':>20}\n{'chapter':<25}{'cells':>6}{'to do':>7}"
+        + 2 * f"{'likely':>10}{'at most':>10}"
+        + "   from finished cells"
+    )
     for name, group in [*cells.groupby("chapter"), ("in all", cells), ("to do", cells[cells["to do"]])]:
-        hours = "".join(f"{_round(group[device].sum(min_count=1)):>11}" for device in DEVICES)
+        shown = [device + word for device in DEVICES for word in (" likely", "")]
+        hours = "".join(f"{_round(group[name].sum(min_count=1)):>10}" for name in shown)
         seen = [
             f"{row.cells} on a {device.upper()}, up to {row.gib:.1f} GiB"
             for (chapter, device), row in zip(known.index, known.itertuples(), strict=True)
             if chapter == name
         ]
         print(f"{name:<25}{len(group):>6}{group['to do'].sum():>7}{hours}   {'; '.join(seen)}")
-    chains = [chain(dict(zip(planner.points, cells[name].fillna(0), strict=True))) for name in DEVICES]
+    chains = [chain(dict(zip(planner.points, cells[name].fillna(0), strict=True))) for name in shown]
     hours = [_round(each) for each in chains]
     print(
-        f"one after the other, however many run at once: {hours[0]} CPU hours, {hours[1]} GPU hours\n"
-        f"{cells['work'].sum():.1e} operations of networks; {images / 1e9:.1f} GB of images and "
-        f"{models / 1e9:.1f} GB of models on disk\n"
-        "All at the most. GPU hours without finished cells are of one H100, by lib/grid/h100.csv."
+        f"one after the other, however many run at once: {hours[0]} CPU hours ({hours[1]} at most), "
+        f"{hours[2]} GPU hours ({hours[3]} at most)\n"
+        f"{cells['work likely'].sum():.1e} operations of networks ({cells['work'].sum():.1e} at most); "
+        f"{images / 1e9:.1f} GB of images and {models / 1e9:.1f} GB of models on disk\n"
+        "Likely is what finished cells took of the most, else lib/grid/passes.csv. GPU hours without "
+        "finished cells are of one H100, by lib/grid/h100.csv."
     )
 
 
