@@ -686,6 +686,8 @@ def gallery(
 ) -> Figure:
     """Fig. 1: of each representation the original and what each attack made of it, norms below.
 
+    Below an attack that changed nothing is "found nothing", whatever ``below`` says.
+
     Parameters
     ----------
     pictures : representation to images by name.
@@ -717,47 +719,56 @@ def gallery(
             if first:
                 axes.set_ylabel(f"{names.label(representation)}\nfrequency [Hz]")
             said = [below[representation][name]] if below and name in below.get(representation, {}) else []
+            same = np.zeros_like(images[name]) if difference else images.get("original")
+            if name in names.ATTACKS and np.array_equal(images[name], same):
+                said, end = ["found nothing"], ""
             _line_below(axes, [*said, end] if difference else said)
         unit = _unit(max(len(values) for values in images.values()), frequencies).replace(": 0 f", ":\n0 f")
         _bar(figure, list(lines.flat), difference, unit, pad=0.005, shrink=0.9 / high, aspect=15)
     return figure
 
 
-def levels(frame: pd.DataFrame, *, title: str = "") -> Figure:
-    """Fooling rate against the signal-to-noise ratio that a change of the sound keeps, loud to the right.
+def levels(frame: pd.DataFrame) -> Figure:
+    """Fooling rate against the signal-to-noise ratio that a change of the sound keeps, loud to the right; one
+    panel per change, in the order in which they come.
 
     Parameters
     ----------
-    frame : columns representation, training, snr [dB], rate, low, high, the ends of a bar; colour and marker
-        say the representation, dashes and hollow the training. The lines stand a little apart, so that their
-        bars can be distinguished; the ticks are the ratios meant.
+    frame : columns change, representation, training, snr [dB], rate, low, high, the ends of a bar; colour and
+        marker say the representation, dashes and hollow the training. The lines stand a little apart, so that
+        their bars can be distinguished; the ticks are the ratios meant.
     """
-    figure, grid = _canvas(figsize=(5.6, 3.2))
-    axes = grid[0, 0]
+    changes = list(dict.fromkeys(frame["change"]))
+    figure, grid = _canvas(1, max(1, len(changes)), figsize=(6.3, 3.4), sharex=True, sharey=True)
+    keys = ["representation", "training"]
+    order = names.in_order(frame[keys].to_numpy().ravel())
+    points = sorted(set(frame[keys].itertuples(index=False, name=None)), key=lambda x: [*map(order.index, x)])
     ratios = np.unique(frame["snr"].to_numpy(dtype=float))
     apart = 0.06 * (np.diff(ratios).min() if len(ratios) > 1 else 1.0)
-    lines = list(frame.groupby(["representation", "training"], sort=False))
-    for k, ((representation, training), line) in enumerate(lines):
-        colour = COLOURS[representation]
-        rate, low, high = (line[name].to_numpy(dtype=float) for name in ("rate", "low", "high"))
-        axes.errorbar(
-            line["snr"] - apart * (k - (len(lines) - 1) / 2),
-            rate,
-            yerr=np.maximum([rate - low, high - rate], 0),
-            capsize=2,
-            elinewidth=0.8,
-            color=colour,
-            label=f"{names.label(representation)}, {names.label(training)}",
-            linestyle=DASHES[training],
-            marker=MARKERS[representation],
-            markerfacecolor="white" if training == "standard" else colour,
-        )
-    axes.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
-    axes.invert_xaxis()
-    axes.set_ylim(-0.02, 1.04)
-    axes.set_xlabel("signal-to-noise ratio of the changed sound [dB]")
-    axes.set_ylabel("fooling rate of correctly classified clips")
-    axes.set_title(title)
-    if lines:
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    for axes, change in zip(grid[0], changes, strict=False):
+        lines = frame[frame["change"] == change].groupby(keys)
+        for k, (representation, training) in enumerate(points):
+            line, colour = lines.get_group((representation, training)), COLOURS[representation]
+            rate, low, high = (line[name].to_numpy(dtype=float) for name in ("rate", "low", "high"))
+            axes.errorbar(
+                line["snr"] - apart * (k - (len(points) - 1) / 2),
+                rate,
+                yerr=np.maximum([rate - low, high - rate], 0),
+                capsize=2,
+                elinewidth=0.8,
+                color=colour,
+                label=f"{names.label(representation)}, {names.label(training)}",
+                linestyle=DASHES[training],
+                marker=MARKERS[representation],
+                markerfacecolor="white" if training == "standard" else colour,
+            )
+        axes.set_title(change)
+        axes.set_xlabel("signal-to-noise ratio [dB]")
+    first = grid[0, 0]
+    first.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
+    first.invert_xaxis()
+    first.set_ylim(-0.02, 1.04)
+    first.set_ylabel("fooling rate of correctly classified clips")
+    if points:
+        figure.legend(*first.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure

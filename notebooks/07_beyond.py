@@ -43,6 +43,7 @@ from lib import (
     store,
     study,
 )
+from lib.analysis import published
 from lib.data import audio, manifest, readers, splits
 from lib.device import choose_device
 from lib.sound.attack import attack
@@ -90,13 +91,15 @@ ranges.check(
 cell = study.Cell(build, dataset)
 where = choose_device(device)
 pictures = Path(folder or cell.path("figures"))
+enough = 10  # tried, below which no expectation is judged
 catalogue = manifest.usable(cell)
 here = [point for point in study.points(build, dataset) if point.path("model.safetensors").is_file()]
 fold = fold or min(point.fold for point in here)
 here = [point for point in here if point.fold == fold]
 plain = [name for name in names.in_order(point.representation for point in here) if "_" not in name]
 here = [point for point in here if point.representation in plain]  # nothing appended, such as tonnetz
-here.sort(key=lambda point: list(names.TRAININGS).index(point.training))  # standard first
+order = [*plain, *names.TRAININGS]  # of every table and legend
+here.sort(key=lambda point: (order.index(point.representation), order.index(point.training)))
 if not here:
     raise ValueError(
         f"{cell}: no model of fold {fold} uses a representation without tonnetz, which this chapter needs"
@@ -107,8 +110,11 @@ spoken = [point for point in here if point.model == chosen_model]
 print(f"{len(here)} models of fold {fold}; the sounds are those of {names.label(chosen_model)}")
 
 # %% [markdown]
-# All models get the same clips, and each model its own examples: BIM-a within the paper's budget,
-# untargeted, so that *fooled* means any wrong class.
+# All models get the same clips, and each model its own examples: BIM-a within `budget`, untargeted, so that
+# *fooled* means any wrong class. The default is the paper's $\|\delta\|_2 \le 3$, scaled to the size of
+# the images. On small images BIM-a fools few clips within it, and an example that fools nobody cannot be
+# followed to another model or to a sound. So the settings of ESC-10 allow more. How small a change can be is
+# the question of chapter 4; here we ask what becomes of it.
 
 # %%
 number, _ = study.fold_and_seed(fold)
@@ -130,14 +136,17 @@ for point in reporting.track(here, "examples"):
     bim = attacks.BIM(step=epsilon / 10 / np.sqrt(np.prod(size)), steps=bim_steps, stop_at_first=True)
     criterion = foolbox.Misclassification(label.to(where))
     examples[str(point)] = bim.run(wrapped, images, criterion, epsilon=epsilon).cpu()
+within = f"‖δ‖₂ ≤ {epsilon:.3g}, {budget / published.BUDGET:.3g} times the paper's budget at this image size"
+print(within)
 
 # %% [markdown]
 # ## From one model to another
 #
 # Rows of the table: the model that an example was made against. Columns: the model that it is shown to.
 # Each entry is *fooled / tried*: tried are the clips on which the example fooled its own model and which
-# the other model classifies correctly. A dash means that no clip was left to try. Representations with
-# tonnetz are left out, because below they cannot be followed to a sound.
+# the other model classifies correctly. A dash on the diagonal means that no example fooled its own model
+# within the budget, any other dash that no clip was left to try. Representations with tonnetz are left out,
+# because below they cannot be followed to a sound.
 #
 # We expect that most examples fool their own model only. BIM-a stops at its first success, and such examples
 # transfer less than those of an attack that continues. So a low count does not show that transfer is hard.
@@ -146,7 +155,9 @@ for point in reporting.track(here, "examples"):
 pairs = []
 for representation in names.in_order(stores):
     mine = {
-        f"{names.label(p.model)}, {p.training}": str(p) for p in here if p.representation == representation
+        f"{names.label(p.model)}, {names.label(p.training)}": str(p)
+        for p in here
+        if p.representation == representation
     }
     crowd = {name: victims[point] for name, point in mine.items()}
     made = {name: examples[point] for name, point in mine.items()}
@@ -165,7 +176,7 @@ shares = pd.concat(pairs, ignore_index=True)
 cell.save("transfer.csv", shares)
 others = shares[shares["made against"] != shares["shown to"]]
 moved, tried = int(others["fooled"].sum()), int(others["over"].sum())
-few = moved < tried / 2 if tried else None
+few = moved < tried / 2 if tried >= enough else None
 print(chapter.expectation("most examples fool their own model only", f"{moved} of {tried} fool another", few))
 
 # %% [markdown]
@@ -230,8 +241,8 @@ summary = pd.DataFrame(
             "fooled as an image": f"{mine['fooled'].sum()}/{mine['correct'].sum()}",
             "still fooled as a sound": f"{mine['kept'].sum()}/{mine['fooled'].sum()}",
             "searches that converged": f"{mine['converged'].sum()}/{len(mine)}",
-            "‖change wanted‖₂": f"{mine['change'].median():.3f}",
-            "‖change missing‖₂": f"{mine['distance'].median():.3f}",
+            "‖image change‖₂": f"{mine['change'].median():.3f}",
+            "‖part not reached by the sound‖₂": f"{mine['distance'].median():.3f}",
             "SNR [dB]": f"{mine['snr'].median():.0f}",
             "segmental SNR [dB]": f"{mine['segmental_snr'].median():.0f}",
         }
@@ -241,15 +252,17 @@ summary = pd.DataFrame(
 Markdown(markup.table(summary))
 
 # %% [markdown]
-# Norms and ratios are medians over the clips. At an SNR above 96 dB the change is below the rounding of
-# 16-bit samples, so it would be lost in an ordinary recording. A segment's SNR is kept within −10 and 35 dB,
-# and the segments in which the sound is silent are left out.
+# Norms and ratios are medians over the clips. The image change is the one that BIM-a made. The part not
+# reached is the distance between the adversarial image and the image of the sound. At an SNR above 96 dB the
+# change is below the rounding of 16-bit samples, so it would be lost in an ordinary recording. A segment's
+# SNR is kept within −10 and 35 dB, and the segments in which the sound is silent are left out.
 
 # %%
 before, after = int(trip["fooled"].sum()), int(trip["kept"].sum())
 given_up = int((~trip["converged"]).sum())
-seen = f"{after} of {before} are still fooled; {given_up} of {len(trip)} searches did not converge"
-lost = after < before if before else None
+open_ends = int((trip["fooled"] & ~trip["kept"] & ~trip["converged"]).sum())
+seen = f"{after} of {before} are still fooled; for {open_ends} of the others the search did not converge"
+lost = after < before if before >= enough and open_ends <= (before - after) / 2 else None
 print(chapter.expectation("fewer clips fooled after the round trip than before", seen, lost))
 
 # %% [markdown]
@@ -262,7 +275,9 @@ print(chapter.expectation("fewer clips fooled after the round trip than before",
 # - *Noise* of the same SNR. If it fools as often, the attack shows no more than that the model is fragile.
 # - *Raised floor.* The images reach down to −100 dB below the clip's peak, and many recordings have digital
 #   silence, so a change far below hearing can change an image much. Here the model sees everything below
-#   `raised_floor` at `raised_floor`, and is attacked through that. What remains is not caused by the floor.
+#   `raised_floor` at `raised_floor`, and is attacked through that. It was not trained on such images. Only
+#   clips that it still classifies correctly are tried, so there are fewer of them. What remains is not caused
+#   by the floor alone.
 #
 # We expect at most a tenth of the clips fooled at the faintest level and most at the loudest, and fewer by
 # noise than by the attack.
@@ -288,10 +303,11 @@ waveform = pd.concat(curves, ignore_index=True)
 # %%
 cell.save("waveform.csv", waveform.drop(columns=["clips", "flags"]))
 entries = waveform["fooled"].astype(str) + "/" + waveform["over"].astype(str)
-order = ["representation", "training", "change"]
-table = waveform.assign(entry=entries).pivot(index=order, columns="snr", values="entry")
+table = waveform.assign(entry=entries).pivot_table(
+    index=["representation", "training", "change"], columns="snr", values="entry", aggfunc="first", sort=False
+)
 table = table[sorted(table, reverse=True)].rename(columns="{:g} dB".format).reset_index()
-Markdown(markup.table(table.replace(names.REPRESENTATIONS), index=False))
+Markdown(markup.table(table.replace(names.REPRESENTATIONS | names.TRAININGS), index=False))
 
 # %%
 recording = catalogue.loc[chosen["position"], "source"].to_numpy()
@@ -299,10 +315,15 @@ tried = [metrics.over_clips(row.flags, recording[row.clips]) for row in waveform
 drawn = waveform.drop(columns=["clips", "flags"]).assign(
     **{name: [getattr(one, name) for one in tried] for name in ("low", "high")}
 )
-drawn = drawn.assign(rate=[one.value for one in tried]).query("change == 'attack'")
+drawn = drawn.assign(rate=[one.value for one in tried]).query("change in ['attack', 'noise']")
 curve = figures.levels(drawn)
 figures.export(curve, drawn, "waveform_attack", pictures)
-curve
+tested = " to ".join(map(str, sorted({drawn["over"].min(), drawn["over"].max()})))
+display(curve)
+Markdown(
+    f"Share of correctly classified clips (n = {tested} per model) that a change of the sound fools: an "
+    "attack, and noise of the same level. Bars: 95 % over recordings."
+)
 
 # %%
 rates = waveform.groupby(["change", "snr"])[["fooled", "over"]].sum()
@@ -316,31 +337,46 @@ holds = bool(few and most and loud["fooled"] > counts["noise"].iloc[-1]["fooled"
 seen = ", ".join(f"{change} {size}" for change, size in sizes.items()) + f" at {min(levels):g} dB; "
 seen += f"attack {faint['fooled']}/{faint['over']} at {max(levels):g} dB"
 wanted = f"at most a tenth fooled at {max(levels):g} dB, most at {min(levels):g} dB, fewer by noise"
-print(chapter.expectation(wanted, seen, holds if loud["over"] else None))
+print(chapter.expectation(wanted, seen, holds if loud["over"] >= enough else None))
+
+# %%
+each = waveform.explode(["clips", "flags"]).dropna(subset="clips")
+each = each.pivot(index=["snr", "representation", "training", "clips"], columns="change", values="flags")
+both = each.reindex(columns=list(counts)).dropna().astype(int).groupby("snr")
+both = both.sum().assign(over=both.size()).reindex(sorted(levels, reverse=True), fill_value=0)
+for level, row in both.iterrows():
+    print(
+        f"{level:g} dB, {row['over']} clips that are correctly classified with and without the raised floor: "
+        f"the attack fools {row['attack']} without it and {row['attack, raised floor']} with it"
+    )
 
 # %% [markdown]
 # ## Listening
 #
 # For a few clips: the original; the sound after the round trip; the difference alone, amplified by the
 # factor that is printed, since it is too faint to hear; the sound attacked at the middle level; and noise
-# of that SNR. They are played as MP3, whose own coding noise is louder than the faintest changes: the
-# numbers above are of the uncompressed sounds. Only sounds whose licence allows redistribution are played.
+# of that SNR. Above each is the class that the model hears in it. They are played as MP3, whose own coding
+# noise is louder than the faintest changes: the numbers above, and these classes, are of the uncompressed
+# sounds. Only sounds whose licence allows redistribution are played.
 
 # %%
 loudness = sorted(levels)[len(levels) // 2]
 origin = readers.known(dataset)
 free = origin is not None and (dataset == "demo" or origin.licence.startswith("CC BY "))
-best = trip.sort_values(["kept", "fooled"], ascending=False, kind="stable").drop_duplicates("clip")
+best = trip.sort_values(["kept", "fooled", "correct"], ascending=False, kind="stable").drop_duplicates("clip")
 about = catalogue.set_index("clip")
+classes = catalogue.drop_duplicates("label").set_index("label")["name"]
 
 # %%
+at = {str(point): point for point in spoken}
+heard_sounds = []
 for row in best.head(played if free else 0).itertuples():
-    point = next(point for point in spoken if str(point) == row.point)
+    point = at[row.point]
     image, wave = waves[point.representation]
     spot = [clip.index(row.clip)]
     change = back[point].sound[spot] - wave[spot]
     gain = float(0.3 * wave[spot].norm() / change.norm().clamp_min(1e-9))
-    heard_sounds = {
+    sounds = {
         "original": wave[spot],
         "after the round trip": back[point].sound[spot],
         f"their difference, amplified {gain:.3g} times": gain * change,
@@ -349,14 +385,24 @@ for row in best.head(played if free else 0).itertuples():
         ),
         f"noise at {loudness:g} dB": noisy(wave[spot], loudness, seed),
     }
+    heard_sounds.append((row, sounds))
+
+# %%
+for row, sounds in heard_sounds:
+    (image, _), victim = waves[at[row.point].representation], victims[row.point]
+    outcome = "" if row.fooled else " (the image was not fooled)"
     display(
         Markdown(
             f"**{markup.text(row.clip)}**, {markup.text(about.loc[row.clip, 'name'])}; "
-            f"{names.point(row.point)}"
+            f"{names.point(row.point)}; adversarial image: classified as "
+            f"{markup.text(classes[row.image])}{outcome}"
         )
     )
-    for what, sound in heard_sounds.items():
-        display(player.player(sound[0].cpu().numpy(), image.rate, what, full_scale=1.0))
+    for what, sound in sounds.items():
+        with torch.no_grad():
+            named = classes[int(victim(image(sound)[:, None]).argmax(1))]
+        said = what if what.startswith("their") else f"{what}: classified as {named}"
+        display(player.player(sound[0].cpu().numpy(), image.rate, said, full_scale=1.0))
 
 # %%
 credit = f"*{origin.title}*, {origin.licence}. {origin.citation}." if free else ""
@@ -400,22 +446,25 @@ print(f"seen: {elsewhere['fooled']} of {elsewhere['over']} sounds fool a model o
 
 # %%
 quiet, middle = (counts["attack"].loc[level] for level in (max(levels), loudness))
+faintest = both.loc[max(levels)]
 answer = (
-    f"Of {before} clips that an adversarial image fools, {after} are still fooled by the nearest sound that "
-    f"was found; changing the sound itself fools {middle['fooled']} of {middle['over']} at {loudness:g} dB "
-    f"SNR, where noise fools {counts['noise'].loc[loudness]['fooled']}; shown to another model, {moved} of "
-    f"{int(others['over'].sum())} examples fool it."
+    f"Of {before} adversarial images that fool their model ({within}), {after} still fool it as the nearest "
+    f"sound that was found; changing the sound itself fools {middle['fooled']} of {middle['over']} at "
+    f"{loudness:g} dB SNR, where noise fools {counts['noise'].loc[loudness]['fooled']}; shown to another "
+    f"model, {moved} of {int(others['over'].sum())} examples fool it. Counts are sums over the models."
 )
 found = [
     f"{point}: {row['fooled as an image']} fooled as an image, {row['still fooled as a sound']} of these "
     f"as a sound; {row['searches that converged']} searches converged, "
-    f"‖change missing‖₂ = {row['‖change missing‖₂']} of {row['‖change wanted‖₂']}"
+    f"‖part not reached by the sound‖₂ = {row['‖part not reached by the sound‖₂']} of "
+    f"‖image change‖₂ = {row['‖image change‖₂']}"
     for point, row in summary.iterrows()
 ]
 found += [
     f"at {max(levels):g} dB SNR the attack fools {quiet['fooled']} of {quiet['over']}, "
-    f"noise {counts['noise'].loc[max(levels)]['fooled']}, and the attack through images that end at "
-    f"{raised_floor:g} dB {counts['attack, raised floor'].loc[max(levels)]['fooled']}"
+    f"noise {counts['noise'].loc[max(levels)]['fooled']}; of the {faintest['over']} clips that are also "
+    f"correctly classified in images that end at {raised_floor:g} dB, the attack fools {faintest['attack']}, "
+    f"and {faintest['attack, raised floor']} through these images"
 ]
 
 # %%
@@ -428,8 +477,8 @@ clips_behind = min(others["over"].min(), waveform["over"].min(), across["over"].
 checks = {
     "a louder change never fools clearly fewer": (fewer == 0, f"it does {fewer} times"),
     "every search for a sound converges": (given_up == 0, f"{given_up} do not"),
-    "at least ten clips are behind each number of the tables": (
-        bool(clips_behind >= 10),
+    f"at least {enough} clips are behind each number of the tables": (
+        bool(clips_behind >= enough),
         "some have fewer",
     ),
 }

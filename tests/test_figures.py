@@ -228,16 +228,39 @@ def test_seven_images_of_a_gallery_are_in_two_rows():
     assert figure.get_figwidth() * figure.dpi < 750
 
 
+@pytest.mark.parametrize("difference", [False, True])
+def test_an_image_that_an_attack_left_as_it_was_says_that_nothing_was_found(difference):
+    images = {"original": np.zeros((8, 8)), "BIM-a": np.eye(8), "CWA": np.zeros((8, 8))}
+    if difference:
+        images.pop("original")
+    below = {"stft": {"BIM-a": "‖δ‖₂ = 2.83", "CWA": "‖δ‖₂ = 0, not fooled"}}
+    figure = figures.gallery({"stft": images}, {}, below=below, difference=difference)
+    said = {axes.get_title(): axes.get_xlabel().split("\n")[-2:] for axes in figure.axes if axes.images}
+    assert said["CWA"][-1] == "found nothing"
+    assert not any("‖δ‖₂" in line or "±" in line for line in said["CWA"])
+    assert said["BIM-a"][-1] == ("max ±1" if difference else "‖δ‖₂ = 2.83")
+
+
 @pytest.mark.parametrize("series", [0, 1, 4])
-def test_levels_of_any_number_of_series_have_bars_a_little_apart(series):
-    points = (
-        [("stft", "dwt")[k // 2] for k in range(series)],
-        [list(names.TRAININGS)[k % 2] for k in range(series)],
-    )
-    rows = [(r, t, snr, 0.5, 0.2, np.nan) for r, t in zip(*points, strict=True) for snr in (20.0, 50.0)]
-    frame = pd.DataFrame(rows, columns=["representation", "training", "snr", "rate", "low", "high"])
-    axes = figures.levels(frame).axes[0]
-    assert len({line[0].get_xdata()[0] for line in axes.containers}) == series
+def test_levels_of_any_number_of_series_have_bars_a_little_apart_in_the_order_of_names(series):
+    points = [(r, t) for t in ("adversarial", "standard") for r in ("dwt", "stft")][:series]
+    changes = [(c, snr, 0.5, 0.2, np.nan) for snr in (20.0, 50.0) for c in ("attack", "noise")]
+    rows = [(*point, *change) for point in points for change in changes]
+    columns = ["representation", "training", "change", "snr", "rate", "low", "high"]
+    figure = figures.levels(pd.DataFrame(rows, columns=columns))
+    panels = figure.axes
+    assert [axes.get_title() for axes in panels] == (["attack", "noise"] if series else [""])
+    for axes in panels:
+        assert len({line[0].get_xdata()[0] for line in axes.containers}) == series
+    if series == 4:
+        (legend,) = figure.legends
+        assert [text.get_text() for text in legend.get_texts()] == [
+            "STFT, standard",
+            "STFT, adversarial (FGSM)",
+            "DWT, standard",
+            "DWT, adversarial (FGSM)",
+        ]
+    assert figure.get_figwidth() * 110 < 700
 
 
 def test_all_attacks_failed_still_gives_a_picture():

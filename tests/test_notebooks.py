@@ -4,10 +4,13 @@ import ast
 import re
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import jupytext
+import pandas as pd
 import pytest
 
+import lib.chapter
 from lib import names, study
 from lib.grid import settings
 
@@ -113,6 +116,69 @@ def test_no_number_of_the_paper_is_typed(chapter):
     assert not re.findall(r"(?<![\d.])(?:[4-9]\d\.\d\d|[12]\.\d{3})(?!\d)", prose)
 
 
+def execute(words, **given):
+    """Execute the cell of chapter 7 that has these words, and give what is defined then."""
+    (cell,) = [cell for cell in code(read("notebooks/07_beyond.py")) if words in cell.source]
+    given |= {"cell": SimpleNamespace(save=lambda *_: None), "chapter": lib.chapter, "pd": pd, "enough": 10}
+    exec(cell.source, given)
+    return given
+
+
+@pytest.mark.parametrize(
+    ("fooled", "tried", "verdict"),
+    [(1, 3, "this run cannot decide it"), (5, 12, "as expected"), (7, 12, "not as expected")],
+)
+def test_few_examples_do_not_decide_whether_they_transfer(fooled, tried, verdict, capsys):
+    pairs = {"made against": ["a", "a"], "shown to": ["a", "b"], "fooled": [20, fooled], "over": [20, tried]}
+    execute("most examples fool their own model only", shares=pd.DataFrame(pairs))
+    assert capsys.readouterr().out.endswith(f"seen: {fooled} of {tried} fool another ({verdict})\n")
+
+
+@pytest.mark.parametrize(
+    ("fooled", "kept", "given_up", "verdict"),
+    [
+        (9, 0, 0, "this run cannot decide it"),
+        (12, 2, 5, "as expected"),
+        (12, 2, 6, "this run cannot decide it"),
+        (12, 12, 12, "not as expected"),  # what is fooled without convergence is fooled
+    ],
+)
+def test_searches_that_were_given_up_do_not_decide_what_a_sound_can_reach(
+    fooled, kept, given_up, verdict, capsys
+):
+    frame = {
+        "fooled": [i < fooled for i in range(20)],
+        "kept": [i < kept for i in range(20)],
+        "converged": [not fooled - given_up <= i < fooled for i in range(20)],
+    }
+    execute("fewer clips fooled after the round trip", trip=pd.DataFrame(frame))
+    assert f"seen: {kept} of {fooled} are still fooled" in (said := capsys.readouterr().out)
+    assert said.endswith(f"({verdict})\n")
+
+
+def test_the_raised_floor_is_compared_on_the_clips_that_are_tried_both_ways(capsys):
+    rows = [
+        ("stft", 60.0, "attack", [0, 1, 2], [True, False, True]),
+        ("stft", 60.0, "noise", [0, 1, 2], [False, False, False]),
+        ("stft", 60.0, "attack, raised floor", [1, 2, 5], [False, False, True]),
+        ("dwt", 60.0, "attack", [0], [True]),
+        ("dwt", 60.0, "noise", [0], [False]),
+        ("dwt", 60.0, "attack, raised floor", [], []),
+    ]
+    waveform = pd.DataFrame(rows, columns=["representation", "snr", "change", "clips", "flags"])
+    counts = dict.fromkeys(waveform["change"])
+    found = execute(
+        "explode(", waveform=waveform.assign(training="standard"), counts=counts, levels=[60.0, 20.0]
+    )
+    assert found["both"].loc[60.0].to_dict() == {
+        "attack": 1,
+        "noise": 0,
+        "attack, raised floor": 0,
+        "over": 2,
+    }
+    assert "20 dB, 0 clips" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("path", SETTINGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_settings_are_parameters_that_differ_from_the_defaults(path):
     known = settings.defaults(read(Path("notebooks") / f"{path.stem}.py").cells)
@@ -137,7 +203,7 @@ def test_grids_of_other_sizes_differ_in_nothing_else(folder):
     """Else norms at two sizes would be those of two trainings, or of two attacks. One attack is compared."""
     others = tuple(f"{name.lower().partition('-')[0]}_" for name in names.ATTACKS)
     bins, frames = folder.parent.name.split("x")
-    for chapter in ("02_features", "03_training", "04_attacks", "05_adversarial_training"):
+    for chapter in ("02_features", "03_training", "04_attacks", "05_adversarial_training", "07_beyond"):
         usual, mine = (settings.read(f"{f}/{chapter}.yaml") for f in (f"params/{folder.name}", folder))
         usual.pop("leaks_at", "")  # where chapter 3 measures something else as well
         if chapter == "02_features":

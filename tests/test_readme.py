@@ -140,7 +140,7 @@ def test_the_face_is_what_the_published_run_says():
     assert ("each with a 95 % interval above zero" in " ".join(face.split())) == bool(
         (gains["low"] > 0).all()
     )
-    heard = pd.read_csv(published / "waveform_attack.csv").query("snr == 40")
+    heard = pd.read_csv(published / "waveform_attack.csv").query("snr == 40 and change == 'attack'")
     assert f"at 40 dB signal-to-noise ratio fools {heard['fooled'].sum()} of {heard['over'].sum()}" in face
     for path in re.findall(r"`?((?:figures|notebooks)/[\w./]+\w)`?", face):
         assert (ROOT / path).is_file(), path
