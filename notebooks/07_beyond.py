@@ -112,9 +112,10 @@ print(f"{len(here)} models of fold {fold}; the sounds are those of {names.label(
 # %% [markdown]
 # All models get the same clips, and each model its own examples: BIM-a within `budget`, untargeted, so that
 # *fooled* means any wrong class. The default is the paper's $\|\delta\|_2 \le 3$, scaled to the size of
-# the images. On small images BIM-a fools few clips within it, and an example that fools nobody cannot be
-# followed to another model or to a sound. So the settings of ESC-10 allow more. How small a change can be is
-# the question of chapter 4; here we ask what becomes of it.
+# the images. On small images BIM-a fools few clips within it, and an example that does not fool its own model
+# cannot be followed to another one, or to a sound. So the settings of ESC-10 allow more; BIM-a stops at its
+# first success, so most examples are smaller than that. How small a change can be is the question of chapter
+# 4. Here we ask what becomes of it.
 
 # %%
 number, _ = study.fold_and_seed(fold)
@@ -334,7 +335,7 @@ sizes = {change: "/".join(map(str, frame.iloc[-1])) for change, frame in counts.
 faint, loud = counts["attack"].iloc[0], counts["attack"].iloc[-1]
 few, most = faint["fooled"] <= faint["over"] / 10, loud["fooled"] > loud["over"] / 2
 holds = bool(few and most and loud["fooled"] > counts["noise"].iloc[-1]["fooled"])
-seen = ", ".join(f"{change} {size}" for change, size in sizes.items()) + f" at {min(levels):g} dB; "
+seen = "; ".join(f"{change} {size}" for change, size in sizes.items()) + f" at {min(levels):g} dB; "
 seen += f"attack {faint['fooled']}/{faint['over']} at {max(levels):g} dB"
 wanted = f"at most a tenth fooled at {max(levels):g} dB, most at {min(levels):g} dB, fewer by noise"
 print(chapter.expectation(wanted, seen, holds if loud["over"] >= enough else None))
