@@ -259,7 +259,7 @@ def fooling_curves(
     ----------
     curves : columns attack, norm, rate: the rate at each norm, which holds until the next one. Of a grid also
         representation and training, and low and high, the lowest and highest victim, drawn as a band.
-    budgets : where a line is drawn, the paper's ‖ε‖₂ at this image size; of a grid by representation.
+    budgets : where a line is drawn, the budget ε at this image size; of a grid by representation.
     threshold : a horizontal line, the rate that attacks are given budget to pass.
     """
     alone = "representation" not in curves
@@ -289,36 +289,37 @@ def fooling_curves(
 
 
 _NORM = r"$\|\delta\|_2$ of the perturbation"
+_MODEL = {"standard": "original", "adversarial": "robust"}  # the two models that chapter 6 compares
 
 
 def robust_curves(curves: pd.DataFrame, budgets: Mapping[str, float], *, title: str = "") -> Figure:
-    """Robust accuracy against ‖δ‖₂, one panel per representation: colour says the training, the wide lines
-    are the worst case over attacks, the thin ones single attacks.
+    """Robust accuracy against ‖δ‖₂, one panel per representation: colour says the model, original or robust,
+    the wide lines are the worst case over attacks, the thin ones single attacks.
 
     Parameters
     ----------
-    curves : columns representation, training, attack, norm, rate, low, high; ``worst case`` is an attack.
-    budgets : representation to the norm at which a line is drawn, the paper's ‖ε‖₂ at this image size.
+    curves : columns representation, training, attack, norm, and rate, low, high [%]; ``worst case`` is an
+        attack.
+    budgets : representation to the norm at which a line is drawn, the budget ε at this image size.
     """
     panels = names.in_order(curves["representation"])
     ends = _ends(curves[curves["rate"] > 0], budgets)  # beyond, all is fooled
-    size = {"height": 2.9, "aspect": 1.15, "col_wrap": min(2, len(panels))}
+    size = {"height": 2.9, "aspect": 1.25, "col_wrap": min(2, len(panels))}
     grid = _facets(curves, col="representation", col_order=panels, **size)
     for axes, representation in zip(grid.axes.flat, panels, strict=True):
         mine = curves[curves["representation"] == representation]
         for (training, attack), line in mine.groupby(["training", "attack"], sort=False):
             wide = attack == names.WORST
             look = {"color": COLOURS.get(training), "linewidth": 2.6 if wide else 1.0}
-            look |= {"linestyle": "-" if wide else DASHES.get(attack, ":"), "zorder": 3 if wide else 2}
-            what = "worst case" if wide else names.label(attack)
-            look["label"] = f"{names.label(training)}, {what}"
+            look |= {"linestyle": "-" if wide else (0, (3, 1)), "zorder": 2 if wide else 3}
+            look["label"] = f"{_MODEL.get(training, names.label(training))}, {names.label(attack)}"
             first = line["rate"].max()
             _staircase(axes, line, first, ends[1], look, band=wide)
         _mark_budget(axes, budgets[representation])
         axes.set_title(names.label(representation), pad=14)
-    grid.set(xscale="log", xlim=ends, ylim=(-0.02, 1.03))
-    grid.set_axis_labels(_NORM, "robust accuracy")
-    return _finished(grid.figure, title)
+    grid.set(xscale="log", xlim=ends, ylim=(-2, 103))
+    grid.set_axis_labels(_NORM, "robust accuracy [%]")
+    return _finished(grid.figure, title, legend="below")
 
 
 def _ends(curves: pd.DataFrame, budgets: Mapping[str, float]) -> tuple[float, float]:
@@ -339,9 +340,10 @@ def _staircase(axes, line: pd.DataFrame, first: float, end: float, look: dict, b
 
 
 def _mark_budget(axes, budget: float) -> None:
-    """A vertical line with its value above the panel, for an axis that ends a little above 1."""
+    """A vertical line with its value above the panel."""
     axes.axvline(budget, color="#888888", linewidth=0.8)
-    axes.text(budget, 1.035, f"ε = {budget:.3g}", ha="center", va="bottom", color="#555555", fontsize=7)
+    look = {"ha": "center", "va": "bottom", "color": "#555555", "fontsize": 7}
+    axes.text(budget, 1.005, f"ε = {budget:.3g}", transform=axes.get_xaxis_transform(), **look)
 
 
 def _facets(frame: pd.DataFrame, **how) -> seaborn.FacetGrid:
@@ -350,8 +352,8 @@ def _facets(frame: pd.DataFrame, **how) -> seaborn.FacetGrid:
         return seaborn.FacetGrid(frame, **how)
 
 
-def _finished(figure: Figure, title: str = "", legend: bool = True) -> Figure:
-    """Lay out a figure of seaborn's as all others, with one legend for all its panels, unknown to pyplot."""
+def _finished(figure: Figure, title: str = "", legend: str = "right") -> Figure:
+    """Lay out a figure of seaborn's as all others, with one legend for its panels, right of them or below."""
     plt.close(figure)
     figure.set_layout_engine("constrained")
     figure.suptitle(title, fontsize=9)
@@ -360,8 +362,10 @@ def _finished(figure: Figure, title: str = "", legend: bool = True) -> Figure:
         handles |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
         if axes.get_legend():
             axes.get_legend().remove()
-    if legend and handles:
-        figure.legend(handles.values(), handles.keys(), loc="outside right center")
+    if handles:
+        below = {"loc": "outside lower center", "ncols": 4 if figure.get_figwidth() > 5 else 2}
+        where = below if legend == "below" else {"loc": "outside right center"}
+        figure.legend(handles.values(), handles.keys(), **where)
     return figure
 
 
@@ -570,7 +574,7 @@ def trade_off(frame: pd.DataFrame, *, title: str = "") -> Figure:
     for model in names.in_order(frame["model"]):
         look = {"color": COLOURS[model], "marker": MARKERS[model], "linestyle": "none"}
         grid.axes.flat[-1].plot([], [], label=names.label(model), **look)
-    for text, colour in (("standard", "white"), ("robust", "#777777")):
+    for text, colour in (("original", "white"), ("robust", "#777777")):
         grid.axes.flat[-1].plot([], [], "o", color="#777777", markerfacecolor=colour, label=text)
     grid.set_axis_labels("clean accuracy [%]", "robust accuracy at ε [%]")
     grid.set(xlim=(-3, 103), ylim=(-3, 103))
@@ -588,7 +592,7 @@ def _crossed_bars(axes, row, colour: str, *, hollow: bool) -> None:
 
 
 def ratios(frame: pd.DataFrame) -> Figure:
-    """ε_r by attack, one panel per representation: a point per model with its interval, 1 marked.
+    """ε_r by attack, one panel per representation: a point per network with its interval, 1 marked.
 
     Parameters
     ----------
@@ -607,7 +611,7 @@ def ratios(frame: pd.DataFrame) -> Figure:
     grid.set(xscale="log")
     for axes in grid.axes.flat:
         _log_ticks(axes.xaxis)
-    grid.set_axis_labels(r"$\epsilon_r$", "")
+    grid.set_axis_labels(r"$\epsilon_r$ (logarithmic)", "")
     return _finished(grid.figure)
 
 
@@ -619,8 +623,8 @@ def _log_ticks(axis, most: int = 6) -> None:
     finer = np.outer(decades, (1, 2, 5)).ravel()
     inside = [ticks[(ticks >= low) & (ticks <= high)] for ticks in (finer, decades)]
     ticks = inside[0] if len(inside[0]) <= most else inside[1]
-    if len(ticks) < 2:
-        even = MaxNLocator(4).tick_values(low, high)
+    if len(ticks) < 3:
+        even = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, high)
         ticks = even[(even >= low) & (even <= high)]
     axis.set_ticks(ticks[:: -(-len(ticks) // most)], minor=False)
     axis.set_ticks([], minor=True)

@@ -89,7 +89,8 @@ below = int((drops["value"] <= 0).sum())
 print(
     chapter.expectation(
         "every drop is above zero",
-        f"{below} of {len(drops)} drops are not, {int((drops['high'] < 0).sum())} by their whole interval",
+        f"{below} of {len(drops)} drops are not above zero; {int((drops['high'] < 0).sum())} intervals are "
+        "entirely below zero",
         below == 0 if len(drops) else None,
     )
 )

@@ -148,13 +148,17 @@ def test_robust_accuracy_falls_from_the_clean_accuracy_and_its_worst_case_is_wid
     run = made_up.grid(representations=("stft",), models=("alexnet",))
     axes = report.robust_curves(Analysis(run)).figure.axes[0]
     lines = {line.get_label(): line for line in axes.lines}
-    for training, clean in (("standard", 0.8), ("adversarial (FGSM)", 0.6)):
-        heights = lines[f"{training}, worst case"].get_ydata()
+    assert set(lines) >= {
+        f"{who}, {what}" for who in ("original", "robust") for what in ("worst case", "DeepFool")
+    }
+    assert "%" in axes.get_ylabel()
+    for model, clean in (("original", 80), ("robust", 60)):
+        heights = lines[f"{model}, worst case"].get_ydata()
         assert heights[0] == pytest.approx(clean)
         assert (np.diff(heights) <= 0).all()
         assert heights[-1] == 0
     widths = {name: line.get_linewidth() for name, line in lines.items()}
-    assert widths["standard, worst case"] > widths["standard, DeepFool"]
+    assert widths["original, worst case"] > widths["original, DeepFool"]
 
 
 def test_an_attack_that_did_not_fool_says_so_under_its_picture():
@@ -207,6 +211,7 @@ def test_a_trade_off_has_a_panel_a_representation_and_the_models_markers():
         (0.5, 2.5, ["0.5", "1", "2"]),
         (0.05, 12, ["0.1", "1", "10"]),
         (0.95, 1.3, ["1", "1.1", "1.2", "1.3"]),
+        (0.9, 2.6, ["1", "1.5", "2", "2.5"]),
         (1e-6, 1e6, ["1e−06", "0.001", "1", "1000", "1e+06"]),
     ],
 )

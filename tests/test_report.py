@@ -166,8 +166,84 @@ def test_rows_say_which_norms_are_only_upper_bounds():
 
 
 def test_repeats_give_students_interval():
-    frame = Analysis(made_up.grid(folds=("1", "2", "2.1"), noise=0.3, clips=200)).recognition
-    assert (frame["over"] == "3 repeats").all()
+    run = made_up.grid(**ONE, folds=("1", "2", "2.1"), noise=0.3, clips=200)
+    frame = Analysis(run).recognition
+    assert (frame["over"] == "3 folds and seeds × 200 clips").all()
+    right = run.clean[(run.clean["predicted"] == run.clean["label"]) & (run.clean["training"] == "standard")]
+    each = 100 * right.groupby("fold").size().to_numpy() / 200
+    row = value(frame, measure="accuracy_percent", training="standard")
+    assert row["value"] == pytest.approx(each.mean())
+    half = stats.t.ppf(0.975, 2) * each.std(ddof=1) / np.sqrt(3)
+    assert (row["low"], row["high"]) == pytest.approx((each.mean() - half, each.mean() + half))
+    assert Analysis(made_up.grid(folds=("1", "1.1"))).repeats([3, 5]) == "2 seeds × 3 to 5 clips"
+    assert Analysis(made_up.grid(folds=("1", "3"))).repeats([3, 3]) == "2 folds × 3 clips"
+
+
+THREE = {"folds": ("1", "2", "3"), "clips": 30, "noise": 0.3}
+
+
+def test_no_interval_of_a_share_ends_beyond_all_or_none():
+    found = Analysis(made_up.grid(**ONE, **THREE, accuracy=(0.97, 0.05), ratio=0.5))
+    for name in ("recognition", "robustness", "fooling"):
+        frame = getattr(found, name)
+        share = ~frame["measure"].isin(report._SIGNED)
+        assert frame.loc[share, "low"].min() >= 0, name
+        assert frame["high"].max() <= 100, name
+    alone = value(found.recognition, measure="accuracy_percent", training="standard")
+    assert alone["high"] == 100 > alone["value"]  # Student's own end is above it
+
+
+def test_with_three_folds_every_table_says_how_many_clips_of_each():
+    run = made_up.grid(**ONE, **THREE)
+    few = run.evaluated["clip"].str.endswith(("0", "5"))
+    kept = set(run.evaluated.loc[few, "clip"])
+    attacks = run.attacks[run.attacks["clip"].isin(kept)]
+    found = Analysis(dataclasses.replace(run, evaluated=run.evaluated[few], attacks=attacks))
+    assert (report.summary_table(found).shown["n"] == "3 folds × 6 clips").all()
+    assert "n = 3 folds × 6 clips" in report.robust_curves(found).caption
+    said = report.accuracy_table(found).caption
+    assert "All tested clips; the tables of robust accuracy use the 6 of each fold that were drawn" in said
+    assert "Student's t over 3 folds × 30 clips (their training clips overlap" in said
+    assert "All tested clips" not in report.accuracy_table(Analysis(run)).caption
+    assert "(3 folds each)" in report.answer(found)
+
+
+def test_the_summary_has_the_paired_change_and_gain():
+    found = Analysis(made_up.grid(noise=0.2, clips=60))
+    frame = (
+        tables.summary(found).query("representation == 'stft'").set_index(["measure", "training"])["value"]
+    )
+    for change, of in (("clean_change_percent", "clean_percent"), ("gain_percent", "robust_percent")):
+        assert frame[change, "adversarial"] == pytest.approx(frame[of, "adversarial"] - frame[of, "standard"])
+    gains = found.robustness.query("measure == 'gain_percent' and representation == 'stft'")["value"]
+    assert frame["gain_percent", "adversarial"] == pytest.approx(gains.mean())
+    heads = list(report.summary_table(found).shown)
+    assert len(set(heads)) == len(heads)
+    assert {"clean, robust [%]", "gain in robust accuracy [points]"} <= set(heads)
+
+
+@pytest.mark.parametrize(("ratio", "sure"), [(4.0, 2), (1.0, 0)])
+def test_the_answer_counts_the_pairs_whose_gain_is_above_zero(ratio, sure):
+    said = report.answer(Analysis(made_up.grid(models=("alexnet",), clips=100, ratio=ratio)))
+    assert f"the 95 % interval of the gain is above zero for {sure} of 2 pairs" in said
+    assert "2 network–representation pairs (1 fold each)" in said
+    assert "80 % before" in said.split("The clean accuracy")[1]
+
+
+def test_the_attacks_that_decide_the_worst_case_are_counted():
+    """The least factor of made-up norms is BIM-a's, so that it alone finds every broken clip."""
+    run = made_up.grid(**ONE, clips=100)
+    found = Analysis(run)
+    rows, budget = run.attacks[~run.attacks["attack"].isin(names.CONTROLS)], found.budgets["stft"]
+    broken = rows[rows["l2"] <= budget].groupby("attack").size()
+    shares = tables.deciding(found)
+    assert shares["BIM-a"] == 100
+    assert shares.to_dict() == pytest.approx((100 * broken / broken["BIM-a"]).reindex(shares.index).to_dict())
+    said = report.robust_curves(found).caption
+    assert f"BIM-a misclassifies 100 %, BIM-b misclassifies {shares['BIM-b']:.0f} %" in said
+    assert f"each of the other 5 at most {shares['JSMA']:.0f} %" in said
+    nobody = report.robust_curves(Analysis(made_up.grid(**ONE, failing=1.0))).caption
+    assert "some attack misclassifies" not in nobody
 
 
 def test_repeats_that_agree_are_as_uncertain_as_their_clips():

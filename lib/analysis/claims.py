@@ -472,12 +472,14 @@ def _cells(found: Analysis) -> list[dict]:
     rows = []
     for where, frame in frames.items():
         for row in frame[frame["paper"].notna()].to_dict("records"):
-            known = row["over"].endswith("repeats") and int(row["over"].split()[0]) >= TRAININGS
+            trainings = tables.trainings(row["over"])
+            known = trainings >= TRAININGS
             verdict = (AGREES if row["low"] <= row["paper"] <= row["high"] else DIFFERS) if known else OPEN
             victim = (row["representation"], row["model"], row["training"])
             line = {"claim": f"{_MEASURES[row['measure']]}, {_pair(victim)}", "where": where}
             line |= {"said of": found.results.dataset, "paper": f"{row['paper']:g}", "ours": row["value"]}
-            line |= {"low": row["low"], "high": row["high"], "parts": 1, "trainings": 1, "verdict": verdict}
+            line |= {"low": row["low"], "high": row["high"], "parts": 1, "verdict": verdict}
+            line["trainings"] = max(trainings, 1)
             line["why"] = "" if known else f"needs {TRAININGS} trainings"
             rows.append(line | {"opposite": "an interval beside it"})
     return rows

@@ -9,6 +9,7 @@ bytes. All parts are put in place together, once all of them were made.
 import argparse
 import dataclasses
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -67,16 +68,23 @@ _NO_PAIR_ATTACKED = "no model was attacked both before and after adversarial tra
 def _over(frame: pd.DataFrame) -> str:
     """What the intervals of a table are over, said once."""
     what = sorted(set(frame["over"].dropna()))
-    repeats = [text for text in what if "repeat" in text]
-    clips = sorted({int(text.split()[0]) for text in what if "clips" in text} - {0})
+    repeats = [text.split(" × ") for text in what if tables.trainings(text)]
+    clips = {int(text.split()[0]) for text in what if not tables.trainings(text)} - {0}
     said = []
-    if clips:
-        count = f"{clips[0]}" if clips[0] == clips[-1] else f"{clips[0]} to {clips[-1]}"
-        units = ", recordings being the units" if any("recordings" in text for text in what) else ""
-        said.append(f"over {count} clips of one training each{units}: they say nothing of other trainings")
     if repeats:
-        said.append(f"Student's over {' or '.join(repeats)} (folds and seeds)")
-    return " Intervals are 95 %, " + "; ".join(said) + "." if said else ""
+        each = tables.spread(int(n) for _, text in repeats for n in re.findall(r"\d+", text))
+        kinds = " or ".join(dict.fromkeys(kind for kind, _ in repeats))
+        said.append(
+            f"Student's t over {kinds} × {each} clips (their training clips overlap, so the intervals may be "
+            "too narrow)"
+        )
+    if clips:
+        elsewhere = "where only one of them has the number, or all agree, " if repeats else ""
+        units = ", recordings being the units" if any("recordings" in text for text in what) else ""
+        said.append(
+            f"{elsewhere}over {tables.spread(clips)} clips{units}, which says nothing of other trainings"
+        )
+    return " Intervals are 95 %: " + "; ".join(said) + "." if said else ""
 
 
 def _model(found: Analysis, row: Mapping, *trainings: str) -> str:
@@ -128,19 +136,22 @@ def cells_table(found: Analysis) -> Part:
 def summary_table(found: Analysis) -> Part:
     frame = _known(tables.summary(found), _NO_PAIR_ATTACKED)
     columns = {
-        ("clean_percent", "standard"): "clean accuracy, before [%]",
-        ("clean_percent", ROBUST): "after [%]",
-        ("robust_percent", "standard"): "robust accuracy at ε, before [%]",
-        ("robust_percent", ROBUST): "after [%] ",
+        ("clean_percent", "standard"): "clean, original [%]",
+        ("clean_percent", ROBUST): "clean, robust [%]",
+        "clean_change_percent": "change of clean accuracy [points]",
+        ("robust_percent", "standard"): "robust accuracy, original [%]",
+        ("robust_percent", ROBUST): "robust accuracy, robust model [%]",
+        "gain_percent": "gain in robust accuracy [points]",
     }
     cells = _measures(frame, lambda row: (_label(row),), columns)
-    cells += [((_label(row),), "models", str(row["models"])) for row in _records(frame)]
+    cells += [((_label(row),), "networks", str(row["networks"])) for row in _records(frame)]
     caption = (
-        "Clean and robust accuracy before and after adversarial training, averaged over models. Robust "
+        "Clean and robust accuracy of the original and the robust model, averaged over networks. Robust "
         "accuracy is the share of all evaluated clips that are correctly classified and that no attack "
-        "misclassifies within ε, the budget that means ‖δ‖₂ = 3 at the paper's image size."
+        "misclassifies within ε, the budget that means ‖δ‖₂ = 3 at the paper's image size. Change and gain "
+        "are paired by clip."
     )
-    shown = table(cells, ["representation"], [*columns.values(), "models", "n"])
+    shown = table(cells, ["representation"], [*columns.values(), "networks", "n"])
     return Part(caption + _over(frame), frame, shown)
 
 
@@ -148,7 +159,7 @@ def _records(frame: pd.DataFrame) -> list[dict]:
     return frame.to_dict("records")
 
 
-_SIGNED = {"accuracy_drop_percent", "gain_percent", "less_percent"}  # differences
+_SIGNED = {"accuracy_drop_percent", "clean_change_percent", "gain_percent", "less_percent"}  # differences
 
 
 def _measures(frame: pd.DataFrame, key: Callable[[dict], tuple], heads: Mapping) -> list[tuple]:
@@ -167,15 +178,18 @@ def answer(found: Analysis) -> str:
     frame = tables.summary(found)
     if frame.empty:
         return "No model was attacked both before and after adversarial training, so there is no answer yet."
-    means = frame.assign(value=frame["value"] * frame["models"]).groupby(["measure", "training"])
-    value = (means["value"].sum() / means["models"].sum()).to_dict()
+    means = frame.assign(value=frame["value"] * frame["networks"]).groupby(["measure", "training"])
+    value = (means["value"].sum() / means["networks"].sum()).to_dict()
     clean, robust = ([value[f"{m}_percent", t] for t in ("standard", ROBUST)] for m in ("clean", "robust"))
-    pairs = int(frame["models"].sum() / 4)
-    more = "raises" if robust[1] > robust[0] else "does not raise"
+    gains = found.robustness.query("measure == 'gain_percent' and training == @ROBUST")
+    folds = [len(tables.restrict(found.needed, [v, tables.defended(v)])) for v in found.attacked]
+    pairs = f"{len(folds)} network–representation pair{'s' * (len(folds) != 1)}"
+    pairs += f" ({tables.spread(folds)} {found.kind if max(folds) > 1 else 'fold'} each)"
     return (
-        f"Averaged over {pairs} pairs of models, adversarial training {more} the robust accuracy within the "
-        f"budget (from {robust[0]:.0f} to {robust[1]:.0f} %), and the clean accuracy of the same clips goes "
-        f"from {clean[0]:.0f} to {clean[1]:.0f} %."
+        f"Averaged over {pairs}, the robust accuracy within the budget is {robust[1]:.0f} % after "
+        f"adversarial training and {robust[0]:.0f} % before; the 95 % interval of the gain is above zero for "
+        f"{int((gains['low'] > 0).sum())} of {len(gains)} pairs. The clean accuracy of the same clips is "
+        f"{clean[1]:.0f} % after and {clean[0]:.0f} % before."
     )
 
 
@@ -184,13 +198,17 @@ def accuracy_table(found: Analysis) -> Part:
     frame = frame[frame["training"].isin(["standard", ROBUST])]
     heads = {
         ("accuracy_percent", "standard"): "original [%]",
-        ("accuracy_percent", ROBUST): "adversarially trained [%]",
+        ("accuracy_percent", ROBUST): "robust [%]",
         ("accuracy_drop_percent", ROBUST): "drop [points]",
     }
     cells = _measures(frame, lambda row: (_label(row), _model(found, row, "standard", ROBUST)), heads)
-    caption = (
-        "Accuracy of all tested clips before and after adversarial training; the drop is paired by clip."
-    )
+    caption = "Accuracy of the original and the robust model; the drop is paired by clip."
+    tested, drawn = (rows.groupby(POINT).size() for rows in (found.results.clean, found.results.evaluated))
+    if len(drawn) and drawn.max() < tested.max():
+        caption += (
+            f" All tested clips; the tables of robust accuracy use the {tables.spread(drawn)} of each fold "
+            "that were drawn for the attacks."
+        )
     shown = table(cells, ["representation", "model"], heads.values())
     return Part(caption + _over(frame) + _dagger(found, frame), frame, shown)
 
@@ -200,7 +218,7 @@ def robust_table(found: Analysis) -> Part:
     heads = {
         "clean_percent": "clean accuracy [%]",
         "robust_percent": "robust accuracy at ε [%]",
-        "gain_percent": "gain over standard [points]",
+        "gain_percent": "gain over the original [points]",
     }
 
     def key(row: dict) -> tuple:
@@ -530,25 +548,29 @@ def weights() -> dict[str, int]:
 
 def robust_curves(found: Analysis) -> Part:
     frame = _known(tables.robust_curves(found), _NO_ATTACK)
-    drawn = (
-        names.WORST,
-        "DeepFool",
-        *(names.REFERENCE if names.REFERENCE.keys() & {*frame["attack"]} else ["CWA"]),
-    )
-    frame = frame[frame["attack"].isin(drawn) & frame["training"].isin(["standard", ROBUST])]
-    rows = found.robustness.query("measure == 'robust_percent'")
-    counts = sorted({int(text.split()[0]) for text in rows["over"] if "clips" in text})
-    n = (
-        f"n = {' to '.join(map(str, counts[:: max(1, len(counts) - 1)]))} per model"
-        if counts
-        else "over folds"
-    )
+    drawn = frame["attack"].isin([names.WORST, "DeepFool"])
+    frame = frame[drawn & frame["training"].isin(["standard", ROBUST])]
+    place = {"standard": 0, ROBUST: 1, names.WORST: 0, "DeepFool": 1}  # in the legend
+    frame = frame.sort_values(["training", "attack"], key=lambda keys: keys.map(place), kind="stable")
+    clips = found.results.evaluated.groupby("fold")["clip"].nunique()
+    n = found.repeats(clips) if len(clips) > 1 else f"{clips.iloc[0]} clips"
     caption = (
-        f"Robust accuracy against ‖δ‖₂: the share of all evaluated clips that stay correct ({n}), original "
-        "against adversarially trained, mean over models, the band from the lowest to the highest. Wide: the "
-        "worst case over attacks. The vertical line is the paper's ‖ε‖₂ = 3 at this image size."
+        f"Robust accuracy against ‖δ‖₂: the share of all evaluated clips that stay correct (n = {n}), mean "
+        "over networks and folds, the band from the lowest to the highest. Thick: the worst case over all "
+        "attacks; thin: DeepFool alone. Vertical line: the budget ε, the paper's ‖δ‖₂ ≤ 3 scaled to this "
+        f"image size.{_decided(found)}"
     )
     return Part(caption, frame, figure=figures.robust_curves(frame, found.budgets))
+
+
+def _decided(found: Analysis) -> str:
+    """Which attacks decide the worst case within ε, in a sentence."""
+    shares = tables.deciding(found).sort_values(ascending=False, kind="stable")
+    if shares.empty:
+        return ""
+    first = [f"{names.label(attack)} misclassifies {share:.0f} %" for attack, share in shares[:2].items()]
+    rest = f", each of the other {len(shares) - 2} at most {shares.iloc[2]:.0f} %" if len(shares) > 2 else ""
+    return f" Of the correct clips that some attack misclassifies within ε, {', '.join(first)}{rest}."
 
 
 def trade_off(found: Analysis) -> Part:
@@ -559,8 +581,7 @@ def trade_off(found: Analysis) -> Part:
     frame = wide.reset_index()
     caption = (
         "Robust accuracy at ε against clean accuracy of the same clips, worst case over attacks; an arrow "
-        "goes from each original model (hollow) to its adversarially trained one (filled). Better is up and "
-        "right."
+        "goes from each original model (hollow) to the robust one (filled). Better is up and right."
     )
     return Part(caption, frame, figure=figures.trade_off(frame, title=names.label(found.results.dataset)))
 
@@ -573,8 +594,8 @@ def epsilon_ratio(found: Analysis) -> Part:
     frame = frame[frame["attack"] != EXACT]
     kept = frame.assign(exact=(frame["bound"] == "=") & (frame["censored"] == 0))
     caption = (
-        "ε_r by attack: a point per model, the bar its interval where it has one; 1 means that both models "
-        "need the same. Hollow: clips are censored, or the norms are bounds."
+        "ε_r by attack: one point per network, the bar its interval where it has one; 1 means that both "
+        "models need the same. Hollow: clips are censored, or the norms are bounds."
     )
     return Part(caption, kept, figure=figures.ratios(kept))
 
@@ -796,7 +817,7 @@ def _clips(found: results.Results) -> str:
 
 
 def _range(counts: pd.Series) -> str:
-    return " to ".join(f"{n}" for n in sorted({counts.min(), counts.max()})) if len(counts) else "none"
+    return tables.spread(counts) if len(counts) else "none"
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -184,13 +184,25 @@ class Analysis:
 
     def mean(self, panels: Panels, victims: Sequence[Victim], score, bounds=PERCENT) -> Estimate:
         """The mean over clips of a number per clip: over repeats where there are two, else over clips."""
-        parts = self.scores(panels, victims, score)
+        parts = [part for part in self.scores(panels, victims, score) if len(part)]
         if len(parts) > 1:
-            measured = metrics.over_repeats([part.mean() for part in parts])
-            if not np.isnan(measured.low):
-                return measured
+            value, *ends, _ = metrics.over_repeats([part.mean() for part in parts])
+            if not np.isnan(ends[0]):
+                return Estimate(value, *np.clip(ends, *bounds), self.repeats(map(len, parts)))
         whole = pd.concat(parts) if parts else pd.Series(dtype=float)
         return metrics.over_clips(whole, self.sources.reindex(whole.index), bounds=bounds)
+
+    def repeats(self, clips: Iterable[int]) -> str:
+        """What an interval over repeats of so many clips each is over: ``3 folds × 30 clips``."""
+        clips = list(clips)
+        return f"{len(clips)} {self.kind} × {spread(clips)} clips"
+
+    @functools.cached_property
+    def kind(self) -> str:
+        """What the repeats of this run are: folds, seeds of one fold, or both."""
+        folds = {fold.split(".")[0] for fold in self.results.folds}
+        several = "folds" if len(folds) == len(self.results.folds) else "folds and seeds"
+        return several if len(folds) > 1 else "seeds"
 
     @functools.cached_property
     def sources(self) -> pd.Series:
@@ -338,10 +350,12 @@ class Analysis:
 
     def _over(self, frames: list[pd.DataFrame], statistic: Callable[[pd.DataFrame], float]) -> Estimate:
         """A positive number of each repeat's clips: over repeats in logarithms, else over recordings."""
-        if len(frames) > 1:
-            logs = metrics.over_repeats(np.log([statistic(frame) for frame in frames]))
-            if not np.isnan(logs.low):
-                return Estimate(*(float(np.exp(end)) for end in logs[:3]), logs.over)
+        each = [(value, len(frame)) for frame in frames if not np.isnan(value := statistic(frame))]
+        if len(each) > 1:
+            values, clips = zip(*each, strict=True)
+            *ends, _ = metrics.over_repeats(np.log(values))
+            if not np.isnan(ends[1]):
+                return Estimate(*map(float, np.exp(ends)), self.repeats(clips))
         return metrics.jackknife(pd.concat(frames), statistic, self.sources)
 
     def _row(self, victim: Victim, measure: str, measured: Estimate, **more) -> dict:
@@ -356,6 +370,17 @@ class Analysis:
             row["paper"] = reported.loc[representation, model]
             row["difference"] = measured.value - row["paper"]
         return row
+
+
+def spread(counts: Iterable[int]) -> str:
+    """The least and the largest of some counts, in words."""
+    known = sorted(set(counts))
+    return " to ".join(map(str, dict.fromkeys([known[0], known[-1]])))
+
+
+def trainings(over: str) -> int:
+    """How many repeats an interval is over; 0 where it is over clips."""
+    return int(over.split()[0]) if "×" in over else 0
 
 
 def defended(victim: Victim) -> Victim:
@@ -411,22 +436,48 @@ def _tidy(rows: list[dict], more: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def summary(found: Analysis) -> pd.DataFrame:
-    """Clean and robust accuracy [%] before and after, per representation: means over its attacked models.
+    """Clean and robust accuracy [%] of both models, per representation: means over its attacked networks.
 
-    Over all evaluated clips; a clip's number is the mean over models. Columns representation, measure
-    (``clean_percent``, ``robust_percent``), training, value, low, high, over, models, clips.
+    Over all evaluated clips; a clip's number is the mean over networks. Columns representation, measure
+    (``clean_percent``, ``robust_percent`` and, paired by clip, the robust model's less the original's:
+    ``clean_change_percent``, ``gain_percent``), training, value, low, high, over, networks.
     """
     rows = []
+    kinds = {"clean_percent": found.clean, "clean_change_percent": found.clean}
+    kinds |= {"robust_percent": found.robust, "gain_percent": found.robust}
     for representation in names.in_order(v[0] for v in found.attacked):
         mine = [v for v in found.attacked if v[0] == representation]
-        for training in ("standard", ROBUST):
-            victims = [(*v[:2], training) for v in mine]
-            worst = [(*v, names.WORST) for v in victims]
-            for measure, panels in (("clean_percent", found.clean), ("robust_percent", found.robust)):
-                measured = found.mean(panels, victims, lambda p, w=worst: p[w].dropna().mean(axis=1))
-                point = {"representation": representation, "measure": measure, "training": training}
-                rows.append(point | measured._asdict() | {"models": len(mine)})
+        robust = [defended(v) for v in mine]
+
+        def mean(panel: pd.DataFrame, victims: Sequence[Victim]) -> pd.Series:
+            return panel[[(*v, names.WORST) for v in victims]].dropna().mean(axis=1)
+
+        for measure, panels in kinds.items():
+            point = {"representation": representation, "measure": measure, "networks": len(mine)}
+            if measure in ("clean_percent", "robust_percent"):
+                for training, victims in (("standard", mine), (ROBUST, robust)):
+                    measured = found.mean(panels, victims, lambda p, v=victims: mean(p, v))
+                    rows.append(point | {"training": training} | measured._asdict())
+                continue
+            change = lambda p, b=mine, a=robust: mean(p, a) - mean(p, b)  # noqa: E731
+            measured = found.mean(panels, [*mine, *robust], change, POINTS)
+            rows.append(point | {"training": ROBUST} | measured._asdict())
     return pd.DataFrame(rows)
+
+
+def deciding(found: Analysis) -> pd.Series:
+    """By attack: of the correct clips that some attack misclassifies within ε, how many this one does [%].
+
+    Over all models; empty where no clip is misclassified.
+    """
+    hits: dict[str, float] = {}
+    for fold, robust in found.robust.items():
+        lost = found.clean[fold] - robust
+        for column in lost:
+            both = lost[column] * lost[(*column[:3], names.WORST)]
+            hits[column[3]] = hits.get(column[3], 0.0) + float((both > 0).sum())
+    total = hits.pop(names.WORST, 0.0)
+    return 100 * pd.Series(hits, dtype=float).reindex(names.in_order(hits)) / total if total else pd.Series()
 
 
 def by_fold(found: Analysis) -> pd.DataFrame:
@@ -454,9 +505,10 @@ CURVE = ["representation", "training", "attack", "norm", "rate", "low", "high"]
 
 
 def robust_curves(found: Analysis) -> pd.DataFrame:
-    """Robust accuracy at each norm, of each training and attack: mean, lowest and highest victim."""
+    """Robust accuracy [%] at each norm, of each training and attack: mean, lowest and highest victim."""
     curves = _curves(found, found.needed)
-    return curves.assign(rate=1 - curves["rate"], low=1 - curves["high"], high=1 - curves["low"])
+    ends = {"rate": "rate", "low": "high", "high": "low"}
+    return curves.assign(**{name: 100 * (1 - curves[other]) for name, other in ends.items()})
 
 
 def fooling_curves(found: Analysis) -> pd.DataFrame:
