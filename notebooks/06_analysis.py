@@ -4,9 +4,9 @@
 # **Does adversarial training protect audio classifiers, and at what price?**
 #
 # Chapters 3 to 5 trained a model at each point of the grid and attacked it. This chapter puts the results
-# together and asks six questions: how accurate the models are before and after adversarial training, how
-# robust they are, what becomes of the paper's own tables, what the defence costs, which of the paper's claims
-# hold, and what would change the answer. The paper is [Adversarially Training for Audio
+# together and asks six questions: how accurate the original and the robust models are, how robust they are,
+# what becomes of the paper's own tables, what adversarial training costs, which of the paper's claims hold,
+# and what would change the answer. The paper is [Adversarially Training for Audio
 # Classifiers](https://arxiv.org/abs/2008.11618). Every number and every verdict is computed from the rows
 # that the chapters wrote; the terms are explained in the [glossary](README.md#glossary).
 #
@@ -67,18 +67,21 @@ stale[["chapter", *results.POINT, "changed"]] if len(stale) else print("no cell 
 #
 # A model is *robust* on a clip if it classifies the clip correctly and no attack changes that within the
 # budget ε. All evaluated clips are counted, also those that the model misclassifies without any attack. So a
-# model that classifies fewer clips correctly gains nothing from being attacked on fewer.
+# model that classifies fewer clips correctly gains nothing from being attacked on fewer. Change and gain are
+# differences clip by clip. Their own intervals say how sure they are; whether the intervals of two accuracies
+# overlap does not.
 
 # %%
 parts.show("summary")
 
 # %% [markdown]
-# ## 1 · How accurate are the models, before and after?
+# ## 1 · How accurate are the original and the robust models?
 #
 # Both models begin from the same weights and are tested on the same clips, so the interval of the drop is
 # that of the difference clip by clip. With one fold, intervals are over its recordings and say nothing about
-# another training; with several folds or seeds, they are Student's t intervals over these. We expect every
-# drop to be above zero, since the robust model is trained on attacked images and tested on clean ones.
+# another training. With several folds or seeds, they are Student's t intervals over these, which may be too
+# narrow, since folds share most of their training clips. We expect every drop to be above zero, since the
+# robust model is trained on attacked images and tested on clean ones.
 
 # %%
 parts.show("accuracy")
@@ -102,18 +105,19 @@ print(
 #
 # $$RA_v(b) = \frac{1}{n} \sum_i \mathbf{1}[\text{correct}_i]\; \mathbf{1}[\min_a u_{v,a,i} > b],$$
 #
-# where $u_{v,a,i}$ is the least norm of any misclassified example that attack $a$ met on clip $i$. The worst
-# case is over the paper's six attacks and a reference, [DDN](https://arxiv.org/abs/1811.09600), a strong
-# attack that accepts any wrong class. $RA(0)$ is the clean accuracy. The budget is the paper's $\|\delta\|_2
-# \leq 3$, scaled so that it means the same change per value.
+# where $u_{v,a,i}$ is the smallest norm of all misclassified examples that attack $a$ produced from clip $i$
+# (∞ if there is none). The worst case is over the paper's six attacks and a reference,
+# [DDN](https://arxiv.org/abs/1811.09600), a strong attack that accepts any wrong class. $RA(0)$ is the clean
+# accuracy. The budget is the paper's $\|\delta\|_2 \leq 3$, scaled so that it means the same change per
+# value.
 
 # %%
 for representation, budget in analysis.budgets.items():
     print(f"{names.label(representation)}: ‖δ‖₂ ≤ {budget:.4g}, in place of {published.BUDGET:g}")
 
 # %% [markdown]
-# We expect the curve of the robust model to begin lower, at its clean accuracy, and to be above the other at
-# ε. Each curve is an upper bound, since a stronger attack could lower it.
+# We expect the curve of the robust model to begin lower, at its clean accuracy, and to be above the
+# original's at ε. Each curve is an upper bound, since a stronger attack could lower it.
 
 # %%
 parts.show("robust_curves")
@@ -129,7 +133,7 @@ clean = clean.reindex(columns=["standard", "adversarial"]).dropna()
 lower, above = clean["adversarial"] < clean["standard"], gains["value"] > 0
 print(
     chapter.expectation(
-        "the robust model's curve begins lower and is above the other at ε",
+        "the robust model's curve begins lower and is above the original's at ε",
         f"{int(lower.sum())} of {len(lower)} begin lower; {int(above.sum())} of {len(above)} are above at ε, "
         f"{int((gains['low'] > 0).sum())} by their whole interval",
         bool(lower.all() and above.all()) if len(gains) else None,
@@ -148,7 +152,7 @@ parts.show("trade_off")
 #
 # > **Here.** The drop is in percentage points. The paper does not say what the area is under: we report the
 # > fooling rate within the budget, each attack by its own goal, averaged over the six, and next to it the
-# > area under the fooling curve on $[0, \epsilon]$. The undefended model is attacked as well, since without
+# > area under the fooling curve on $[0, \epsilon]$. The original model is attacked as well, since without
 # > it a low rate says nothing: an attack that fools nobody would look like a defence. The paper's 49 to 59 %
 # > could also be areas under a ROC curve near chance; we cannot decide that.
 
@@ -206,11 +210,12 @@ parts.show("cost")
 #
 # We test each sentence of the abstract, of Section VIII and of the conclusion that can be tested, and on the
 # paper's data sets each cell of its tables. A verdict is given only where this run could have shown the
-# opposite. A sentence about models, architectures or representations needs at least three independent
-# trainings of each, folds or seeds, since the same model trained again may differ by several points. "All"
-# holds if every part is above its threshold by its 95 % interval, and does not hold if one part is below,
-# after [Holm's correction](https://www.jstor.org/stable/4615733) for the number of parts. A sentence that
-# names the best of several compares it with each of the others. Unfinished trainings are left out.
+# opposite. A sentence about models, architectures or representations needs at least three trainings of each
+# (folds or seeds; folds share training clips, so their intervals may be too narrow), since the same model
+# trained again may differ by several points. "All" holds if every part is above its threshold by its 95 %
+# interval, and does not hold if one part is below, after [Holm's
+# correction](https://www.jstor.org/stable/4615733) for the number of parts. A sentence that names the best of
+# several compares it with each of the others. Unfinished trainings are left out.
 
 # %%
 parts.show("claims")
@@ -219,7 +224,7 @@ parts.show("claims")
 # ## 6 · What would change the answer?
 #
 # *The split.* Where it was asked for (`leaks_at`), chapter 3 trained one model under the paper's random
-# split, under official folds, and under two splits that have a part of its leaks. We expect the paper's
+# split, under official folds, and under two splits that have one of its two leaks each. We expect the paper's
 # split to give a higher accuracy than official folds, since clips of a tested recording, or copies of them,
 # can be in the training part.
 

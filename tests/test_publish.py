@@ -242,7 +242,7 @@ def made_once(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     found = made_up.grid()
     results.save(found, folder / "rows")
-    parts = ("table_1", "trade_off")
+    parts = ("accuracy", "trade_off")
     made = report.Report(tables.Analysis(found), folder, parts)
     for name in parts:
         made.add(name)
@@ -276,6 +276,18 @@ def test_figures_are_put_in_place_of_the_old_ones_and_told(made, tmp_path):
     assert "- Points: representations STFT, DWT" in listed
     assert "- 1 pictures and 1 tables" in listed
     assert results.load(shelf / "rows").dataset == "esc10"
+
+
+def test_a_picture_of_chapter_7_is_in_the_index_once(made, tmp_path):
+    (made / "waveform_attack.png").write_bytes(b"")
+    shelf = tmp_path / "figures/esc10"
+    for folder in (made, shelf):  # the second time from an index that has it
+        publish.shelve(folder, shelf)
+        text = (shelf / "README.md").read_text()
+        assert text.count("## waveform attack (chapter 7)\n\n![waveform_attack](waveform_attack.png)\n") == 1
+    again = report.Report(tables.Analysis(made_up.grid()), shelf, ("accuracy",))
+    again.add("accuracy")
+    assert "## waveform attack (chapter 7)" in again.finish().read_text()
 
 
 @pytest.mark.parametrize("name", ["attacks.parquet", "examples.safetensors"])
@@ -325,8 +337,8 @@ def test_rows_that_are_too_many_or_none_are_refused(made, tmp_path):
 
 
 def test_figures_that_name_a_path_are_refused(made, tmp_path):
-    (made / "table_1.md").write_text("in /home/me/build\n")
-    with pytest.raises(publish.Refused, match=r"table_1\.md: it names a path of a machine"):
+    (made / "accuracy.md").write_text("in /home/me/build\n")
+    with pytest.raises(publish.Refused, match=r"accuracy\.md: it names a path of a machine"):
         publish.shelve(made, tmp_path / "figures/esc10")
 
 

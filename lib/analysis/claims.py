@@ -1,8 +1,8 @@
 """The claim ledger: each sentence of the paper that can be tested, and each cell of its tables, tested.
 
-A claim is made of *parts*, each a number that should be above a threshold, measured once per independent
-training (a fold, or a fold with another seed). A verdict is given only where the run could have shown the
-opposite, otherwise the claim is *open* and the ledger says why:
+A claim is made of *parts*, each a number that should be above a threshold, measured once per training (a
+fold, or a fold with another seed; folds share training clips, so intervals may be too narrow). A verdict is
+given only where the run could have shown the opposite, otherwise the claim is *open* and the ledger says why:
 
 - one training says nothing of another, so a sentence on models, architectures or representations needs at
   least `TRAININGS` trainings of each model that it compares, and unfinished trainings take no part;
@@ -29,13 +29,18 @@ from lib.metrics import Estimate
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "open"
 AGREES, DIFFERS = "compatible", "not compatible"  # of a cell of the paper's tables
-TRAININGS = 3  # independent ones that a sentence on models needs
+TRAININGS = 3  # that a sentence on models needs
 WRONG = 0.025  # the share of false sentences that may pass, on either side: an interval of 95 %
 _STFT, _DWT, _ST, _DT = _EVERY = published.REPRESENTATIONS
 COLUMNS = (
     *("claim", "where", "said of", "paper", "ours", "low", "high", "parts", "trainings", "clips"),
-    *("verdict", "why", "opposite"),
+    *("verdict", "open", "why", "opposite"),
 )
+REASONS = (  # of open sentences, as they are counted; the column "open" has one of them
+    *("not run", "that no run of ours can decide", "with attacks that are too short or too coarse"),
+    *("with too few trainings", "that the intervals leave open"),
+)
+NOT_RUN, NEVER, WEAK, FEW, BOTH = REASONS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +58,10 @@ class Claim:
     threshold : of every part.
     clips : behind each number, the fewest.
     impossible : why this run could not have shown the opposite, whatever it measured, or "".
+    never : no run of ours could have.
     counted : the parts are counts without an error, and one training is enough.
+    bounds : between which the parts lie, for their intervals.
+    ratio : the parts are logarithms of ratios, and are reported as ratios.
     """
 
     sentence: str
@@ -65,7 +73,10 @@ class Claim:
     threshold: float = 0.0
     clips: int = 0
     impossible: str = ""
+    never: bool = False
     counted: bool = False
+    bounds: tuple[float, float] = tables.POINTS
+    ratio: bool = False
 
 
 def decide(parts: Mapping[str, Sequence[float]], threshold: float) -> str:
@@ -95,34 +106,43 @@ def ledger(found: Analysis, parameters: Mapping[str, int] | None = None) -> pd.D
 
     Returns
     -------
-    Columns ``COLUMNS``: sentences first, then cells of tables, these only where the data set is the paper's.
-    ``ours`` is the number of a sentence with one part, and of one with several the least favourable part.
+    Columns ``COLUMNS``: sentences first, then cells of tables, these only where the data set is the paper's;
+    of both, those with a verdict first. ``ours`` is the number of a sentence with one part, and of one with
+    several the part that supports it least; ``clips`` is 0 for a count.
     """
     claims = _sentences(found) + _weights(parameters or {})
-    rows = [_row(claim) for claim in claims] + _cells(found)
+    of_both = ([_row(claim) for claim in claims], _cells(found))
+    rows = [row for rows in of_both for row in sorted(rows, key=lambda row: row["verdict"] == OPEN)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _row(claim: Claim) -> dict:
     known = {name: list(values) for name, values in claim.parts.items() if len(values)}
+    each = [metrics.over_repeats(values) for values in known.values()]
     trainings = min(map(len, known.values()), default=0)
-    verdict, why = OPEN, claim.impossible
+    verdict, open_, why = OPEN, "", claim.impossible
     if claim.counted and known:
         verdict = HOLDS if all(v > claim.threshold for values in known.values() for v in values) else FAILS
     elif not known:
+        open_ = NEVER if claim.never else NOT_RUN
         why = why or "nothing of it was run, or no training of it is finished"
-    elif not why and trainings < TRAININGS:
-        one = "one training" if trainings == 1 else f"{trainings} trainings"
+    elif why:
+        open_ = WEAK
+    elif trainings < TRAININGS:
+        open_, one = FEW, "one training" if trainings == 1 else f"{trainings} trainings"
         why = f"{one} of each model, and the sentence needs {TRAININGS}"
-    elif not why:
-        verdict = decide(known, claim.threshold)
-        why = "" if verdict != OPEN else "the intervals contain both answers"
-    ours = min((metrics.over_repeats(v) for v in known.values()), key=lambda e: e.value, default=None)
-    measured = ours or Estimate(np.nan, np.nan, np.nan, "")
-    numbers = {"ours": measured.value, "low": measured.low, "high": measured.high}
+    elif (verdict := decide(known, claim.threshold)) == OPEN:
+        open_, why = BOTH, "the intervals contain both answers"
+        if any(np.isnan(measured.low) for measured in each):
+            why = "all trainings agree, so that no interval is known"
+    measured = min(each, key=lambda e: e.value, default=Estimate(np.nan, np.nan, np.nan, ""))
+    ends = np.array(measured[:3])
+    ends = np.exp(ends) if claim.ratio else ends if claim.counted else np.clip(ends, *claim.bounds)
+    numbers = dict(zip(("ours", "low", "high"), ends, strict=True))
     counts = {"parts": len(known), "trainings": trainings, "clips": claim.clips}
     words = {"claim": claim.sentence, "where": claim.where, "said of": claim.of, "paper": claim.paper}
-    return words | numbers | counts | {"verdict": verdict, "why": why, "opposite": claim.opposite}
+    decided = {"verdict": verdict, "open": open_, "why": why, "opposite": claim.opposite}
+    return words | numbers | counts | decided
 
 
 # ---------------------------------------------------------------------------------------- what was measured
@@ -222,6 +242,7 @@ def _majority(found: Analysis) -> Claim:
         parts=parts,
         opposite="it leads on half of the four representations or fewer, in most trainings",
         threshold=50,
+        bounds=tables.PERCENT,
         clips=_clips(found.correct, rivals[:1]),
         impossible="" if parts else "it needs ResNet-56 and another model on all four representations",
     )
@@ -343,6 +364,7 @@ def _unlimited(found: Analysis) -> Claim:
         parts={_pair(v): _means(found, ever, [v], lambda p, v=v: tables.over_attacks(p, v)) for v in robust},
         opposite="a robust model that equally long ladders fool in 90 % of clips or less",
         threshold=100 * metrics.THRESHOLD,
+        bounds=tables.PERCENT,
         clips=_clips(found.norms, robust[:1]),
         impossible=shorter(found.results.attacks),
     )
@@ -380,13 +402,14 @@ def _within_budget(found: Analysis) -> Claim:
         share = [metrics.rate_within(n, [found.budgets[v[0]]]).mean().iloc[0] for n in known if len(n)]
         parts[_pair(v)] = [100 * value for value in share]
     return Claim(
-        sentence="fooling over 90 % of a robust model's clips takes ‖ε‖₂ ≤ 3 at the paper's size [%]",
+        sentence="fooling over 90 % of a robust model's clips takes ε = 3 or less at the paper's size [%]",
         where="VIII, Table I",
         paper="yes",
         parts=parts,
         opposite="a robust model of which 90 % or less are fooled within ε, averaged over attacks",
         impossible=_coarse(found),
         threshold=100 * metrics.THRESHOLD,
+        bounds=tables.PERCENT,
         clips=_clips(found.norms, [defended(v) for v in pairs[:1]]),
     )
 
@@ -404,7 +427,8 @@ def _larger(found: Analysis) -> Claim:
             if logs:
                 parts[f"{_pair(v)}, {attack}"] = logs
     return Claim(
-        sentence="attacking every robust model takes a larger perturbation [log ε_r, DeepFool, reference]",
+        sentence="attacking every robust model takes a larger perturbation [ε_r, DeepFool, reference]",
+        ratio=True,
         where="abstract, VIII, IX",
         paper=_share(_reported(found, "epsilon_ratio"), 1),
         parts=parts,
@@ -434,7 +458,7 @@ def _undecidable(found: Analysis) -> list[Claim]:
     }
     fields = ("where", "of", "paper", "opposite", "impossible")
     known = {sentence: dict(zip(fields, row, strict=True)) for sentence, row in rows.items()}
-    return [Claim(sentence=sentence, parts={}, **row) for sentence, row in known.items()]
+    return [Claim(sentence=sentence, parts={}, never=True, **row) for sentence, row in known.items()]
 
 
 def _sentences(found: Analysis) -> list[Claim]:
@@ -480,7 +504,7 @@ def _cells(found: Analysis) -> list[dict]:
             line |= {"said of": found.results.dataset, "paper": f"{row['paper']:g}", "ours": row["value"]}
             line |= {"low": row["low"], "high": row["high"], "parts": 1, "verdict": verdict}
             line["trainings"] = max(trainings, 1)
-            line["why"] = "" if known else f"needs {TRAININGS} trainings"
+            line |= {"open": "" if known else FEW, "why": "" if known else f"needs {TRAININGS} trainings"}
             rows.append(line | {"opposite": "an interval beside it"})
     return rows
 

@@ -241,11 +241,11 @@ def _beside(found: Analysis, frame: pd.DataFrame, digits: int = 1) -> pd.DataFra
     cells = []
     for row in _records(frame):
         base, model = _label(row), names.label(row["model"])
-        bound = row.get("bound", "=")
+        bound, signed = row.get("bound", "="), row["measure"] in _SIGNED
         dagger = " †" if _model(found, row, "standard", row["training"]) != model else ""
-        cells.append(((base, "here"), model, marked(bound, interval(row, digits)) + dagger))
+        cells.append(((base, "here"), model, marked(bound, interval(row, digits, signed)) + dagger))
         if np.isfinite(row["paper"]):
-            cells.append(((base, "paper"), model, number(row["paper"], digits)))
+            cells.append(((base, "paper"), model, number(row["paper"], digits, signed)))
             cells.append(((base, "difference"), model, number(row["difference"], digits, sign=True)))
     order = [names.label(name) for name in names.in_order(frame["representation"])]
     what = ("here", "paper", "difference")
@@ -254,7 +254,9 @@ def _beside(found: Analysis, frame: pd.DataFrame, digits: int = 1) -> pd.DataFra
 
 
 def table_1(found: Analysis) -> Part:
-    rows = found.recognition
+    rows, dataset = found.recognition, found.results.dataset
+    if dataset not in published.DATASETS:
+        raise NothingToShow(f"the paper has no Table I of {names.label(dataset)}; see accuracy")
     original = rows[(rows["measure"] == "accuracy_percent") & (rows["training"] == "standard")]
     drop = rows[(rows["measure"] == "accuracy_drop_percent") & (rows["training"] == ROBUST)]
     parts = {"accuracy [%]": original, "drop [points]": drop}
@@ -269,28 +271,27 @@ def table_1(found: Analysis) -> Part:
 def table_2(found: Analysis) -> Part:
     frame = _known(found.fooling, _NO_ATTACK)
     kinds = {
-        "fooling_auc_percent": "of correctly classified clips",
-        "of_all_percent": "of all evaluated clips",
-        "area_percent": "area to ε",
-        "less_percent": "of all evaluated clips",
+        "fooling_auc_percent": "of correctly classified clips [%]",
+        "of_all_percent": "of all evaluated clips [%]",
+        "area_percent": "area under the curve up to ε [%]",
     }
-    cells = []
+    less, cells = "difference of these, original − robust [points]", []
     for row in _records(frame):
-        less, original = row["measure"] == "less_percent", row["training"] == "standard"
-        who = "less" if less else "original" if original else "robust"
+        who = "original" if row["training"] == "standard" else "robust"
+        head = less if row["measure"] == "less_percent" else f"{kinds[row['measure']]}, {who}"
         key = (_label(row), _model(found, row, "standard", ROBUST))
-        cells.append((key, f"{kinds[row['measure']]}, {who}", interval(row, 1, less)))
+        cells.append((key, head, interval(row, 1, head == less)))
         if np.isfinite(row["paper"]):
             cells.append((key, "paper, robust", number(row["paper"], 1)))
-    columns = [f"{kind}, {who}" for kind in dict.fromkeys(kinds.values()) for who in ("original", "robust")]
-    columns.insert(4, "of all evaluated clips, less")
+    columns = [f"{kind}, {who}" for kind in kinds.values() for who in ("original", "robust")]
+    columns.insert(4, less)
     columns += ["paper, robust"] * any(column == "paper, robust" for _, column, _ in cells)
     coarse = ", ".join(map(names.label, found.too_coarse))
     coarse = f" {coarse} cannot succeed within ε: already the smallest step is larger." if coarse else ""
     caption = (
-        "Table II, the paper's measure: fooling within the budget [%], each attack by its own goal, "
-        "averaged over the paper's six; of the clips that the model classifies correctly, as the paper has "
-        "it, and of all evaluated ones, by which a model with fewer correct clips is not flattered."
+        "Table II, the paper's measure: fooling within the budget, each attack by its own goal, averaged "
+        "over the paper's six; of the clips that the model classifies correctly, as the paper has it, and of "
+        "all evaluated ones, so that a model with fewer correct clips gains nothing."
     )
     shown = table(cells, ["representation", "model"], columns)
     return Part(caption + coarse + _over(frame) + _dagger(found, frame), frame, shown)
@@ -303,15 +304,22 @@ def table_3(found: Analysis) -> Part:
     frame = _known(means[means["value"].notna()], why)
     caption = (
         "Table III in the paper's form: ε_r of Eq. 15, the mean ‖δ‖₂ that fools the robust model over that "
-        "which fools the original, both averaged over the six attacks. Failed clips are censored: ≥ at "
-        "least this, ≤ at most, ? both; – that some attack fooled no clip of either model."
+        "which fools the original, both averaged over the six attacks. ≥: some clips of the robust model "
+        "were not fooled, so the true ratio is at least this; ≤: some of the original, so it is at most "
+        "this; ?: some of both; –: an attack fooled no clip of either model."
     )
+    met = int(means["comparable"].eq(True).sum())
+    if met < len(means):
+        caption += (
+            " The paper's condition, that every attack fools more than 0.9 of the clips of both models, is "
+            f"met by {met} of {len(means)} ratios."
+        )
     return Part(caption + _over(means) + _dagger(found, means), frame, _beside(found, means, 2))
 
 
 def ratio_table(found: Analysis) -> Part:
     frame = _ratios_by_attack(found)
-    attacks = [*names.in_order(set(frame["attack"]) - {EXACT}), EXACT]
+    attacks = names.in_order(sorted(set(frame["attack"])))  # that of the exact ones, no attack, is the last
     attacks = sorted(attacks, key=lambda attack: attack not in ("DeepFool", *names.REFERENCE))
     cells = []
     for row in _records(frame):
@@ -321,11 +329,13 @@ def ratio_table(found: Analysis) -> Part:
         key = (_label(row), _model(found, row, "standard", ROBUST))
         cells.append((key, names.label(row["attack"]), text + lost))
     caption = (
-        "ε_r attack by attack: the geometric mean of d_robust / d_original over the clips that the attack "
-        "fooled in both models, and how many it did not. PIA's norms are what a walk had reached when its "
-        "queries ended, so its ratio is open on both sides (?). Exact attacks: the mean over those of the "
-        "six none of whose norms is a bound."
+        "ε_r attack by attack: ‖δ‖₂ on the robust model divided by ‖δ‖₂ on the original, geometric mean over "
+        "the clips that the attack fooled in both. Censored: clips that it did not fool in one of them. "
+        "PIA's norms are what it had reached when its queries ended, so its ratio may be too large or too "
+        "small (?)."
     )
+    if EXACT in attacks:
+        caption += " Exact attacks: the mean over those of the six none of whose norms is a bound."
     shown = table(cells, ["representation", "model"], [names.label(attack) for attack in attacks])
     return Part(caption + _over(frame) + _dagger(found, frame), frame, shown)
 
@@ -348,10 +358,11 @@ def attacks_table(found: Analysis) -> Part:
         cells.append((key, "median ‖δ‖₂", _median(row)))
         cells.append((key, "models", str(row["victims"])))
     caption = (
-        "Each attack, averaged over the models that were attacked under every training. Own goal: the "
-        "target for a targeted attack, any wrong class for DeepFool, the reference and the worst case; any "
-        "wrong class: of any example that it met on its way. ≥ where clips are censored, ≤ where a walk "
-        "was cut."
+        "Each attack, averaged over the models that were attacked under every training, of the clips that "
+        "they classify correctly. Own goal: the target for a targeted attack, any wrong class for DeepFool, "
+        "the reference and the worst case. Any wrong class: counting every example that the attack produced, "
+        "also intermediate ones. FGSM and noise are controls, not part of the worst case. Median: ≥ where "
+        "some clips were not fooled, ≤ where PIA ran out of queries, ∞ where most clips were not fooled."
     )
     shown = table(cells, ["training", "attack"], [*_ATTACKS.values(), "median ‖δ‖₂", "models"])
     return Part(caption, frame, shown)
@@ -359,8 +370,8 @@ def attacks_table(found: Analysis) -> Part:
 
 def _median(row: Mapping) -> str:
     """A median norm with its bound; ∞ says enough of an attack that failed on most clips."""
-    text = number(row["median_norm"], 3)
-    return text if text == "∞" else marked(row["bound"], text)
+    norm = row["median_norm"]
+    return marked(row["bound"], f"{norm:.3g}") if np.isfinite(norm) else number(norm)
 
 
 _ATTACKS = {
@@ -377,13 +388,16 @@ def cost_table(found: Analysis) -> Part:
         text = f"{number(row['original'])} → {number(row['robust'])}"
         text += f" (×{number(row['ratio'], 2)})" if np.isfinite(row["ratio"]) else ""
         text = text if row["original"] or row["robust"] else "–"
-        cells.append(((names.label(row["attack"]),), row["measure"], text))
+        cells.append(((names.label(row["attack"]),), _COUNTS[row["measure"]], text))
     caption = (
         "What an attack spends on a clip, original → robust model: means over clips, all rungs of its "
         "ladder. A clip that needs a larger perturbation climbs more rungs, so the counts follow from our "
         "ladders."
     )
-    return Part(caption, frame, table(cells, ["attack"], COUNTS))
+    return Part(caption, frame, table(cells, ["attack"], _COUNTS.values()))
+
+
+_COUNTS = dict(zip(COUNTS, ("iterations", "forward passes", "backward passes", "queries"), strict=True))
 
 
 def splits_table(found: Analysis) -> Part:
@@ -397,7 +411,13 @@ def splits_table(found: Analysis) -> Part:
         for column in ("recordings crossing", "clips crossing"):
             cells.append((key, column, str(row[column])))
     columns = ["accuracy [%]", "above official [points]", "recordings crossing", "clips crossing"]
-    caption = "How much the paper's way of splitting adds: one model trained and tested under each split."
+    caption = (
+        "How much the paper's way of splitting adds: one training per split, each tested on its own clips. "
+        "official: the data set's folds decide, and recordings are kept apart; random: clips are drawn at "
+        "random, so recordings leak; copies: folds decide, but the copies of all clips are trained on, those "
+        "of tested clips as well; paper: clips and copies are drawn at random, so both leak. Crossing: in "
+        "more than one part of the split. The differences have no interval."
+    )
     return Part(caption, frame, table(cells, ["point", "split"], columns))
 
 
@@ -496,31 +516,36 @@ def ledger(found: Analysis) -> Part:
     rows = _records(frame)
     shown = pd.DataFrame(
         {
-            "where": [row["where"] for row in rows],
             "paper": [row["paper"] for row in rows],
             "here": [interval(row | {"value": row["ours"]}, 2) for row in rows],
+            "verdict": [row["verdict"] for row in rows],
+            "why": [row["why"] or "–" for row in rows],
             "n": [_counts(row) for row in rows],
-            "verdict": [row["verdict"] + (f": {row['why']}" if row["why"] else "") for row in rows],
-            "would have shown the opposite": [row["opposite"] for row in rows],
         },
         index=pd.Index([row["claim"] for row in rows], name="claim"),
     )
     caption = (
-        f"The paper's claims on {names.label(found.results.dataset)}. {counted(frame)}. Of a sentence with "
-        "several parts the number is the least favourable part's; its interval is over trainings."
+        f"The paper's claims on {names.label(found.results.dataset)}. {counted(frame)}. Where a claim "
+        "has several parts (such as one per network and representation), the number here is of the part that "
+        "supports it least, and its interval is over trainings. The CSV names where each is said, and what "
+        "would have shown the opposite."
     )
     return Part(caption, frame, shown)
 
 
 def _counts(row: Mapping) -> str:
     """n behind a claim, in words."""
+    if row["trainings"] == 0:
+        return "–" if row["open"] == claims.NEVER else "not run"
+    if row["clips"] == 0:
+        return "a count"
     parts = f"{row['parts']} parts, " if row["parts"] > 1 else ""
     clips = f", at least {row['clips']:.0f} clips" if row["clips"] > 0 else ""
     return f"{parts}{row['trainings']} training{'s' if row['trainings'] != 1 else ''}{clips}"
 
 
 def counted(frame: pd.DataFrame) -> str:
-    """The verdicts of a ledger in a sentence: of sentences and, where there are any, of cells."""
+    """The verdicts of a ledger in a sentence, and why others are open: of sentences and, if any, of cells."""
     cells = frame["where"].str.fullmatch("Table I+")
     kinds = [("sentences", frame[~cells], claims.HOLDS, claims.FAILS, "do not hold")]
     kinds.append(("cells of its tables", frame[cells], claims.AGREES, claims.DIFFERS, "are not compatible"))
@@ -533,6 +558,8 @@ def counted(frame: pd.DataFrame) -> str:
                 f"Of {len(mine)} {what}, {count.get(yes, 0)} {good}, {count.get(no, 0)} {not_}, and "
                 f"{count.get(claims.OPEN, 0)} remain open"
             )
+            why = mine["open"].value_counts().reindex(claims.REASONS).dropna().astype(int)
+            said[-1] += f" ({', '.join(f'{n} {reason}' for reason, n in why.items())})" if len(why) else ""
     return "; ".join(said)
 
 
@@ -603,9 +630,8 @@ def epsilon_ratio(found: Analysis) -> Part:
 def norm_by_size(found: Analysis) -> Part:
     frame = _known(tables.scaling(found), _NO_SIZES)
     caption = (
-        f"Median {_THE_REFERENCE} against the number of values of an image, with 95 % intervals; filled: "
-        "adversarially trained, hollow: original. Dotted: growth with √(number of values) from the "
-        "smallest size."
+        f"Median {_THE_REFERENCE} against the number of values of an image, with 95 % intervals; hollow: the "
+        "original model. Dotted: growth with √(number of values) from the smallest size."
     )
     return Part(caption, frame, figure=figures.norm_by_size(frame))
 
@@ -614,8 +640,8 @@ def fooling_curves(found: Analysis) -> Part:
     frame = _known(tables.fooling_curves(found), _NO_ATTACK)
     caption = (
         "All attacks by their own goals, of correctly classified clips: fooling rate against ‖δ‖₂, means "
-        "over models and folds, the band from the lowest to the highest model. The vertical line is the "
-        "paper's ‖ε‖₂ = 3 at this image size, the dotted one a fooling rate of 0.9."
+        "over networks and folds, the band from the lowest to the highest. The vertical line is the budget "
+        "ε, the paper's ‖δ‖₂ ≤ 3 scaled to this image size; the dotted one is a fooling rate of 0.9."
     )
     return Part(caption, frame, figure=figures.fooling_curves(frame, found.budgets))
 
@@ -769,19 +795,39 @@ class Report:
         return self.folder / "README.md"
 
     def _index(self) -> str:
-        """What there is, of what run, with caption, chapter, point and commit."""
+        """What there is, of what run, the answers first: captions, tables, pictures, and links to files."""
         lines = _about_the_run(self.found)
-        for name in self.parts:  # in one order, whichever the parts were made in
+        middle = [name for name in PARTS if name not in (*_FIRST, *_LAST)]
+        for name in sorted(self.parts, key=[*_FIRST, *middle, *_LAST].index):
             part = self.made[name]
             if part.frame.empty:
                 continue
-            endings = ("png", "pdf", "csv") if part.figure is not None else ("md", "tex", "csv")
-            links = ", ".join(f"[{ending}]({name}.{ending})" for ending in endings)
-            where = f"Chapter 6, {self.found.results.dataset}, {links}."
-            lines += [f"## {name.replace('_', ' ')}", "", markup.text(part.caption), "", where, ""]
+            lines += [f"## {name.replace('_', ' ')}", "", markup.text(part.caption), ""]
             if part.figure is not None:
-                lines += [f"![{name}]({name}.png)", ""]
-        return "\n".join(lines)
+                lines += _picture(name)
+            elif name in _LINKED:
+                lines += [f"[md]({name}.md), [tex]({name}.tex), [csv]({name}.csv)", ""]
+            else:
+                lines += [markdown(part.shown), f"[tex]({name}.tex), [csv]({name}.csv)", ""]
+        text = "\n".join(lines)
+        return text + others(self.folder, text)
+
+
+_FIRST, _LAST = ("summary", "robust_curves", "claims"), ("cells", "times")  # of an index
+_LINKED = ("claims", "times")  # tables that an index does not show
+
+
+def _picture(name: str) -> list[str]:
+    return [f"![{name}]({name}.png)", "", f"[png]({name}.png), [pdf]({name}.pdf), [csv]({name}.csv)", ""]
+
+
+def others(folder: Path, index: str) -> str:
+    """Sections for those pictures in a folder that its index does not show, which are chapter 7's."""
+    lines = []
+    for path in sorted(folder.glob("*.png")):
+        if path.stem not in PARTS and f"({path.name})" not in index:
+            lines += [f"## {path.stem.replace('_', ' ')} (chapter 7)", "", *_picture(path.stem)]
+    return "\n".join(lines)
 
 
 def _about_the_run(analysis: Analysis) -> list[str]:
@@ -797,7 +843,7 @@ def _about_the_run(analysis: Analysis) -> list[str]:
     return [
         f"# Tables and figures of {markup.text(names.label(found.dataset))}",
         "",
-        "Written by chapter 6 (`make figures` draws them again from `rows/`).",
+        "Written by chapter 6, where nothing else is said (`make figures` draws them again from `rows/`).",
         "",
         f"- Points: {markup.text('; '.join(axes))}.",
         f"- Images (rows × frames): {markup.text(', '.join(sizes))}.",

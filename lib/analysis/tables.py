@@ -24,7 +24,7 @@ PAIR = ["representation", "model"]
 VICTIM = [*PAIR, "training"]
 COUNTS = ("iterations", "forwards", "backwards", "queries")  # what an attack spends
 WALKS = ("PIA",)  # taken as cut, so that their norms are upper bounds, where rows do not say it
-EXACT = "exact attacks"  # the mean of the ratios of those attacks none of whose norms is a bound
+EXACT = "exact attacks"  # the mean ratio of those attacks none of whose norms is a bound, if several
 MEANS = "ratio of means"  # the paper's form of its ratio
 Victim = tuple[str, str, str]
 Panels = Mapping[str, pd.DataFrame]  # by fold: one row per clip, one column per victim, or victim and attack
@@ -321,7 +321,7 @@ class Analysis:
             rows.append(self._row(robust, "epsilon_ratio", measured, **more))
         bounds = {row["attack"] for row in rows if row["bound"] != "=" or row["censored"]}
         exact = [attack for attack in attacks if attack in published.ATTACKS and attack not in bounds]
-        if exact:
+        if len(exact) > 1:
             frames = [pd.DataFrame({a: found[a][i] for a in exact}) for i in range(len(pairs))]
             measured = self._over(frames, metrics.geometric_mean)
             more = {"attack": EXACT, "bound": "=", "fooled": sum(map(len, frames)), "censored": 0}

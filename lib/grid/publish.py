@@ -36,7 +36,7 @@ TEXTS = (".md", ".csv", ".tex")
 INDEX = """\
 # Tables and figures of published runs
 
-One folder per data set: what chapter 6 made of its run, each picture as PNG, PDF and CSV, each
+One folder per data set: what chapters 6 and 7 made of its run, each picture as PNG, PDF and CSV, each
 table as Markdown, LaTeX and CSV, and in `rows/` what they were drawn from (`make figures` draws
 them again). Written by `make publish` and `make shelve`."""
 
@@ -288,12 +288,14 @@ def read(cell: Path, notebooks: Path) -> NotebookNode:
 
 
 def shelve(made: Path, shelf: Path) -> Path:
-    """Copy what chapter 6 made, with its rows, to the committed folder, in place of what was there.
+    """Copy what chapters 6 and 7 made, with the rows, to the committed folder, in place of what was there.
 
     Raises
     ------
     Refused : if there are no rows, too many, or a text names a path of a machine.
     """
+    from lib.analysis import report
+
     rows = made / "rows"
     if not rows.is_dir():
         raise Refused(f"{rows}: chapter 6 has written no rows there")
@@ -311,6 +313,8 @@ def shelve(made: Path, shelf: Path) -> Path:
         shutil.rmtree(left, ignore_errors=True)
     try:
         shutil.copytree(made, part, ignore=shutil.ignore_patterns(".*"))
+        listed = (part / "README.md").read_text(encoding="utf-8")
+        files.save(part / "README.md", listed + report.others(part, listed))
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
