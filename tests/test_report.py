@@ -426,7 +426,7 @@ def test_a_part_that_is_empty_now_leaves_no_earlier_file(found, tmp_path, undraw
             made.add(name)
         made.finish()
         assert (tmp_path / "table_3.md").exists() == (run is found)
-        assert ("table_3.md" in (tmp_path / "README.md").read_text()) == (run is found)
+        assert ("table_3.tex" in (tmp_path / "README.md").read_text()) == (run is found)
 
 
 @pytest.mark.slow
