@@ -5,7 +5,7 @@ by it. A chapter calls `use_style` once. The six colours of a family differ in l
 can be distinguished in grey and by colour-blind readers; markers and dashes repeat what colour says.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -545,6 +545,25 @@ def write_csv(frame: pd.DataFrame, path: Path) -> Path:
             part, index=any(frame.index.names), float_format="%.6g", lineterminator="\n"
         )
     return path
+
+
+def entry(name: str) -> list[str]:
+    """The lines of an index for a picture that was exported: itself, and links to its files."""
+    return [f"![{name}]({name}.png)", "", f"[png]({name}.png), [pdf]({name}.pdf), [csv]({name}.csv)", ""]
+
+
+def unlisted(folder: Path, index: str, besides: Collection[str] = ()) -> str:
+    """Sections for those pictures in a folder that its index, made by chapter 6, does not show.
+
+    Parameters
+    ----------
+    besides : names of pictures to leave out.
+    """
+    lines = []
+    for path in sorted(folder.glob("*.png")):
+        if path.stem not in besides and f"({path.name})" not in index:
+            lines += [f"## {path.stem.replace('_', ' ')} (chapter 7)", "", *entry(path.stem)]
+    return "\n".join(lines)
 
 
 # --------------------------------------------------------------------------------- pictures of the grid

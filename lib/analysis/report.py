@@ -371,7 +371,7 @@ def attacks_table(found: Analysis) -> Part:
 def _median(row: Mapping) -> str:
     """A median norm with its bound; ∞ says enough of an attack that failed on most clips."""
     norm = row["median_norm"]
-    return marked(row["bound"], f"{norm:.3g}") if np.isfinite(norm) else number(norm)
+    return marked(row["bound"], f"{norm:#.3g}".rstrip(".")) if np.isfinite(norm) else number(norm)
 
 
 _ATTACKS = {
@@ -804,30 +804,17 @@ class Report:
                 continue
             lines += [f"## {name.replace('_', ' ')}", "", markup.text(part.caption), ""]
             if part.figure is not None:
-                lines += _picture(name)
+                lines += figures.entry(name)
             elif name in _LINKED:
                 lines += [f"[md]({name}.md), [tex]({name}.tex), [csv]({name}.csv)", ""]
             else:
                 lines += [markdown(part.shown), f"[tex]({name}.tex), [csv]({name}.csv)", ""]
         text = "\n".join(lines)
-        return text + others(self.folder, text)
+        return text + figures.unlisted(self.folder, text, besides=PARTS)
 
 
 _FIRST, _LAST = ("summary", "robust_curves", "claims"), ("cells", "times")  # of an index
 _LINKED = ("claims", "times")  # tables that an index does not show
-
-
-def _picture(name: str) -> list[str]:
-    return [f"![{name}]({name}.png)", "", f"[png]({name}.png), [pdf]({name}.pdf), [csv]({name}.csv)", ""]
-
-
-def others(folder: Path, index: str) -> str:
-    """Sections for those pictures in a folder that its index does not show, which are chapter 7's."""
-    lines = []
-    for path in sorted(folder.glob("*.png")):
-        if path.stem not in PARTS and f"({path.name})" not in index:
-            lines += [f"## {path.stem.replace('_', ' ')} (chapter 7)", "", *_picture(path.stem)]
-    return "\n".join(lines)
 
 
 def _about_the_run(analysis: Analysis) -> list[str]:

@@ -294,7 +294,7 @@ def shelve(made: Path, shelf: Path) -> Path:
     ------
     Refused : if there are no rows, too many, or a text names a path of a machine.
     """
-    from lib.analysis import report
+    from lib import figures
 
     rows = made / "rows"
     if not rows.is_dir():
@@ -314,7 +314,7 @@ def shelve(made: Path, shelf: Path) -> Path:
     try:
         shutil.copytree(made, part, ignore=shutil.ignore_patterns(".*"))
         listed = (part / "README.md").read_text(encoding="utf-8")
-        files.save(part / "README.md", listed + report.others(part, listed))
+        files.save(part / "README.md", listed + figures.unlisted(part, listed))
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
