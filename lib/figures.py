@@ -562,7 +562,7 @@ def unlisted(folder: Path, index: str, besides: Collection[str] = ()) -> str:
     lines = []
     for path in sorted(folder.glob("*.png")):
         if path.stem not in besides and f"({path.name})" not in index:
-            lines += [f"## {path.stem.replace('_', ' ')} (chapter 7)", "", *entry(path.stem)]
+            lines += ["", f"## {path.stem.replace('_', ' ')} (chapter 7)", "", *entry(path.stem)]
     return "\n".join(lines)
 
 
