@@ -22,6 +22,7 @@ def leave(
     done: bool = True,
     attacked: bool = True,
     steps: int = 5,
+    ddn: int = 100,
 ):
     """The files of one victim as chapters 3 to 5 leave them."""
     cell = study.Cell(str(build), "demo", representation, model, "1", training)
@@ -53,7 +54,7 @@ def leave(
     for name in ended:
         cell.path(f"{name}.ipynb").write_text("{}")
         receipt = {"commit": "c", "dirty": False, "device": "cpu", "data": "", "sources": {}}
-        receipt["parameters"] = {"build": "b", "model": model, "bim_steps": steps}
+        receipt["parameters"] = {"build": "b", "model": model, "bim_steps": steps, "ddn_steps": ddn}
         cell.save(f"{name}.receipt.json", receipt | dict.fromkeys(results.TIMES, 1.0))
     return images
 
@@ -191,14 +192,14 @@ def sized(tmp_path, monkeypatch):
 
 
 def test_grids_of_other_sizes_are_gathered_and_kept(sized, tmp_path):
-    found = results.gather("64", "demo", other_sizes=[sized(128), sized(256, steps=9)])
+    found = results.gather("64", "demo", other_sizes=[sized(128), sized(256, steps=9, ddn=9)])
     rows = found.other_sizes
     assert rows["bins"].tolist() == [128, 128, 256, 256]
     assert rows["clip"].tolist() == CLIPS * 2
     assert rows["norm"].dropna().tolist() == [1.28, 2.56]
     assert rows["correct"].tolist() == [True, False] * 2
-    (note,) = [n for n in found.notes["note"] if "04_attacks" in n]
-    assert note.endswith("bim_steps = 5 in 2 cells, 9 in 1 cells")
+    (note,) = [n for n in found.notes["note"] if "04_attacks" in n]  # of the attack that is compared alone
+    assert note.endswith("ddn_steps = 100 in 2 cells, 9 in 1 cells")
     again = results.load(results.save(found, tmp_path / "rows"))
     pd.testing.assert_frame_equal(again.other_sizes, rows)
     (tmp_path / "rows/other_sizes.parquet").unlink()

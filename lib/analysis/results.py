@@ -146,7 +146,7 @@ def gather(
         sizes=sizes,
         cells=cells.drop(columns=["dataset", *TIMES]),
         times=pd.concat(spent, ignore_index=True).reindex(columns=["chapter", *POINT, "attack", *TIMES]),
-        notes=pd.DataFrame({"note": notes + said + _mixed([*here, *same], attacks)}, dtype=object),
+        notes=pd.DataFrame({"note": notes + said + _mixed(here, same, attacks)}, dtype=object),
         examples=examples,
         about=about,
         other_sizes=elsewhere,
@@ -179,14 +179,20 @@ def finished(cell: study.Cell, chapter: str) -> bool:
     return any(cell.path(f"{name}.ipynb").is_file() for name in ([chapter] if chapter else VICTIMS))
 
 
-def _mixed(cells: Sequence[study.Cell], attacks: pd.DataFrame) -> list[str]:
-    """What differs between victims that are put in one table: settings of a chapter, sets of attacks."""
+def _mixed(here: Sequence[study.Cell], elsewhere: Sequence[study.Cell], attacks: pd.DataFrame) -> list[str]:
+    """What differs between victims that are put in one table: settings of a chapter, sets of attacks.
+
+    Of the attacks on victims ``elsewhere``, at other sizes, only the reference is compared.
+    """
     values: dict[tuple[str, str], dict[str, int]] = {}
-    for cell in cells:
+    others = tuple(f"{name.lower().partition('-')[0]}_" for name in names.ATTACKS)
+    for cell in [*here, *elsewhere]:
         for chapter in (*VICTIMS, "04_attacks"):
             path = cell.path(f"{chapter}{receipts.ENDING}")
             if path.is_file() and finished(cell, chapter):
                 for name, value in files.load(path)["parameters"].items():
+                    if cell in elsewhere and name.startswith((*others, "checked")):
+                        continue
                     count = values.setdefault((chapter, name), {})
                     count[repr(value)] = count.get(repr(value), 0) + 1
     mixed = {key: count for key, count in values.items() if key[1] not in PLACES and len(count) > 1}
