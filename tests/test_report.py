@@ -617,6 +617,12 @@ def test_the_ledger_is_read_from_its_verdicts_and_counts_why_others_are_open():
     assert f"{(one['trainings'] == 1).sum()} with too few trainings)" in report.counted(one)
 
 
+def test_a_count_and_its_verb_agree():
+    rows = [("VIII", claims.HOLDS), ("VIII", claims.FAILS), ("VIII", claims.FAILS), ("VIII", claims.OPEN)]
+    frame = pd.DataFrame(rows, columns=["where", "verdict"]).assign(open=None)
+    assert report.counted(frame) == "Of 4 sentences, 1 holds, 2 do not hold, and 1 remains open"
+
+
 def test_ratios_are_reported_as_ratios_and_shares_within_0_and_100():
     run = made_up.grid(**ONE, **FOLDS, clips=60, ratio=2.0, accuracy=(0.8, 0.8))
     row = claim(run, "attacking every robust")

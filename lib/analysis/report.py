@@ -547,20 +547,26 @@ def _counts(row: Mapping) -> str:
 def counted(frame: pd.DataFrame) -> str:
     """The verdicts of a ledger in a sentence, and why others are open: of sentences and, if any, of cells."""
     cells = frame["where"].str.fullmatch("Table I+")
-    kinds = [("sentences", frame[~cells], claims.HOLDS, claims.FAILS, "do not hold")]
-    kinds.append(("cells of its tables", frame[cells], claims.AGREES, claims.DIFFERS, "are not compatible"))
+    kinds = [("sentences", frame[~cells], {claims.HOLDS: "hold", claims.FAILS: "do not hold"})]
+    both = {claims.AGREES: "are compatible", claims.DIFFERS: "are not compatible"}
+    kinds.append(("cells of its tables", frame[cells], both))
     said = []
-    for what, mine, yes, no, not_ in kinds:
-        count = mine["verdict"].value_counts()
-        good = {"holds": "hold", "compatible": "are compatible"}[yes]
+    for what, mine, verdicts in kinds:
         if len(mine):
-            said.append(
-                f"Of {len(mine)} {what}, {count.get(yes, 0)} {good}, {count.get(no, 0)} {not_}, and "
-                f"{count.get(claims.OPEN, 0)} remain open"
-            )
+            count = mine["verdict"].value_counts()
+            parts = [_agree(count.get(it, 0), words) for it, words in verdicts.items()]
+            parts.append("and " + _agree(count.get(claims.OPEN, 0), "remain open"))
+            said.append(f"Of {len(mine)} {what}, {', '.join(parts)}")
             why = mine["open"].value_counts().reindex(claims.REASONS).dropna().astype(int)
             said[-1] += f" ({', '.join(f'{n} {reason}' for reason, n in why.items())})" if len(why) else ""
     return "; ".join(said)
+
+
+def _agree(n: int, words: str) -> str:
+    """A number and its verb: 2 remain open, 1 remains open."""
+    verb, *rest = words.split()
+    alone = {"hold": "holds", "do": "does", "are": "is", "remain": "remains"}
+    return " ".join([str(n), alone[verb] if n == 1 else verb, *rest])
 
 
 def weights() -> dict[str, int]:
@@ -652,8 +658,8 @@ def figure_1(found: Analysis) -> Part:
     caption = (
         f"Fig. 1: a clip of the class {who.get('name', '?').replace('_', ' ')} and what the "
         f"attacks on {names.label(who.get('model', '?'))} ({names.label(who.get('training', '?'))} training, "
-        f"fold {who.get('fold', '?')}) make of it in each representation; ‖δ‖₂ below, and where the attack's "
-        "own criterion was not met, that it did not fool."
+        f"fold {who.get('fold', '?')}) make of it in each representation. Below: ‖δ‖₂; 'not fooled' where "
+        "the attack missed its own goal. One clip: its norms can be far from the medians over clips."
     )
     return Part(caption, frame, figure=figures.gallery(pictures, _axes(found), below=below))
 
