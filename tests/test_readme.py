@@ -125,7 +125,7 @@ def test_a_fault_is_one_sentence_and_costs_nothing_that_was_there(tmp_path, chec
 
 
 def test_the_face_is_what_the_published_run_says():
-    """Its table, the gains and the count of the ledger's verdicts are those of figures/esc10."""
+    """Its table, its numbers and the count of the ledger's verdicts are those of figures/esc10."""
     face = (ROOT / "README.md").read_text(encoding="utf-8").split("## What came out")[1].split("\n## ")[0]
     rows = [line for line in face.splitlines() if line.startswith("|")]
     published = ROOT / "figures/esc10"
@@ -140,6 +140,15 @@ def test_the_face_is_what_the_published_run_says():
     assert ("each with a 95 % interval above zero" in " ".join(face.split())) == bool(
         (gains["low"] > 0).all()
     )
+    drops = pd.read_csv(published / "accuracy.csv").query("measure == 'accuracy_drop_percent'")
+    assert all(f"by {drop:.1f}" in face for drop in drops["value"])
+    ratios = pd.read_csv(published / "epsilon_ratio_attacks.csv").query("attack in ('DeepFool', 'DDN')")
+    least, most = ratios["value"].min(), ratios["value"].max()
+    assert f"{least:.1f} to {most:.1f} times" in " ".join(face.split())
+    assert ("with every 95 % interval above 1" in " ".join(face.split())) == bool((ratios["low"] > 1).all())
+    fooled = pd.read_csv(published / "table_2.csv").query("measure == 'fooling_auc_percent'")
+    fooled = fooled.query("training == 'adversarial'")["value"]
+    assert f"it fools {fooled.min():.1f} to {fooled.max():.1f} %" in face
     heard = pd.read_csv(published / "waveform_attack.csv").query("snr == 40 and change == 'attack'")
     assert f"at 40 dB signal-to-noise ratio fools {heard['fooled'].sum()} of {heard['over'].sum()}" in face
     for path in re.findall(r"`?((?:figures|notebooks)/[\w./]+\w)`?", face):
