@@ -1247,4 +1247,6 @@ def test_pia_ends_where_a_step_is_finer_than_float32(bounds, decay):
     victim = foolbox.PyTorchModel(Counting().eval(), bounds=bounds, device="cpu")
     made = attacks.PIA(steps=3, samples=10, sigmas=(0.01,), decay=decay)
     example = made.run(victim, x * scale, criterion, starting_points=start * scale)
-    assert (named(net, example / scale) == criterion.target_classes.raw).all()
+    logits, target = net(example / scale), criterion.target_classes.raw
+    behind = logits.amax(1) - logits.gather(1, target[:, None])[:, 0]
+    assert (behind <= 1e-5).all()  # the walk ends at the boundary, where another batch may round otherwise
