@@ -67,6 +67,11 @@ def in_order(keys: Iterable[str]) -> list[str]:
     return sorted(keys, key=lambda key: order.index(key) if key in _LABELS else len(order))
 
 
+def settings(attacks: Iterable[str]) -> tuple[str, ...]:
+    """What the names of attacks' settings begin with: ``bim_`` of BIM-a."""
+    return tuple(f"{name.lower().partition('-')[0]}_" for name in attacks)
+
+
 def point(path: str) -> str:
     """``esc10/dwt/resnet18/1/standard`` in words for a title: ESC-10, DWT, ResNet-18, fold 1, standard."""
     words = path.split("/")

@@ -201,7 +201,7 @@ def test_every_settings_file_belongs_to_a_chapter():
 @pytest.mark.parametrize("folder", sorted(Path("params/sizes").glob("*/*")), ids=str)
 def test_grids_of_other_sizes_differ_in_nothing_else(folder):
     """Else norms at two sizes would be those of two trainings, or of two attacks. One attack is compared."""
-    others = tuple(f"{name.lower().partition('-')[0]}_" for name in names.ATTACKS)
+    others = names.settings(names.ATTACKS)
     bins, frames = folder.parent.name.split("x")
     for chapter in ("02_features", "03_training", "04_attacks", "05_adversarial_training", "07_beyond"):
         usual, mine = (settings.read(f"{f}/{chapter}.yaml") for f in (f"params/{folder.name}", folder))

@@ -127,25 +127,23 @@ def test_a_fault_is_one_sentence_and_costs_nothing_that_was_there(tmp_path, chec
 def test_the_face_is_what_the_published_run_says():
     """Its table, its numbers and the count of the ledger's verdicts are those of figures/esc10."""
     face = (ROOT / "README.md").read_text(encoding="utf-8").split("## What came out")[1].split("\n## ")[0]
-    rows = [line for line in face.splitlines() if line.startswith("|")]
+    rows, said = [line for line in face.splitlines() if line.startswith("|")], " ".join(face.split())
     published = ROOT / "figures/esc10"
     table = (published / "summary.md").read_text(encoding="utf-8")
     assert rows == [line for line in table.splitlines() if line.startswith("|")]
     counted = (published / "claims.md").read_text(encoding="utf-8").splitlines()[0]
-    assert counted.split(". ", 1)[1].split(". ")[0].rstrip(".") in " ".join(face.split())
+    assert counted.split(". ", 1)[1].split(". ")[0].rstrip(".") in said
     gains = pd.read_csv(published / "robust_accuracy.csv").query("measure == 'gain_percent'")
     gains = gains.dropna(subset="value")
     assert len(gains)
     assert all(f"{gain:.1f} points" in face for gain in gains["value"])
-    assert ("each with a 95 % interval above zero" in " ".join(face.split())) == bool(
-        (gains["low"] > 0).all()
-    )
+    assert ("each with a 95 % interval above zero" in said) == bool((gains["low"] > 0).all())
     drops = pd.read_csv(published / "accuracy.csv").query("measure == 'accuracy_drop_percent'")
     assert all(f"by {drop:.1f}" in face for drop in drops["value"])
     ratios = pd.read_csv(published / "epsilon_ratio_attacks.csv").query("attack in ('DeepFool', 'DDN')")
     least, most = ratios["value"].min(), ratios["value"].max()
-    assert f"{least:.1f} to {most:.1f} times" in " ".join(face.split())
-    assert ("with every 95 % interval above 1" in " ".join(face.split())) == bool((ratios["low"] > 1).all())
+    assert f"{least:.1f} to {most:.1f} times" in said
+    assert ("with every 95 % interval above 1" in said) == bool((ratios["low"] > 1).all())
     fooled = pd.read_csv(published / "table_2.csv").query("measure == 'fooling_auc_percent'")
     fooled = fooled.query("training == 'adversarial'")["value"]
     assert f"it fools {fooled.min():.1f} to {fooled.max():.1f} %" in face

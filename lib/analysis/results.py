@@ -185,16 +185,15 @@ def _mixed(here: Sequence[study.Cell], elsewhere: Sequence[study.Cell], attacks:
     Of the attacks on victims ``elsewhere``, at other sizes, only the reference is compared.
     """
     values: dict[tuple[str, str], dict[str, int]] = {}
-    others = tuple(f"{name.lower().partition('-')[0]}_" for name in names.ATTACKS)
-    for cell in [*here, *elsewhere]:
+    not_compared = (*names.settings(names.ATTACKS), "checked")
+    for cell, left_out in [*((cell, ()) for cell in here), *((cell, not_compared) for cell in elsewhere)]:
         for chapter in (*VICTIMS, "04_attacks"):
             path = cell.path(f"{chapter}{receipts.ENDING}")
             if path.is_file() and finished(cell, chapter):
                 for name, value in files.load(path)["parameters"].items():
-                    if cell in elsewhere and name.startswith((*others, "checked")):
-                        continue
-                    count = values.setdefault((chapter, name), {})
-                    count[repr(value)] = count.get(repr(value), 0) + 1
+                    if not name.startswith(left_out):
+                        count = values.setdefault((chapter, name), {})
+                        count[repr(value)] = count.get(repr(value), 0) + 1
     mixed = {key: count for key, count in values.items() if key[1] not in PLACES and len(count) > 1}
     notes = [
         f"{chapter} was run with different settings: {name} = "

@@ -443,8 +443,10 @@ def summary(found: Analysis) -> pd.DataFrame:
     ``clean_change_percent``, ``gain_percent``), training, value, low, high, over, networks.
     """
     rows = []
-    kinds = {"clean_percent": found.clean, "clean_change_percent": found.clean}
-    kinds |= {"robust_percent": found.robust, "gain_percent": found.robust}
+    kinds = (
+        ("clean_percent", "clean_change_percent", found.clean),
+        ("robust_percent", "gain_percent", found.robust),
+    )
     for representation in names.in_order(v[0] for v in found.attacked):
         mine = [v for v in found.attacked if v[0] == representation]
         robust = [defended(v) for v in mine]
@@ -452,16 +454,19 @@ def summary(found: Analysis) -> pd.DataFrame:
         def mean(panel: pd.DataFrame, victims: Sequence[Victim]) -> pd.Series:
             return panel[[(*v, names.WORST) for v in victims]].dropna().mean(axis=1)
 
-        for measure, panels in kinds.items():
-            point = {"representation": representation, "measure": measure, "networks": len(mine)}
-            if measure in ("clean_percent", "robust_percent"):
-                for training, victims in (("standard", mine), (ROBUST, robust)):
-                    measured = found.mean(panels, victims, lambda p, v=victims: mean(p, v))
-                    rows.append(point | {"training": training} | measured._asdict())
-                continue
-            change = lambda p, b=mine, a=robust: mean(p, a) - mean(p, b)  # noqa: E731
-            measured = found.mean(panels, [*mine, *robust], change, POINTS)
-            rows.append(point | {"training": ROBUST} | measured._asdict())
+        for share, change, panels in kinds:
+            before = found.mean(panels, mine, lambda p, v=mine: mean(p, v))
+            after = found.mean(panels, robust, lambda p, v=robust: mean(p, v))
+            gain = found.mean(
+                panels, [*mine, *robust], lambda p, b=mine, a=robust: mean(p, a) - mean(p, b), POINTS
+            )
+            for measure, training, measured in (
+                (share, "standard", before),
+                (share, ROBUST, after),
+                (change, ROBUST, gain),
+            ):
+                point = {"representation": representation, "measure": measure, "networks": len(mine)}
+                rows.append(point | {"training": training} | measured._asdict())
     return pd.DataFrame(rows)
 
 

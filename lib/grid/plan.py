@@ -213,8 +213,7 @@ def ladders(values: Mapping[str, Any], size: tuple[int, int], asked: Sequence[st
     """The ladders of attacks (:class:`lib.attacks.Ladder`), by the settings of chapter 4."""
     from lib import attacks
 
-    words = tuple(f"{name.lower().partition('-')[0]}_" for name in asked)
-    given = {name: value for name, value in values.items() if name.startswith(words)}
+    given = {name: value for name, value in values.items() if name.startswith(names.settings(asked))}
     return attacks.ladders(size, only=asked, **given)
 
 
@@ -228,9 +227,8 @@ def most(ladder: Any) -> float:
 def _passes(attack: Any) -> float:
     """Of all steps of an attack; one that the study does not know asks for one gradient a step."""
     kind, steps = type(attack).__name__, getattr(attack, "steps", 1)
-    if (
-        kind == "PIA"
-    ):  # a step tries the ball once, asks its samples, and tries up to ten times; σ is chosen once
+    if kind == "PIA":
+        # A step tries the ball once, asks its samples, and tries up to ten times; σ is chosen once.
         asked = steps * (attack.samples + 11) + len(attack.sigmas) * (attack.samples + 1)
         return min(asked, attack.queries or math.inf)
     backwards = {"Noise": 0, "JSMA": 2, "DeepFool": getattr(attack, "candidates", 2) - 1}.get(kind, 1)
