@@ -240,7 +240,7 @@ def ladders(
     cs: Sequence[float] = (1.0, 3.0, 5.0, 7.0),
     steps: Sequence[int] = (25, 100, 1000, 1500),
     kappa: float = 0.0,
-    search: int = 100,
+    search: int = 200,
     product: bool = False,
 ) -> dict[str, Ladder]:
     """CWA over pairs of c and steps, ascending; ``product`` takes every pair, cheapest first (reading 12).
