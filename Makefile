@@ -107,9 +107,9 @@ verify: $(ready) ## run a random tenth of the finished cells again and compare
 lint: $(ready) ## ruff
 	@$(python) -m ruff check lib tests notebooks && $(python) -m ruff format --check lib tests notebooks
 test: lint ## lint and the quick tests
-	@OMP_NUM_THREADS=1 $(python) -m pytest -q -n $(cores)
+	@OMP_NUM_THREADS=1 $(python) -m pytest -q -n $(cores) --maxprocesses 16
 test-all: lint ## lint and all tests: faults, Slurm and browser too
-	@OMP_NUM_THREADS=1 $(python) -m pytest -q -n $(cores) -m ""
+	@OMP_NUM_THREADS=1 $(python) -m pytest -q -n $(cores) --maxprocesses 16 -m ""
 test-gpu: $(ready) ## the tests that need a CUDA device
 	@$(python) -m pytest -q -m gpu
 bench-%: $(ready) ## measure: bench-attacks, -features, -gpu, -grid, -norms, -savings, -training

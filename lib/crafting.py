@@ -156,6 +156,7 @@ class Recorded:
         self.replay_backward = graphs.record(self._backward, example.device)
 
     def _forward(self) -> None:
+        self.logits = None  # its graph holds a node of the images that belongs to the stream of that pass
         with torch.enable_grad():
             self.logits = _logits(self.model, self.images, self.precision)
 

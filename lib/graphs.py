@@ -6,11 +6,16 @@ is overwritten by each replay. Elsewhere than on CUDA, replaying is doing the wo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import gc
+from collections.abc import Callable, Iterator
 
 import torch
 
 WARM = 3  # times that a work is done before it is recorded, for libraries to choose their algorithms
+
+# An optimiser that is to be recorded takes its first steps without a graph, of which torch need not warn.
+torch.optim.Optimizer._warned_capturable_if_run_uncaptured = True
 
 
 def warm(work: Callable[[], None], device: torch.device) -> None:
@@ -40,7 +45,22 @@ def record(work: Callable[[], None], device: torch.device) -> Callable[[], None]
     """
     if device.type != "cuda":
         return work
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream(device)
+    recording = torch.cuda.graph(graph, capture_error_mode="thread_local")
+    # Where a recording fails, torch stays on the stream of the recording: the second context leaves it.
+    with torch.cuda.device(device), torch.cuda.stream(stream), _uncollected(), recording:
         work()
     return graph.replay
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without garbage collection: a graph that is destroyed while another is recorded breaks that one."""
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -133,8 +133,8 @@ figures.distributions(facts[["name", *varied]], {name: units[name] for name in v
 # Look for a class whose dots lie apart from the others in one panel: it could be recognised by that number
 # alone. In ESC-10, clock ticks and fires have the lowest levels. Most roosters and sneezes are quiet for
 # about half of the clip or longer, because the sound is over before the clip ends. Rain, sea waves and
-# engines are hardly ever quiet. The images of chapter 2 show each clip relative to its own peak, so its level
-# is not in them, but its silence is. Whether a network uses the silence, this figure does not show.
+# helicopters are hardly ever quiet. The images of chapter 2 show each clip relative to its own peak, so its
+# level is not in them, but its silence is. Whether a network uses the silence, this figure does not show.
 #
 # The table has the same five quantities over all classes; the row 50% is the median.
 #
@@ -204,12 +204,14 @@ Markdown(f"{expected}\n\n{markup.table(crossing, index=False) if len(crossing) e
 # part while a *copy* of it is in another. A copy is the clip at another pitch; chapter 2 computes copies, for
 # training only.
 #
-# We expect no leak where folds decide. For comparison, we also split clips and copies at random, as the paper
-# does, and count the leaks.
+# We expect no leak where folds decide. For comparison, we also split clips and their copies at random, as we
+# read the paper, and count the leaks.
 
 # %%
-by_folds = {source for fold in folds for source in splits.leaks(splits.split(clips, fold, copies=2))["which"]}
-parted = splits.leaks(splits.split(clips, 1, "paper", copies=2))["what"].value_counts()
+versions = 5  # a clip and its four copies, Section VIII
+every = [splits.split(clips, fold, copies=versions) for fold in folds]
+by_folds = {source for split in every for source in splits.leaks(split)["which"]}
+parted = splits.leaks(splits.split(clips, 1, "paper", copies=versions))["what"].value_counts()
 at_random = f"{parted.get('recording', 0)} recordings and {parted.get('clip', 0)} clips"
 seen = f"{len(by_folds)} recordings by folds, {at_random} in a random split"
 Markdown(chapter.expectation("no recording on two sides of a split by folds", seen, not by_folds))
@@ -245,8 +247,9 @@ answer = (
     f"their {len(folds)} folds {apart} {clips['source'].nunique()} recordings apart."
 )
 found = [
+    f"Clips are {facts['seconds'].min():.3g} to {facts['seconds'].max():.3g} s long.",
     f"A class has {' to '.join(map(str, ends))} clips in a fold.",
-    f"The paper's random split has {at_random} on two sides.",
+    f"A random split of all clips and copies, as we read the paper, has {at_random} in several parts.",
     f"Pairs of recordings in different folds that sound nearly the same: {len(alike)}.",
     f"{len(out)} clips were left out, and an offset was subtracted from {moved}.",
     "Read on in [chapter 2](02_features.ipynb), which turns these clips into images.",

@@ -138,9 +138,9 @@ print(
 # %% [markdown]
 # ## Equal ratios of frequency: the scalogram
 #
-# The window of the STFT has one length for all frequencies. The paper's second transform has no window. It
-# takes one short oscillation, the wavelet $\psi$, moves it to a time $\tau$ and stretches it by a scale $s$
-# (Eqs. 11 and 12):
+# The window of the STFT has one length for all frequencies. In the paper's second transform the length
+# varies. It takes one short oscillation, the wavelet $\psi$, moves it to a time $\tau$ and stretches it by a
+# scale $s$ (Eqs. 11 and 12):
 #
 # $$\frac{1}{\sqrt{|s|}} \int a(t)\, \psi\Big(\frac{t - \tau}{s}\Big) dt, \qquad
 #   \psi(t) = \frac{1}{\sqrt{2\pi}} e^{-j \omega t} e^{-t^2 / 2}.$$
@@ -160,8 +160,8 @@ print(
 # There the wavelet is called `cmorB-C`, for $e^{-t^2/B}$ and $\omega = 2\pi C$: Eq. 12 has $B = 2$
 # (`bandwidth`), and we take $\omega = 6$, so $C = 6 / 2\pi$ (`centre`). `cwt` looks the wavelet up in a table
 # of $2^{precision}$ values. We expect its result to be closer to ours with the largest table than with the
-# smallest. A difference remains where the wavelet is only a few samples long, because `cwt` takes the sound
-# as constant from one sample to the next.
+# smallest. A difference remains in the highest rows, where few samples make up one oscillation, because `cwt`
+# takes the sound as constant from one sample to the next.
 
 # %%
 resampled = audio.waveform(clip, dwt_rate, duration)
@@ -190,7 +190,8 @@ Markdown(chapter.expectation("a finer table brings PyWavelets closer", seen, clo
 # - *A steady tone* is a thin line in the STFT. In the scalogram it is wide, because at its frequency the
 #   wavelet is much shorter than the window, and a short piece of a tone does not fix its frequency well.
 # - *Clicks* are as wide as the window in the STFT. In the scalogram each is a needle that widens downwards,
-#   where wavelets are longer.
+#   where wavelets are longer. In a small image one column can be as long as the window: then a click fills
+#   about one column in both, and only the widening is seen.
 # - *A chirp* that rises by the same factor in each second is bent in the STFT and straight in the scalogram.
 # - *The clip* is the one chosen above.
 
@@ -219,8 +220,9 @@ of_dwt = {f"{name}, DWT": each for name, each in pictures["dwt"].items()}
 figures.spectrograms(of_dwt, frequencies=axis["dwt"], times=images.times)
 
 # %% [markdown]
-# Compare the two pictures of each sound. The STFT separates frequencies well and blurs moments. The scalogram
-# separates moments well and blurs frequencies; only at its lowest frequencies is it the other way round.
+# Compare the two pictures of each sound. The STFT separates frequencies well, and moments no better than its
+# window is long. The scalogram separates moments well and blurs frequencies; only at its lowest frequencies
+# is it the other way round. What of this is seen depends on the columns, whose length is printed below.
 #
 # Compare the axes as well: find a frequency of a few kHz on both. The STFT gives most of its rows to high
 # frequencies, and the scalogram most of them to low ones. So an attack that changes one row changes a band of
@@ -233,7 +235,8 @@ figures.spectrograms(of_dwt, frequencies=axis["dwt"], times=images.times)
 # lost then depends on the transform.
 #
 # *The STFT* is computed at its own size and then resized in dB, so that each new value is a mean of its
-# neighbours. A tone that is one row wide among silent rows becomes darker.
+# neighbours. A tone that is one row wide among silent rows becomes darker. The scalogram is averaged before
+# its values become dB. So in small images, a difference between the two is not of the transforms alone.
 #
 # *The scalogram* can be computed at any times that we want. The paper's is *sampled*: one value at the middle
 # of each column. A click between two such moments is missed if the wavelet is shorter than a column. The
@@ -241,7 +244,9 @@ figures.spectrograms(of_dwt, frequencies=axis["dwt"], times=images.times)
 
 # %%
 length = 2e3 * centre / axis["dwt"][-1] * (bandwidth * np.log(2)) ** 0.5
-print(f"columns are {1e3 * duration / frames:.1f} ms apart, the shortest wavelet is {length:.2f} ms long")
+column, window = 1e3 * duration / frames, 1e3 * n_fft / stft_rate
+print(f"columns are {column:.1f} ms apart; the window of the STFT is {window:.1f} ms long,", end=" ")
+print(f"the shortest wavelet {length:.2f} ms")
 each_way = {each: dataclasses.replace(settings, columns=each).image("dwt") for each in store.COLUMNS[1:]}
 click = samples.resample(sounds["clicks"], stft_rate, dwt_rate, each_way["sampled"].samples)
 of_click = {f"clicks, {each}": image(torch.from_numpy(click)[None])[0] for each, image in each_way.items()}
@@ -281,8 +286,7 @@ dimmed = -table.loc[f"STFT, {here}", "tone [dB]"]
 seen = f"{faint['averaged']:.1f} dB against {faint['sampled']:.1f} dB when sampled"
 Markdown(
     chapter.expectation("averaging shows all clicks within 3 dB", seen, bool(faint["averaged"] < 3))
-    + f"\n\nA tone is {dimmed:.1f} dB too dark in the STFT of this size: an attack on the STFT has less of a "
-    "tone to change."
+    + f"\n\nA tone is {dimmed:.1f} dB too dark in the STFT of this size."
 )
 
 # %% [markdown]
@@ -337,8 +341,9 @@ level = shown.mean(dim=(1, 2, 3)).numpy()
 silent = float((shown[0] == 0).float().mean())
 byte = -floor / features.Image.steps / 12**0.5
 answer = (
-    f"A network sees {images.size[0]} × {images.size[1]} values of each sound: the STFT shows tones thin and "
-    "clicks wide, the scalogram the other way round at high frequencies, and the tonnetz shows harmony."
+    f"A network sees {images.size[0]} × {images.size[1]} values of each sound. The STFT separates "
+    "tones best, the scalogram moments at high frequencies (as far as columns of "
+    f"{column:.0f} ms show it), and the tonnetz shows harmony."
 )
 found = [
     f"The store has {len(images)} images, {len(images) * images.size[0] * images.size[1] / 2**20:.0f} MiB.",

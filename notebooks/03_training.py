@@ -100,6 +100,12 @@ print(f"{cell}: {len(images)} images of {images.size[0]} × {images.size[1]}, {l
 # there are classes. They normalise their input themselves. So the values of an image that is attacked are
 # always in $[0, 1]$, for every network.
 #
+# > **Paper.** The networks are pretrained; their input and output layers are replaced and fine-tuned.
+#
+# > **Here.** `pretrained` says where training starts: from published weights, with all layers learning, or
+# > (`none`) from weights drawn at random. In the second case the chapter tests the architecture alone, and
+# > not what it has learnt from photographs.
+#
 # How large are they? The table counts the numbers that training may change, the *parameters*. The column *as
 # published* counts them for the 1000 classes and three channels of ImageNet. It does so for all six, so that
 # the rows can be compared (He et al. gave ResNet-56 ten classes). The column *here* counts them as we train
@@ -178,12 +184,13 @@ print(chapter.expectation("none is in two parts", seen, crossing == 0))
 #
 # $$J(\mathbf{x}, l, \mathbf{w}) = -\log p_l(\mathbf{x}, \mathbf{w}),$$
 #
-# where $\mathbf{w}$ are the weights. Training changes $\mathbf{w}$ so that the mean of $J$ falls, by
-# [AdamW](https://arxiv.org/abs/1711.05101). This $J$ comes back in chapter 4: an attack changes $\mathbf{x}$
-# instead, so that $J$ grows.
+# where $\mathbf{w}$ are the weights. (With `smoothing`, a share of the label is spread over all classes.)
+# Training changes $\mathbf{w}$ so that the mean of $J$ falls, by [AdamW](https://arxiv.org/abs/1711.05101).
+# This $J$ comes back in chapter 4: an attack changes $\mathbf{x}$ instead, so that $J$ grows.
 #
-# The weights of the epoch with the highest accuracy on the validation part are kept. The tested part is not
-# used before the end. Chapter 5 uses the same loop, `fit`; only the loss differs.
+# The weights of the epoch with the highest accuracy on the validation part are kept; of equal ones, those
+# with the lower validation loss. The tested part is not used before the end. Chapter 5 uses the same loop,
+# `fit`; only the loss differs.
 #
 # AlexNet and VGG-16 have no batch norm, and are harder to train. If their weights are drawn at random, they
 # also get the mean and deviation of each frequency over the training images as their normalisation. Their
@@ -289,10 +296,10 @@ checkpoint.unlink(missing_ok=True)
 # %% [markdown]
 # ## What a random split would have reported
 #
-# The paper's random split has two leaks. *Recordings* leak where clips cut from one recording are both in
-# the training and in the tested part. *Copies* leak where pitch-shifted copies of a tested clip are in the
-# training part. Such a copy brings its recording with it, so both are counted there. Images that cross into
-# the validation part are counted too.
+# The paper's random split, as we read it, has two leaks. *Recordings* leak where clips cut from one recording
+# are both in the training and in the tested part. *Copies* leak where pitch-shifted copies of a tested clip
+# are in the training part. Such a copy brings its recording with it, so both are counted there. Images that
+# cross into the validation part are counted too.
 #
 # How much do these leaks raise the accuracy? We train four times:
 #
@@ -333,8 +340,9 @@ Markdown(markup.table(leaks, index=False, floats=".3f"))
 
 # %% [markdown]
 # *Recordings crossing* and *clips crossing* count the leaks, and *low* and *high* are the ends of the 95 %
-# interval. The line below compares the four accuracies alone. Look at the intervals as well before you
-# believe a difference: if they overlap much, other clips or another seed could turn it round.
+# interval of each accuracy. `official` and `copies` test the same clips; the other two test others. The line
+# below compares the four accuracies alone. It does not ask whether other clips, or another seed, could turn a
+# difference round: with four trainings nobody knows.
 
 # %%
 rest = leaks.set_index("protocol")["accuracy"]

@@ -73,7 +73,7 @@ batch = 0  # most clips attacked at once; 0 is 16 on a CPU and all on a GPU
 memory = 0.0  # GiB that they may take, where images are large; 0 is the device's own
 bim_step = 0.00392  # ζ of Eq. 1: one grey level, 1/255, our reading of the paper's 1
 bim_steps = 100  # most steps of BIM at one budget
-bim_normalised = False  # True steps along the normalised gradient by ε/10, as Foolbox does, not by its sign
+bim_normalised = False  # True steps by ε/10 along the normalised gradient, not along its sign
 bim_first = 0.00009375  # RMS of the first budget, a sixteenth of the paper's 0.0015
 bim_rungs = 12  # budgets, each twice the one before
 bim_bisections = 4  # between the last failing and the first fooling budget
@@ -97,7 +97,7 @@ brackets = True  # begin each ladder near the rung that fools; False begins at t
 crafting = "auto"  # precision in which examples are made: auto, float32, tf32 or bfloat16; judged in float32
 checked = 8  # clips on which the attacks themselves are checked
 shown_class = "children_playing"  # whose clip is kept for pictures; another where there is none
-seed = 0
+seed = 0  # of the clips, targets and starts that are drawn
 
 # %%
 ranges.check(
@@ -169,7 +169,7 @@ print(f"{cell}: {len(right)} of {len(chosen)} clips are classified correctly")
 #
 # An attack is run at rising budgets, its *ladder*, and each budget is a *rung*. Once a clip is fooled, no
 # larger budget is tried on it. If even the smallest step of an attack is larger than $\epsilon$, the attack
-# cannot succeed within $\epsilon$. Its rate there would say nothing, and the tables leave it out.
+# cannot succeed within $\epsilon$. Its rate there would say nothing, and the table below leaves it out.
 
 # %%
 budget = metrics.scaled_budget(published.BUDGET, (images.settings.bins, images.settings.frames))
@@ -234,7 +234,8 @@ for n in at:
 # > **Here.** The [Foolbox](https://arxiv.org/abs/1707.04131) of that time measured this $\epsilon$ as RMS. So
 # > the budgets are RMS radii that double from `bim_first`. The gap between the last that failed and the first
 # > that fooled is then halved `bim_bisections` times, clip by clip. $\zeta = 1$ is read as one grey level,
-# > 1/255; the value used is `bim_step`. An example counts when the target has a probability of at least 0.75.
+# > 1/255; the value used, `bim_step`, is printed below. An example counts when the target has a probability
+# > of at least 0.75.
 # >
 # > The code follows the gradient of $m = \log \sum_{k \neq l} e^{Z_k} - Z_l$. Here $Z$ are the *logits*, the
 # > victim's outputs before the softmax. As $J = \log(1 + e^m)$, the gradients of $m$ and $J$ have the same
@@ -247,10 +248,11 @@ Markdown(chapter.source(attacks.BIM.perturb))
 # %% [markdown]
 # A signed step moves *every* value by $\zeta$, also those that hardly matter. That is a weakness where the
 # budget is a $\|\delta\|_2$, because it is spent on all values alike. One step is often longer than the
-# radius of the ball, and is then cut back to it. Foolbox instead divides the gradient by its norm, so that
-# values move in proportion to their gradient (`bim_normalised`). Below, both kinds of steps attack the clip
-# within eight times $\epsilon$. We expect that normalised steps bring it at least as near to its target: the
-# highest probability of the target that they reach is no lower.
+# radius of the ball, and is then cut back to it. So within $\epsilon$, the fooling rate of BIM says as much
+# about these steps as about the victim. Foolbox instead divides the gradient by its norm, so that values move
+# in proportion to their gradient (`bim_normalised`). Below, both kinds of steps attack the clip within eight
+# times $\epsilon$. We expect that normalised steps bring it at least as near to its target: the highest
+# probability of the target that they reach is no lower.
 
 # %%
 kinds = {"signed steps": False, "normalised steps": True}
@@ -268,12 +270,15 @@ print(chapter.expectation("normalised steps come as near to the target", seen, n
 figures.path(paths)
 
 # %%
-print(f"a step that moves every value by ζ has ‖δ‖₂ = {bim_step * x[0].numel() ** 0.5:.3g}; ε = {budget:.3g}")
+signed_step = bim_step * x[0].numel() ** 0.5
+print(f"ζ is {255 * bim_step:.3g} of 255 grey levels; a step that moves every value by ζ has", end=" ")
+print(f"‖δ‖₂ = {signed_step:.3g}, which is {signed_step / budget:.3g} times ε = {budget:.3g}")
 
 # %% [markdown]
 # One clip shows little. So both look for *any* wrong class of several clips, within $\epsilon$ and within
 # four times $\epsilon$; the table counts the clips that are misclassified. We expect that normalised steps
-# fool more of them. There are at most `checked` clips, so a difference of one or two is no finding.
+# fool more of them. There are at most `checked` clips, so a difference of one or two at both norms decides
+# nothing.
 
 # %%
 some = [int(n) for n in right.index[:checked]]
@@ -284,9 +289,9 @@ wrong = {
     for name, bim in bims.items()
 }
 wrong = pd.DataFrame(wrong).rename_axis("‖δ‖₂").rename(index=lambda norm: f"{norm:.3g}")
-signed, normalised = wrong.sum()
-seen = f"{normalised:.0f} by normalised, {signed:.0f} by signed steps, {len(some)} clips at two budgets"
-more = None if normalised == signed else bool(normalised > signed)
+apart = wrong["normalised steps"] - wrong["signed steps"]
+seen = f"{apart.iloc[0]:+d} of {len(some)} clips within ε, {apart.iloc[1]:+d} within 4 ε"
+more = bool(apart.sum() > 0) if apart.abs().max() > 2 else None
 print(chapter.expectation("normalised steps fool more clips", nothing or seen, more))
 Markdown(markup.table(wrong))
 
@@ -428,18 +433,20 @@ figures.path({"CWA": path})
 # > **Paper.** $\epsilon \geq 0.001$, at most 500 iterations, decay 0.001, learning rate in $[0.001, 0.6]$.
 #
 # > **Here.** As in Ilyas et al. (the paper's [15]), the victim reports the probabilities of its `pia_top`
-# > most likely classes only. A pair of probes is dropped if the target is not among them. The ball shrinks by
-# > 0.001 at first, then by twice as much after each success and by half as much after each failure. Every
-# > image that the victim classifies is counted as a query. `pia_patience` ends a walk whose ball has stopped
-# > shrinking.
+# > most likely classes only. A pair of probes is dropped if the target is not among them. For each clip,
+# > $\sigma$ is the one of a few values whose estimate raises $p$ most. A step is kept if the target has a
+# > probability of at least 0.6, or a higher one than before; Ilyas et al. keep every step that does not lose
+# > it. The ball shrinks by 0.001 at first, then by twice as much after each success and by half as much after
+# > each failure. Every image that the victim classifies is counted as a query. `pia_patience` ends a walk
+# > whose ball has stopped shrinking.
 
 # %%
 Markdown(chapter.source(nes.estimate))
 
 # %% [markdown]
 # We expect the walk to end at less than half of the distance at which it began. With few steps or queries it
-# may end near its start. The figure also has images
-# that the attack tried and refused, because the target was lost; there the left curve dips.
+# may end near its start. The figure also has images that the attack tried and refused, because the target was
+# lost or was less likely than it must be; they can be nearer than the result.
 
 # %%
 pia = ladders["PIA"].rungs[-1].attack
@@ -510,7 +517,8 @@ shown = list(dict.fromkeys(pd.concat([wanted, right])["clip"]))[:5]
 version = f"{files.digest(weights)}, {crafting}"
 pieces = attacks.Pieces(cell.path("04_attacks.pieces"), files.save, files.load, version)
 at_once = batch or (16 if where.type == "cpu" else len(x))
-crafted = foolbox.PyTorchModel(prepare(net, crafting, batch=at_once, say=print), bounds=(0, 1), device=where)
+passed = max(at_once, pia_samples)  # PIA asks for its samples at once
+crafted = foolbox.PyTorchModel(prepare(net, crafting, batch=passed, say=print), bounds=(0, 1), device=where)
 
 # %%
 rows, examples = attacks.climb(
@@ -537,11 +545,12 @@ pieces.clear()
 
 # %% [markdown]
 # Read a curve from left to right: it is the share of attacked clips that are fooled by a perturbation of at
-# most the norm on the axis. An attack whose curve is further to the left is stronger *at its own goal*. The
-# vertical line is the budget $\epsilon$. A curve need not reach 1: above `until`, the dotted line, no larger
-# budget is tried, and every ladder ends somewhere. A flat end to the right says that no further clip was
-# fooled, not that none could be. We expect DeepFool to need the smallest changes of the six, since any wrong
-# class is enough for it.
+# most the norm on the axis. An attack whose curve is further to the left is stronger *at the goal in its
+# row*. The vertical line is the budget $\epsilon$. A curve need not reach 1: above `until`, the dotted line,
+# no larger budget is tried, and every ladder ends somewhere. A flat end to the right says that no further
+# clip was fooled, not that none could be. We expect DeepFool to need the smallest change of the six on most
+# clips, since any wrong class is enough for it. Where a targeted attack needs less, DeepFool has stopped at a
+# boundary that is not the nearest.
 
 # %%
 curves = metrics.stairs(metrics.least_norms(rows))
@@ -550,15 +559,11 @@ figures.fooling_curves(curves, budget, threshold=until, title=names.point(str(ce
 # %%
 norms = metrics.least_norms(rows).reindex(columns=list(ladders))
 medians = norms.median()
-least = medians[list(published.ATTACKS)].idxmin() if len(norms) else ""
-seen = (
-    f"the least median norm is {medians[least]:.3g}, by {names.label(least)}"
-    if least
-    else "no clip was attacked"
-)
-print(
-    chapter.expectation("DeepFool needs the least of the six", seen, least == "DeepFool" if least else None)
-)
+nearest = norms[list(published.ATTACKS)].idxmin(axis=1)
+won = int((nearest == "DeepFool").sum())
+seen = f"on {won} of {len(norms)} clips" if len(norms) else "no clip was attacked"
+most = won > len(norms) / 2 if len(norms) else None
+print(chapter.expectation("DeepFool needs the least of the six on most clips", seen, most))
 
 # %% [markdown]
 # The table shows what was reached and what it cost. Its rates are shares of the attacked clips, whose number
@@ -567,7 +572,8 @@ print(
 # - *Fooled*: the share of attacked clips whose attack reached its goal, at any norm. *Reached*: the target is
 #   predicted, at any probability.
 # - *Fooled within ε*: the share fooled by a change of at most $\epsilon$. *AUC within ε*: the area under the
-#   curve up to $\epsilon$, divided by $\epsilon$. Both are empty for an attack that cannot succeed within it.
+#   curve up to $\epsilon$, divided by $\epsilon$. Both are empty for an attack that cannot succeed within it,
+#   and for one of which a limit cut a walk short of it: with more queries, it might have come so near.
 # - *Median ‖δ‖₂*: over the clips that were fooled. *Any wrong class*: the median norm of the nearest
 #   misclassified image that the attack met, whatever its goal.
 # - *Forwards, backwards, queries*: passes through the victim, as means over the attacked clips. A black box
@@ -576,9 +582,11 @@ print(
 
 # %%
 by = rows.groupby("attack", sort=False)
+cut = rows[rows["bound"] == "at most"]
+unknown = sorted({*coarse, *cut.loc[cut["l2"] > budget, "attack"]})
 summary = by[["fooled", "reached"]].mean().reindex(list(ladders))
-summary["fooled within ε"] = metrics.rate_within(norms, [budget])[budget].drop(coarse)
-summary["AUC within ε"] = metrics.shortfall(norms, budget).mean().drop(coarse)
+summary["fooled within ε"] = metrics.rate_within(norms, [budget])[budget].drop(unknown)
+summary["AUC within ε"] = metrics.shortfall(norms, budget).mean().drop(unknown)
 summary["median ‖δ‖₂"] = norms.replace(np.inf, np.nan).median()
 met = metrics.least_norms(rows, success="any").reindex(columns=list(ladders))
 summary["any wrong class"] = met.replace(np.inf, np.nan).median()
@@ -589,8 +597,9 @@ Markdown(markup.table(summary.rename(index=names.label).rename_axis("attack"), f
 # %% [markdown]
 # ## One clip under all attacks
 #
-# The first picture is the clip. The others are the least perturbed example that each attack found of it or,
-# where it failed, its last attempt. Can you see which one was changed, and where?
+# The first picture is the clip; its class and its target are printed above the pictures. The others are the
+# least perturbed example that each attack found of it or, where it failed, its last attempt. Can you see
+# which one was changed, and where?
 
 # %%
 spots = [n for n, name in enumerate(chosen["clip"]) if name in shown]
@@ -604,6 +613,8 @@ change = {name: image - drawn["original"] for name, image in drawn.items() if na
 held = rows[rows["clip"].isin(shown[:1])].set_index("attack")["fooled"]
 failed = {name: "" if held.get(name, False) else ", not fooled" for name in change}
 sizes = {name: f"‖δ‖₂ = {each.norm():.2g}{failed[name]}" for name, each in change.items()}
+for n in [spots[first]] if shown else []:
+    print(f"{order[first]}: class {called[int(label[n])]}, target {called[int(target[n])]}")
 figures.spectrograms(drawn, frequencies=images.frequencies, times=images.times, below=sizes)
 
 # %% [markdown]
@@ -675,6 +686,8 @@ flagged, misled = int(hidden["masked"].sum()), int(honest["masked"].sum())
 fooled, rising = int(broken.to_numpy().sum()), ", ".join(f"{rate:.0%}" for rate in grown)
 many, one, noise = last[["BIM-b", "FGSM", "noise"]]
 white_box, black_box = medians[["CWA", "PIA"]]
+walks = rows[rows["attack"] == "PIA"]
+cut_off = int((walks["bound"] == "at most").sum())
 
 # %%
 sane = {
@@ -697,7 +710,7 @@ sane = {
 sane |= {
     "CWA needs less than PIA, a black box": (
         not white_box > black_box,
-        f"PIA needs {black_box:.3g}, CWA {white_box:.3g}",
+        f"PIA needs {'at most ' if cut_off else ''}{black_box:.3g}, CWA {white_box:.3g}",
     ),
     "the reference does not beat ours by 5 %": (not beaten, f"it beats {beaten or 'none'}"),
     "every reported success is confirmed": (refused == 0, f"{refused} are refused"),
@@ -714,10 +727,11 @@ attacked = metrics.least_norms(rows, success="any").reindex(columns=[*names.ATTA
 worst = metrics.worst_case(metrics.needed(attacked, list(chosen["clip"])))
 clean, robust = int((worst > 0).sum()), int((worst > budget).sum())
 half = worst[worst > 0].median()
-grey = 255 * half / x[0].numel() ** 0.5
+each = half / x[0].numel() ** 0.5  # of the range of an image
 enough = (
-    f"A change of ‖δ‖₂ = {half:.3g}, that is {grey:.2g} of 255 grey levels per value (RMS), is enough to "
-    f"misclassify half of the {clean} clips that this model classifies correctly."
+    f"A change of ‖δ‖₂ = {half:.3g}, that is {255 * each:.2g} of 255 grey levels or "
+    f"{-images.settings.floor * each:.2g} dB per value (RMS), is enough to misclassify half of the {clean} "
+    f"clips that this model classifies correctly."
 )
 never = (
     f"No change that was tried misclassifies half of the {clean} clips that this model classifies correctly."
@@ -735,10 +749,8 @@ said = [
     f"{names.label(name)} fools {rate:.0%}{typical[name] if rate > 0 else ''}."
     for name, rate in last.dropna().items()
 ]
-walks = rows[rows["attack"] == "PIA"]
-cut = int((walks["bound"] == "at most").sum())
 said += [
-    f"{cut} of {len(walks)} walks of PIA were cut off by their limits: their norms are upper bounds.",
+    f"{cut_off} of {len(walks)} walks of PIA were cut off by their limits: their norms are upper bounds.",
     f"{len(right) - len(walks)} of {len(right)} clips had no start for PIA, and are left out of its rate.",
     "Read on in [chapter 5](05_adversarial_training.ipynb), where a model is trained on such examples.",
 ]

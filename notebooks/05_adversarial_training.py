@@ -108,7 +108,7 @@ print(f"{cell}: {(split['part'] == 'train').sum()} training images of {images.si
 # al.](https://arxiv.org/abs/1706.06083)):
 #
 # $$\min_{\mathbf{w}} \; \mathbb{E}_{\mathbf{x}, l} \Big[ \max_{\|\boldsymbol{\delta}\|_\infty \leq
-# \epsilon} J(\mathbf{x} + \boldsymbol{\delta}, l, \mathbf{w}) \Big]$$
+# \epsilon_\infty} J(\mathbf{x} + \boldsymbol{\delta}, l, \mathbf{w}) \Big]$$
 #
 # For networks of this size the maximum cannot be computed. Each defence below replaces it by an image
 # $\mathbf{x}'$ that an attack finds with the current weights, and so it is only as good as that attack. The
@@ -118,19 +118,21 @@ print(f"{cell}: {(split['part'] == 'train').sum()} training images of {images.si
 # \alpha J(\mathbf{x}, l, \mathbf{w}) + (1 - \alpha) J(\mathbf{x}', l, \mathbf{w})$$
 #
 # > **Paper.** $\alpha$ is "subjective", and in the end $J' = J(\mathbf{x}')$. The examples are those of the
-# > fast gradient sign method, [FGSM](https://arxiv.org/abs/1412.6572). Their $\epsilon$ is not given.
+# > fast gradient sign method, [FGSM](https://arxiv.org/abs/1412.6572). Their size is not given.
 #
 # > **Here.** With the default $\alpha = 0$ (`alpha`) the model is never trained on an image as it is. FGSM
-# > moves every value of the image by $\epsilon$ = `budget`, up or down, whichever raises the loss:
+# > moves every value of the image by $\epsilon_\infty$ = `budget`, up or down, whichever raises the loss.
+# > The paper leaves this size to us, and with another one the gain would be another:
 #
-# $$\mathbf{x}' = \operatorname{clip}_{[0, 1]}\{\mathbf{x} + \epsilon \operatorname{sgn} \nabla_\mathbf{x}
-# J(\mathbf{x}, l, \mathbf{w})\}$$
+# $$\mathbf{x}' = \operatorname{clip}_{[0, 1]}\{\mathbf{x} + \epsilon_\infty \operatorname{sgn}
+# \nabla_\mathbf{x} J(\mathbf{x}, l, \mathbf{w})\}$$
 #
 # In the next cell `defences.ascend` is this step: it takes the gradient of the cross-entropy $J$ with respect
 # to the image, and moves the image along the sign of it. The training calls the same function.
 #
 # We expect that the change is too small to be seen in the picture of $\mathbf{x}'$. We do not test eyes: a
-# change of at most four of 255 grey levels counts as too small.
+# change of at most four of 255 grey levels counts as too small. (With the default `budget` it cannot be
+# larger.)
 
 # %%
 first = split[split["part"] == "train"].iloc[:2]
@@ -173,9 +175,9 @@ print(
 # | `training` | loss that is minimised | example $\mathbf{x}'$ |
 # |---|---|---|
 # | standard | $J(\mathbf{x})$ | none |
-# | adversarial | Eq. 14 | FGSM, one step of $\epsilon$: the paper's |
-# | fgsm_rs | Eq. 14 | one step of $1.25\,\epsilon$ from a random start |
-# | pgd | Eq. 14 | `steps` steps of $2.5\,\epsilon/$`steps` from a random start |
+# | adversarial | Eq. 14 | FGSM, one step of $\epsilon_\infty$: the paper's |
+# | fgsm_rs | Eq. 14 | one step of $1.25\,\epsilon_\infty$ from a random start |
+# | pgd | Eq. 14 | `steps` steps of $2.5\,\epsilon_\infty/$`steps` from a random start |
 # | trades | $J(\mathbf{x}) + \beta\,\mathrm{KL}(p(\mathbf{x}) \Vert p(\mathbf{x}'))$ | maximises that KL |
 #
 # In TRADES, $p$ are the probabilities of the classes, and KL (Kullback–Leibler) measures how far those of
@@ -207,9 +209,8 @@ Markdown(chapter.source(defences.equation14))
 # The weights with the highest mean of the two are kept. Chapter 3 chooses by clean accuracy alone, so a part
 # of the difference between the two models can come from this choice.
 #
-# The training loss is that of attacked images and
-# smoothed labels, and the validation loss that of clips as they are. So do not compare their heights; compare
-# where they stop falling.
+# The training loss is that of attacked images and smoothed labels, and the validation loss that of clips as
+# they are. So do not compare their heights; compare where they stop falling.
 #
 # Training with one step can fail suddenly ([*catastrophic overfitting*](https://arxiv.org/abs/2001.03994)).
 # The network bends its loss just where FGSM's one step ends: the training accuracy jumps up, and the accuracy
@@ -281,7 +282,7 @@ print(chapter.expectation("a drop above zero", seen if len(pairs) else "no origi
 # (Table II: 3 at 1568 × 768, scaled to this image so that it means the same change per value). The share of
 # clips that are still classified correctly is the robust accuracy under this attack.
 #
-# Do not confuse the two budgets. In training, *each value* may change by at most `budget` ($\ell_\infty$).
+# Do not confuse the two budgets. In training, *each value* may change by at most $\epsilon_\infty$.
 # Here the *norm* of the whole change is limited ($\ell_2$): a few values may change by much more. So the
 # model is tested against another kind of change than it was trained on, and the accuracies under PGD in the
 # figure above and in the table below belong to two different attacks. The sizes of both budgets are printed

@@ -151,7 +151,7 @@ parts.show("trade_off")
 # > has $\epsilon_r = |\epsilon_a / \epsilon_o|$ (Eq. 15), mean perturbations at a fooling rate above 0.9.
 #
 # > **Here.** The drop is in percentage points. The paper does not say what the area is under: we report the
-# > fooling rate within the budget, each attack by its own goal, averaged over the six, and next to it the
+# > fooling rate within the budget, each attack by its goal, averaged over the six, and next to it the
 # > area under the fooling curve on $[0, \epsilon]$. The original model is attacked as well, since without
 # > it a low rate says nothing: an attack that fools nobody would look like a defence. The paper's 49 to 59 %
 # > could also be areas under a ROC curve near chance; we cannot decide that.
@@ -272,7 +272,7 @@ print(meaning)
 # shows what each loses. The ℓ∞ ball that adversarial training learns in is not the ℓ2 ball of this
 # evaluation; [chapter 5](05_adversarial_training.ipynb) gives the number where both meet.
 #
-# ## Appendix: all attacks by their own goals, and Fig. 1
+# ## Appendix: all attacks by their goals, and Fig. 1
 #
 # > **Paper.** Robust models need a larger perturbation, and yet are fooled in more than 90 % of clips once
 # > the budget is large enough (Section VIII).

@@ -23,6 +23,7 @@ ALONE = ("test_book", "test_faults", "test_lab", "test_slurm")
 """Files with servers, a browser, a cluster and killed processes: no two of their tests run at once."""
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Deal tests to processes one by one; those of a file above go to one process."""
     from xdist.scheduler import LoadScopeScheduling

@@ -246,6 +246,22 @@ def test_a_folder_that_make_has_not_made_is_not_built_in(checkout):
     axes.copy_inputs(axes.grid(USUAL | {"BUILD": "other"}))
 
 
+def test_a_mended_paragraph_is_copied_and_makes_no_chapter_run_again(checkout):
+    os.makedirs("notebooks")
+    source, copy = Path("notebooks/01_data.py"), Path("build/.inputs/01_data.py")
+    text = "# %% [markdown]\n# {}\n\n# %%\nvalue = {}\n\n# %% [markdown]\n# End.\n"
+    source.write_text(text.format("One.", 1))
+    found = axes.grid(USUAL)
+    assert str(copy) in axes.copy_inputs(found)
+    os.utime(copy, (1, 1))
+    for paragraph, value, changed in (("Two.", 1, []), ("Two.", 2, [str(copy)])):
+        source.write_text(text.format(paragraph, value))
+        assert axes.copy_inputs(found, dry=True) == changed
+        assert axes.copy_inputs(found) == changed
+        assert copy.read_text() == source.read_text()
+        assert (copy.stat().st_mtime == 1) == (not changed)
+
+
 def test_inputs_are_copied_where_a_text_changed_and_nothing_is_half_there(checkout):
     os.makedirs("notebooks")
     Path("notebooks/01_data.py").write_text("1")

@@ -185,3 +185,22 @@ def test_a_model_that_cannot_be_traced_is_used_unfolded():
     assert lines[0].startswith("batch norm is not folded, the model cannot be traced")
     assert crafter(torch.rand(2, 1, 16, 16)).shape == (2, 3)
     assert all(weight.requires_grad for weight in model.parameters())
+
+
+def node(logits: torch.Tensor, images: torch.Tensor) -> torch.autograd.graph.Node:
+    """The node of the images at the root of the graph of the logits."""
+    waiting = [logits.grad_fn]
+    while waiting:
+        each = waiting.pop()
+        if getattr(each, "variable", None) is images:
+            return each
+        waiting += [below for below, _ in each.next_functions if below is not None]
+    raise AssertionError("the images are in no graph")
+
+
+def test_a_pass_that_is_recorded_shares_no_node_with_the_pass_before():
+    """A node belongs to the stream on which it was made, and CUDA refuses another's in a recording."""
+    passes = crafting.Recorded(trained("resnet18"), "float32", torch.rand(2, 1, *SIZE))
+    node(passes.logits, passes.images).metadata["earlier"] = True
+    passes._forward()
+    assert "earlier" not in node(passes.logits, passes.images).metadata

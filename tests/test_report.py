@@ -634,6 +634,27 @@ def test_ratios_are_reported_as_ratios_and_shares_within_0_and_100():
     assert claim(agree, "without a limit")["why"] == "all trainings agree, so that no interval is known"
 
 
+def test_a_walk_that_was_cut_could_have_fooled_every_clip():
+    run = made_up.grid(**ONE, **FOLDS, clips=60, ratio=4.0)
+    whole = dataclasses.replace(run, attacks=run.attacks.assign(bound="exact"))
+    bound = np.where(run.attacks["attack"] == "PIA", "at most", "exact")
+    cut = dataclasses.replace(run, attacks=run.attacks.assign(bound=bound))
+    robust = (*made_up_victim(whole), "adversarial", "PIA")
+    left = np.mean([100 - panel[robust].mean() for panel in Analysis(whole).fooled.values()])
+    assert left > 10
+    before, after = (claim(each, "fooling over 90 %")["ours"] for each in (whole, cut))
+    assert after - before == pytest.approx(left / 6)
+    assert "Walks of PIA that were cut count as not fooled" in report.table_2(Analysis(cut)).caption
+    assert "Walks" not in report.table_2(Analysis(whole)).caption
+    column = report.attacks_table(Analysis(cut)).shown["fooled within ε [%]"]
+    assert all(text.startswith("≥") == (attack == "PIA") for (_, attack), text in column.items())
+
+
+def made_up_victim(run):
+    """Representation and model of the first pair."""
+    return Analysis(run).pairs[0][:2]
+
+
 def test_shorter_ladders_than_the_papers_refute_nothing():
     hard = made_up.grid(**ONE, **FOLDS, clips=60, failing=0.4)
     row = claim(hard, "without a limit")

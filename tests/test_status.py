@@ -120,6 +120,22 @@ def test_a_paragraph_makes_no_cell_old_and_code_does(made):
         assert set(changed.values()) == {""}
 
 
+def test_what_only_a_gpu_uses_makes_no_cell_of_a_cpu_old(made):
+    graphs = made.folder / "lib/graphs.py"
+    chapter = made.folder / "notebooks/03_training.py"
+    chapter.write_text(chapter.read_text().replace("from lib import", "from lib import graphs,"))
+    sources_of = sources.fingerprints(chapter, (), made.folder)
+    assert "lib/graphs.py" in sources_of
+    graphs.write_text(graphs.read_text() + "\nMORE = 1\n")
+    code = (
+        "from lib.grid import receipts; changes = receipts.Changes()\n"
+        f"print([changes(dict(sources={sources_of!r}, parameters={{}}, device=device), '03_training')"
+        " for device in ('cpu', 'NVIDIA H100')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=made.folder, capture_output=True, text=True)
+    assert done.stdout.strip() == "[[], ['lib/graphs.py']]", done.stderr
+
+
 def test_a_finished_cell_whose_files_are_gone_is_not_finished(made):
     """Make sees a missing or shorter file; status other bytes of the same size, which refresh mends."""
     cell = f"{VICTIM.removeprefix('build/')}/03_training"

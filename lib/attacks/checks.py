@@ -1,7 +1,7 @@
 """Sanity checks of the attacks: is the victim robust, or is the attack broken?
 
 A gradient that leads nowhere is flagged, a victim that is made to be fooled must be fooled, and an attack
-that a reference beats at its own goal is weak.
+that a reference beats at its goal is weak.
 
 After Carlini et al., *On Evaluating Adversarial Robustness*, 2019, and Athalye et al., *Obfuscated
 gradients give a false sense of security*, 2018. Chapter 4 runs these at every point.
@@ -141,7 +141,7 @@ def against_reference(
     ladders: Mapping[str, Ladder],
     reference: str = "DDN",
 ) -> pd.DataFrame:
-    """The reference at the own goal of every attack that measures ℓ2, on some of the clips that it attacked.
+    """The reference at the goal of every attack that measures ℓ2, on some of the clips that it attacked.
 
     Parameters
     ----------

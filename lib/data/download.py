@@ -10,12 +10,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import queue
 import shutil
 import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import IO, Any
 
@@ -248,22 +248,26 @@ def _connection(part: Path, have: int, way: _Way) -> None:
 def _answer(have: int, way: _Way) -> requests.Response:
     """The head of a server's answer; one that drips in is given up after four times the timeout."""
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    box: queue.SimpleQueue = queue.SimpleQueue()
+    answer: Future = Future()
 
     def ask() -> None:
         try:
-            box.put(requests.get(way.url, headers=headers, stream=True, timeout=way.timeout))
-        except Exception as error:  # raised again below, in the thread that asked
-            box.put(error)
+            answer.set_result(requests.get(way.url, headers=headers, stream=True, timeout=way.timeout))
+        except Exception as error:  # raised again below, in the thread that waits
+            answer.set_exception(error)
 
     threading.Thread(target=ask, daemon=True).start()
     try:
-        answer = box.get(timeout=4 * way.timeout)
-    except queue.Empty:
-        answer = _Slow(f"no answer within {4 * way.timeout:g} s")
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+        return answer.result(4 * way.timeout)
+    except TimeoutError:
+        answer.add_done_callback(_close)
+    raise _Slow(f"no answer within {4 * way.timeout:g} s")
+
+
+def _close(late: Future) -> None:
+    """Close the connection of an answer that nobody waits for any more."""
+    if late.exception() is None:
+        late.result().close()
 
 
 def _total(answer: requests.Response, have: int, folder: Path, way: _Way) -> int | None:

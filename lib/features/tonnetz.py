@@ -163,7 +163,7 @@ class TonnetzImage(Image):
         """(n, 6, frames) in [0, 1]."""
         self.check(waveform)
         centroids = np.stack([tonnetz(clip) for clip in waveform.detach().cpu().numpy()])
-        return self.along((torch.from_numpy(centroids) + 1) / 2).to(waveform.device)
+        return self.along((torch.from_numpy(centroids).to(waveform.device) + 1) / 2)
 
 
 IMAGE = TonnetzImage

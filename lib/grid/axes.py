@@ -195,7 +195,8 @@ def chapters() -> list[str]:
 def copy_inputs(found: Grid, *, dry: bool = False) -> list[str]:
     """Copy sources, settings and tables of one's own to ``BUILD/.inputs`` where they have changed.
 
-    A chapter rests on these copies, so it runs again when a text changes, and not when a file is touched.
+    A chapter rests on these copies, so it runs again when its code or settings change, and not when a file is
+    touched or a paragraph is mended: then the copy keeps its time.
 
     Parameters
     ----------
@@ -211,13 +212,28 @@ def copy_inputs(found: Grid, *, dry: bool = False) -> list[str]:
     """
     try:
         texts = _inputs(found, dry)
-        changed = [path for path, text in texts.items() if not (path.is_file() and path.read_bytes() == text)]
-        for path in [] if dry else changed:
+        other = [path for path, text in texts.items() if not (path.is_file() and path.read_bytes() == text)]
+        mended = [path for path in other if path.is_file() and _same_code(path, texts[path])]
+        for path in [] if dry else other:
+            time = path.stat().st_mtime_ns if path in mended else None
             with files.atomic(path) as part:
                 part.write_bytes(texts[path])
+                if time is not None:
+                    os.utime(part, ns=(time, time))
     except OSError as error:
         raise Refused(f"BUILD={found.build!r}: nothing can be written there: {error}") from error
-    return list(map(str, changed))
+    return [str(path) for path in other if path not in mended]
+
+
+def _same_code(path: Path, text: bytes) -> bool:
+    """Whether a chapter's copy and its source differ in paragraphs alone."""
+    return path.suffix == ".py" and _code(path.read_bytes()) == _code(text)
+
+
+def _code(text: bytes) -> list[bytes]:
+    """The code cells of a percent script."""
+    cells = re.split(rb"^# %%", text, flags=re.MULTILINE)
+    return [cell.rstrip() for cell in cells if not cell.startswith(b" [markdown]")]
 
 
 def _inputs(found: Grid, dry: bool) -> dict[Path, bytes]:

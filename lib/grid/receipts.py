@@ -114,7 +114,8 @@ class Changes:
             notebook = Path("notebooks") / f"{chapter}.py"
             self.known[key] = sources.fingerprints(notebook, key[1]) if notebook.exists() else {}
         then, now = receipt["sources"], self.known[key]
-        return sorted(name for name in then | now if then.get(name) != now.get(name))
+        unused = sources.ON_A_CARD if receipt["device"] == "cpu" else frozenset()
+        return sorted(name for name in then | now if then.get(name) != now.get(name) and name not in unused)
 
 
 def records(build: str, dataset: str = "*") -> Iterator[dict[str, Any]]:

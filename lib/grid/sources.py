@@ -26,6 +26,10 @@ LISTS = {"lib/names.py": {"label", "point"}, "lib/analysis/published.py": set()}
 asks for, such as ``names.ATTACKS``; of a registry's dictionaries on the keys, since the values are labels."""
 
 
+ON_A_CARD = frozenset({"lib/graphs.py"})
+"""Modules that do nothing on a CPU: no number that was computed there rests on them."""
+
+
 class Source(NamedTuple):
     """What one file, or a list as far as it is asked for, says of itself."""
 
