@@ -215,9 +215,15 @@ def test_likely_is_what_finished_cells_took_of_the_most(planned, tmp_path):
 def test_without_finished_cells_the_shares_of_attacks_are_those_measured(planned):
     planner = plan.Planner(Path("params"))
     point, values = (POINT.at(dataset="esc50"), "04_attacks"), planner.settings("esc50", "04_attacks")
-    measured = pd.read_csv("lib/grid/passes.csv").set_index("attack")["share"]
-    assert measured.between(0, 1).all()
+    rows = pd.read_csv("lib/grid/passes.csv", keep_default_na=False).set_index(["attack", "setting"])["share"]
+    assert rows.between(0, 1).all()
+    measured = rows.xs("", level="setting")
     most = {name: plan.most(ladder) for name, ladder in plan.ladders(values, (768, 1568)).items()}
     likely = sum(passes * measured.get(name, 1.0) for name, passes in most.items())
     assert planner.passes(point, values) == pytest.approx(100 * sum(most.values()))
     assert planner.passes(point, values, likely=True) == pytest.approx(100 * likely)
+    for attack, setting in [key for key in rows.index if key[1]]:
+        name, _, value = setting.partition(" = ")
+        chosen = values | {name: int(value)}
+        one = most[attack] * rows[attack, setting] - most[attack] * measured.get(attack, 1.0)
+        assert planner.passes(point, chosen, likely=True) == pytest.approx(100 * (likely + one))

@@ -146,8 +146,19 @@ def test_the_face_is_what_the_published_run_says():
     assert ("with every 95 % interval above 1" in said) == bool((ratios["low"] > 1).all())
     fooled = pd.read_csv(published / "table_2.csv").query("measure == 'fooling_auc_percent'")
     fooled = fooled.query("training == 'adversarial'")["value"]
-    assert f"it fools {fooled.min():.1f} to {fooled.max():.1f} %" in face
-    heard = pd.read_csv(published / "waveform_attack.csv").query("snr == 40 and change == 'attack'")
-    assert f"at 40 dB signal-to-noise ratio fools {heard['fooled'].sum()} of {heard['over'].sum()}" in face
+    assert f"it fools {fooled.min():.1f} to {fooled.max():.1f} %" in said
+    attacks = pd.read_parquet(published / "rows/attacks.parquet")
+    assert set(attacks.loc[attacks["attack"] == "PIA", "bound"]) == {"at most"}
+    heard = pd.read_csv(published / "waveform_attack.csv").query("snr == 40")
+    of = {
+        key: f"{rows['fooled'].sum()} of {rows['over'].sum()}"
+        for by in (["change"], ["change", "representation"])
+        for key, rows in heard.groupby(by)
+    }
+    assert f"at 40 dB signal-to-noise ratio fools {of['attack',]}" in said
+    assert f"{of['attack', 'stft']} on STFT and {of['attack', 'dwt']} on DWT" in said
+    assert f"noise of that level fools {of['noise',]}." in said
+    (counts,) = re.findall(r"Clips of a model: .*?, (.*) attacked", (published / "README.md").read_text())
+    assert f"of which {counts} are classified correctly" in said
     for path in re.findall(r"`?((?:figures|notebooks)/[\w./]+\w)`?", face):
         assert (ROOT / path).is_file(), path

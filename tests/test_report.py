@@ -797,3 +797,30 @@ def test_the_leaks_that_are_reported_are_those_that_chapter_3_writes():
     source = Path("notebooks/03_training.py").read_text(encoding="utf-8")
     columns = "[" + ", ".join(f'"{name}"' for name in made_up.LEAK) + "]"
     assert f"columns = {columns}" in source
+
+
+def test_a_model_of_one_fold_leaves_the_folds_of_the_others():
+    """24 pairs in one fold and one pair in several is how a study grows."""
+    run = made_up.grid(**ONE | {"models": ("resnet18", "alexnet")}, **FOLDS, clips=60, ratio=4.0)
+
+    def without(folds):
+        """The run without these folds of AlexNet."""
+        whole = {name: getattr(run, name) for name in ("clean", "attacks", "evaluated", "history")}
+        kept = {
+            name: rows[(rows["model"] != "alexnet") | ~rows["fold"].isin(folds)]
+            for name, rows in whole.items()
+        }
+        return Analysis(dataclasses.replace(run, **kept))
+
+    few, alone = without(run.folds[1:]), without(run.folds)
+    assert len(few.averaged) == len(few.attacked) / 2
+    pd.testing.assert_frame_equal(tables.summary(few), tables.summary(alone))
+    said = report.summary_table(few).caption
+    assert "Not among them, since others were trained more often: AlexNet on" in said
+    assert "Not among them" not in report.summary_table(Analysis(run)).caption
+    sentence = "attacking every robust model takes"
+    ledger = claims.ledger(few).set_index("claim")
+    row = ledger[ledger.index.str.startswith(sentence)].iloc[0]
+    assert (row["verdict"], row["trainings"]) == (claims.HOLDS, len(run.folds))
+    assert "AlexNet on" in report.ledger(few).caption
+    assert report.answer(few) == report.answer(alone)

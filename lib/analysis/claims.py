@@ -5,7 +5,8 @@ fold, or a fold with another seed; folds share training clips, so intervals may 
 given only where the run could have shown the opposite, otherwise the claim is *open* and the ledger says why:
 
 - one training says nothing of another, so a sentence on models, architectures or representations needs at
-  least `TRAININGS` trainings of each model that it compares, and unfinished trainings take no part;
+  least `TRAININGS` trainings of each model that it compares, and unfinished trainings take no part; nor do,
+  in a sentence on every model, models that were trained less often than that while others were not;
 - the claim *holds* if every part lies above its threshold by its 95 % interval. Several parts that must all
   hold need no correction: that all look true by chance is less likely than that one does;
 - it *does not hold* if some part lies below, by its p-value after Holm's correction for the number of parts;
@@ -24,12 +25,11 @@ from scipy import stats
 
 from lib import metrics, names
 from lib.analysis import published, tables
-from lib.analysis.tables import Analysis, Victim, defended
+from lib.analysis.tables import TRAININGS, Analysis, Victim, defended
 from lib.metrics import Estimate
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "open"
 AGREES, DIFFERS = "compatible", "not compatible"  # of a cell of the paper's tables
-TRAININGS = 3  # that a sentence on models needs
 WRONG = 0.025  # the share of false sentences that may pass, on either side: an interval of 95 %
 _STFT, _DWT, _ST, _DT = _EVERY = published.REPRESENTATIONS
 COLUMNS = (
@@ -192,6 +192,12 @@ def _attacked(found: Analysis) -> list[Victim]:
     return [v for v in _finished(found, found.pairs) if v in found.attacked]
 
 
+def rare(found: Analysis) -> list[Victim]:
+    """The pairs, by their original model, that were trained too rarely for sentences on every model."""
+    pairs = _finished(found, found.pairs)
+    return [v for v in pairs if v not in found.often(found.correct, pairs)]
+
+
 def _by_pair(found: Analysis, panels, pairs: Sequence[Victim], score: Callable) -> dict[str, list[float]]:
     """The mean of ``score(panel, original, robust)`` in each training, by pair."""
     both = {v: [v, defended(v)] for v in pairs}
@@ -249,7 +255,7 @@ def _majority(found: Analysis) -> Claim:
 
 
 def _drop(found: Analysis) -> Claim:
-    pairs = _finished(found, found.pairs)
+    pairs = found.often(found.correct, _finished(found, found.pairs))
     return Claim(
         sentence="adversarial training lowers the accuracy of every model [points lost]",
         where="abstract, VIII, IX",
@@ -269,7 +275,7 @@ _DROPS = (  # which representation loses more accuracy than which others, and th
 
 def _drops(found: Analysis, sentence: str, of: str, first: str, others: tuple[str, ...]) -> Claim:
     """One of `_DROPS`."""
-    pairs = _finished(found, found.pairs)
+    pairs = found.often(found.correct, _finished(found, found.pairs))
     models = [m for m in published.MODELS if all((r, m, "standard") in pairs for r in (first, *others))]
 
     def lost(panel: pd.DataFrame, r: str) -> pd.Series:
@@ -294,7 +300,7 @@ def _drops(found: Analysis, sentence: str, of: str, first: str, others: tuple[st
 
 
 def _more_robust(found: Analysis) -> Claim:
-    pairs = _attacked(found)
+    pairs = found.often(found.needed, _attacked(found))
     return Claim(
         sentence="adversarial training raises the worst-case robust accuracy of every model [points]",
         where="abstract, VIII, IX",
@@ -306,7 +312,7 @@ def _more_robust(found: Analysis) -> Claim:
 
 
 def _per_attack(found: Analysis) -> Claim:
-    pairs, parts = _attacked(found), {}
+    pairs, parts = found.often(found.needed, _attacked(found)), {}
     robust = [defended(v) for v in pairs]
 
     def mean(panel: pd.DataFrame, victims: Sequence[Victim], attack: str) -> pd.Series:
@@ -355,7 +361,7 @@ def _alexnet(found: Analysis) -> Claim:
 
 
 def _unlimited(found: Analysis) -> Claim:
-    robust = [defended(v) for v in _attacked(found)]
+    robust = [defended(v) for v in found.often(found.needed, _attacked(found))]
     ever = {fold: 100 * metrics.ever(panel) for fold, panel in found.norms.items()}
     return Claim(
         sentence="without a limit every robust model is fooled in over 90 %, averaged over attacks [%]",
@@ -394,7 +400,7 @@ def _coarse(found: Analysis) -> str:
 
 
 def _within_budget(found: Analysis) -> Claim:
-    robust = [defended(v) for v in _attacked(found)]
+    robust = [defended(v) for v in found.often(found.needed, _attacked(found))]
     within = {
         fold: 100 * metrics.within(panel, found.limits(panel)) for fold, panel in found.conceivable.items()
     }
@@ -416,7 +422,7 @@ def _within_budget(found: Analysis) -> Claim:
 
 def _larger(found: Analysis) -> Claim:
     """ε_r > 1 by the attack that misses no clip: the logarithm of its geometric mean ratio, per training."""
-    pairs, parts = _attacked(found), {}
+    pairs, parts = found.often(found.needed, _attacked(found)), {}
     for v in pairs:
         for attack in ("DeepFool", *names.REFERENCE):
             logs = []

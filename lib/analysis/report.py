@@ -8,6 +8,7 @@ bytes. All parts are put in place together, once all of them were made.
 
 import argparse
 import dataclasses
+import math
 import os
 import re
 import shutil
@@ -151,8 +152,16 @@ def summary_table(found: Analysis) -> Part:
         "misclassifies within ε, the budget that means ‖δ‖₂ = 3 at the paper's image size. Change and gain "
         "are paired by clip."
     )
-    shown = table(cells, ["representation"], [*columns.values(), "networks", "n"])
-    return Part(caption + _over(frame), frame, shown)
+    several = ["networks"] * bool((frame["networks"] > 1).any())
+    shown = table(cells, ["representation"], [*columns.values(), *several, "n"])
+    few = [v for v in found.attacked if v not in found.averaged]
+    return Part(caption + _over(frame) + _rare(few), frame, shown)
+
+
+def _rare(victims: Iterable[tables.Victim]) -> str:
+    """Which models are left out, if any."""
+    few = ", ".join(f"{names.label(v[1])} on {names.label(v[0])}" for v in victims)
+    return f" Not among them, since others were trained more often: {few}." if few else ""
 
 
 def _records(frame: pd.DataFrame) -> list[dict]:
@@ -182,7 +191,10 @@ def answer(found: Analysis) -> str:
     value = (means["value"].sum() / means["networks"].sum()).to_dict()
     clean, robust = ([value[f"{m}_percent", t] for t in ("standard", ROBUST)] for m in ("clean", "robust"))
     gains = found.robustness.query("measure == 'gain_percent' and training == @ROBUST")
-    folds = [len(tables.restrict(found.needed, [v, tables.defended(v)])) for v in found.attacked]
+    gains = gains[
+        [(*v, "standard") in found.averaged for v in gains[PAIR].itertuples(index=False, name=None)]
+    ]
+    folds = [len(tables.restrict(found.needed, [v, tables.defended(v)])) for v in found.averaged]
     pairs = f"{len(folds)} network–representation pair{'s' * (len(folds) != 1)}"
     pairs += f" ({tables.spread(folds)} {found.kind if max(folds) > 1 else 'fold'} each)"
     return (
@@ -535,7 +547,7 @@ def ledger(found: Analysis) -> Part:
         "supports it least, and its interval is over trainings. The CSV names where each is said, and what "
         "would have shown the opposite."
     )
-    return Part(caption, frame, shown)
+    return Part(caption + _rare(claims.rare(found)), frame, shown)
 
 
 def _counts(row: Mapping) -> str:
@@ -832,10 +844,12 @@ def _about_the_run(analysis: Analysis) -> list[str]:
     """The first lines of the index."""
     found = analysis.results
     commits = ", ".join(sorted({text[:10] or "no git" for text in found.cells["commit"]})) or "unknown"
-    axes = []
+    axes, count = [], len(found.clean[POINT].drop_duplicates())
     for axis in POINT:
         values = found.folds if axis == "fold" else names.in_order(found.axes(axis))
         axes.append(f"{axis}{'s' * (len(values) != 1)} {', '.join(map(names.label, values))}")
+    whole = math.prod(found.clean[axis].nunique() for axis in POINT)
+    some = f" ({count} of these {whole})" if count < whole else ""
     sizes = [f"{names.label(r.representation)} {r.rows} × {r.frames}" for r in found.sizes.itertuples()]
     old, absent = len(found.stale()), len(found.missing())
     return [
@@ -843,7 +857,7 @@ def _about_the_run(analysis: Analysis) -> list[str]:
         "",
         "Written by chapter 6, where nothing else is said (`make figures` draws them again from `rows/`).",
         "",
-        f"- Points: {markup.text('; '.join(axes))}.",
+        f"- Points: {markup.text('; '.join(axes))}{some}.",
         f"- Images (rows × frames): {markup.text(', '.join(sizes))}.",
         f"- Clips of a model: {_clips(found)}.",
         f"- Commits of the cells: {markup.text(commits)}.",

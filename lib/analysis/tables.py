@@ -23,6 +23,7 @@ ROBUST = published.DEFENCE
 PAIR = ["representation", "model"]
 VICTIM = [*PAIR, "training"]
 COUNTS = ("iterations", "forwards", "backwards", "queries")  # what an attack spends
+TRAININGS = 3  # that a sentence on models needs
 WALKS = ("PIA",)  # taken as cut, so that their norms are upper bounds, where rows do not say it
 EXACT = "exact attacks"  # the mean ratio of those attacks none of whose norms is a bound, if several
 MEANS = "ratio of means"  # the paper's form of its ratio
@@ -184,6 +185,22 @@ class Analysis:
     def attacked(self) -> list[Victim]:
         """Of `pairs`, those of which both models were attacked in some fold."""
         return [v for v in self.pairs if restrict(self.needed, [v, defended(v)])]
+
+    def often(self, panels: Panels, originals: Sequence[Victim]) -> list[Victim]:
+        """The pairs, by their original models, that are in enough repeats for a mean over pairs.
+
+        Enough are `TRAININGS` or, where no pair has so many, as many as any has. A mean is taken in each
+        repeat that holds all of its pairs, so one that is in few would leave little of the others.
+        """
+        count = {v: len(restrict(panels, [v, defended(v)])) for v in originals}
+        enough = min(TRAININGS, max(count.values(), default=0))
+        return [v for v in originals if count[v] >= enough]
+
+    @functools.cached_property
+    def averaged(self) -> list[Victim]:
+        """Of `attacked`, the pairs that means over the networks of a representation are of."""
+        each = [[v for v in self.attacked if v[0] == r] for r in names.in_order(v[0] for v in self.attacked)]
+        return [v for mine in each for v in self.often(self.needed, mine)]
 
     def scores(self, panels: Panels, victims: Sequence[Victim], score) -> list[pd.Series]:
         """A number per clip of each repeat that holds all the victims."""
@@ -445,9 +462,10 @@ def _tidy(rows: list[dict], more: Sequence[str] = ()) -> pd.DataFrame:
 def summary(found: Analysis) -> pd.DataFrame:
     """Clean and robust accuracy [%] of both models, per representation: means over its attacked networks.
 
-    Over all evaluated clips; a clip's number is the mean over networks. Columns representation, measure
-    (``clean_percent``, ``robust_percent`` and, paired by clip, the robust model's less the original's:
-    ``clean_change_percent``, ``gain_percent``), training, value, low, high, over, networks.
+    Over all evaluated clips; a clip's number is the mean over the networks of `Analysis.averaged`. Columns
+    representation, measure (``clean_percent``, ``robust_percent`` and, paired by clip, the robust model's
+    less the original's: ``clean_change_percent``, ``gain_percent``), training, value, low, high, over,
+    networks.
     """
     rows = []
     kinds = (
@@ -455,7 +473,7 @@ def summary(found: Analysis) -> pd.DataFrame:
         ("robust_percent", "gain_percent", found.robust),
     )
     for representation in names.in_order(v[0] for v in found.attacked):
-        mine = [v for v in found.attacked if v[0] == representation]
+        mine = [v for v in found.averaged if v[0] == representation]
         robust = [defended(v) for v in mine]
 
         def mean(panel: pd.DataFrame, victims: Sequence[Victim]) -> pd.Series:

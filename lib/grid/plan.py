@@ -66,9 +66,10 @@ class Planner:
         values = self.settings(dataset, IMAGES)
         return sum(heights(representation, values["bins"]).values()), values["frames"]
 
-    def share(self, dataset: str, name: str) -> float:
-        """What an attack, or a training's chapter, is likely to take of its most passes."""
-        return self.shares.get((dataset, name), _measured().get(name, 1.0))
+    def share(self, dataset: str, name: str, values: Mapping[str, Any]) -> float:
+        """What an attack, or a training's chapter, is likely to take of its most passes, as it is set."""
+        known = self.shares.get((dataset, name))
+        return _measured(name, values) if known is None else known
 
     def work(self, point: Point, given: Mapping[str, Any] | None = None, *, likely: bool = False) -> float:
         """Operations of a network; in chapter 2 values of sounds and images, in chapters 1 and 6 clips.
@@ -103,7 +104,7 @@ class Planner:
         cell, chapter = point
         clips = count_clips(cell.up(1))
         if chapter == ATTACKS:
-            shares = {name: self.share(cell.dataset, name) if likely else 1.0 for name in EVERY}
+            shares = {name: self.share(cell.dataset, name, values) if likely else 1.0 for name in EVERY}
             climbed = ladders(values, self.size(cell.dataset, cell.representation))
             each = sum(most(ladder) * shares[name] for name, ladder in climbed.items())
             return evaluated(point, values) * each
@@ -117,7 +118,9 @@ class Planner:
             max(0, values[name] or clips // 5) for name in ("pgd_clips", "tried_clips") if name in values
         ]
         each, once = [2 * values["pgd_steps"] * number for number in tried] or [0, 0]
-        epochs = epochs_of(cell.model, values) * (self.share(cell.dataset, chapter) if likely else 1.0)
+        epochs = epochs_of(cell.model, values) * (
+            self.share(cell.dataset, chapter, values) if likely else 1.0
+        )
         leaky = f"{cell.representation}/{cell.model}/{cell.fold}" == values.get("leaks_at")
         return (epochs * (epoch + each) + once) * (LEAKY if leaky else 1)
 
@@ -182,10 +185,17 @@ def normalised(model: str) -> bool:
     return any(isinstance(layer, nn.BatchNorm2d) for layer in models.outline(model).modules())
 
 
+def _measured(name: str, values: Mapping[str, Any]) -> float:
+    """Share of its most passes that an attack took: with a setting that is one of these, else without any."""
+    rows = _shares()
+    rows = rows[rows["attack"] == name].set_index("setting")["share"]
+    given = {f"{key} = {value}" for key, value in values.items()}
+    return next((rows[setting] for setting in rows.index if setting in given), rows.get("", 1.0))
+
+
 @functools.cache
-def _measured() -> dict[str, float]:
-    """Share of its most passes that each attack took, one row per attack."""
-    return pd.read_csv(Path(__file__).with_name("passes.csv")).set_index("attack")["share"].to_dict()
+def _shares() -> pd.DataFrame:
+    return pd.read_csv(Path(__file__).with_name("passes.csv"), keep_default_na=False)
 
 
 @functools.cache
@@ -347,8 +357,8 @@ def make_plan(given: Mapping[str, str]) -> None:
             if chapter == name
         ]
         print(f"{name:<25}{len(group):>6}{group['to do'].sum():>7}{hours}   {'; '.join(seen)}")
-    chains = [chain(dict(zip(planner.points, cells[name].fillna(0), strict=True))) for name in shown]
-    hours = [_round(each) for each in chains]
+    chains = {name: chain(dict(zip(planner.points, cells[name].fillna(0), strict=True))) for name in shown}
+    hours = [_round(chains[name] if cells[name].notna().any() else math.nan) for name in shown]
     print(
         f"one after the other, however many run at once: {hours[0]} CPU hours ({hours[1]} at most), "
         f"{hours[2]} GPU hours ({hours[3]} at most)\n"

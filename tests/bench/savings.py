@@ -29,13 +29,13 @@ RUNS = [  # what is set, and for which attacks; DDN's norms say where the bracke
 ]
 
 
-def points(build: str) -> list[study.Cell]:
+def points(build: str, model: str) -> list[study.Cell]:
     """The first standard model of ESC-10 whose defended one is finished too, and that one."""
-    for path in sorted(Path(build).glob("esc10/*/*/*/adversarial/model.safetensors")):
+    for path in sorted(Path(build).glob(f"esc10/*/{model}/*/adversarial/model.safetensors")):
         pair = [study.Cell(build, *path.parts[-6:-2], training) for training in ("standard", "adversarial")]
         if pair[0].path("model.safetensors").is_file():
             return pair
-    raise SystemExit(f"no standard and adversarial model of ESC-10 below {build}")
+    raise SystemExit(f"no standard and adversarial {model} of ESC-10 below {build}")
 
 
 def attacked(cell: study.Cell, values: dict, clips: int, walks: int) -> Iterator[pd.DataFrame]:
@@ -84,13 +84,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--build", default="build")
     parser.add_argument("--params", default="params/esc50", help="settings of the ladders")
+    parser.add_argument("--model", default="resnet18", choices=models.known())
     parser.add_argument("--clips", type=int, default=2)
     parser.add_argument("--walks", type=int, default=1, help="clips of PIA, a plain walk of 30,000 queries")
     given = parser.parse_args()
     torch.set_num_threads(1)
     _, known, chosen = settings.of_chapter("04_attacks", Path(given.params))
     parts = []
-    for cell in points(given.build):
+    for cell in points(given.build, given.model):
         for part in attacked(cell, known | chosen, given.clips, given.walks):
             parts.append(part)
             print(summary(part).to_string(index=False, float_format="%.3g"), flush=True)
