@@ -824,3 +824,6 @@ def test_a_model_of_one_fold_leaves_the_folds_of_the_others():
     assert (row["verdict"], row["trainings"]) == (claims.HOLDS, len(run.folds))
     assert "AlexNet on" in report.ledger(few).caption
     assert report.answer(few) == report.answer(alone)
+    for made in (tables.robust_curves, tables.fooling_curves, tables.by_attack):
+        pd.testing.assert_frame_equal(made(few), made(alone))
+    assert {"alexnet", "resnet18"} == set(few.recognition["model"]) == set(few.robustness["model"])

@@ -154,8 +154,7 @@ def summary_table(found: Analysis) -> Part:
     )
     several = ["networks"] * bool((frame["networks"] > 1).any())
     shown = table(cells, ["representation"], [*columns.values(), *several, "n"])
-    few = [v for v in found.attacked if v not in found.averaged]
-    return Part(caption + _over(frame) + _rare(few), frame, shown)
+    return Part(caption + _over(frame) + _rare(found.rare), frame, shown)
 
 
 def _rare(victims: Iterable[tables.Victim]) -> str:
@@ -379,7 +378,7 @@ def attacks_table(found: Analysis) -> Part:
         "counting every example that the attack produced, also intermediate ones. FGSM and noise are "
         "controls, not part of the worst case. ≥ before a rate: walks were cut, and could have come nearer. "
         "Median: ≥ where some clips were not fooled, ≤ where walks were cut, ∞ where most clips were not "
-        "fooled."
+        f"fooled.{_rare(found.rare)}"
     )
     shown = table(cells, ["training", "attack"], [*_ATTACKS.values(), "median ‖δ‖₂", "models"])
     return Part(caption, frame, shown)
@@ -608,7 +607,7 @@ def robust_curves(found: Analysis) -> Part:
         f"Robust accuracy against ‖δ‖₂: the share of all evaluated clips that stay correct (n = {n}), mean "
         "over networks and folds, the band from the lowest to the highest. Thick: the worst case over all "
         "attacks; thin: DeepFool alone. Vertical line: the budget ε, the paper's ‖δ‖₂ ≤ 3 scaled to this "
-        f"image size.{_decided(found)}"
+        f"image size.{_decided(found)}{_rare(found.rare)}"
     )
     return Part(caption, frame, figure=figures.robust_curves(frame, found.budgets))
 
@@ -665,6 +664,7 @@ def fooling_curves(found: Analysis) -> Part:
         "All attacks by their goals, of correctly classified clips: fooling rate against ‖δ‖₂, means "
         "over networks and folds, the band from the lowest to the highest. The vertical line is the budget "
         "ε, the paper's ‖δ‖₂ ≤ 3 scaled to this image size; the dotted one is a fooling rate of 0.9."
+        f"{_rare(found.rare)}"
     )
     return Part(caption, frame, figure=figures.fooling_curves(frame, found.budgets))
 

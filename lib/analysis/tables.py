@@ -202,6 +202,11 @@ class Analysis:
         each = [[v for v in self.attacked if v[0] == r] for r in names.in_order(v[0] for v in self.attacked)]
         return [v for mine in each for v in self.often(self.needed, mine)]
 
+    @functools.cached_property
+    def rare(self) -> list[Victim]:
+        """The other pairs of `attacked`: they have rows of their own, and take no part in means."""
+        return [v for v in self.attacked if v not in self.averaged]
+
     def scores(self, panels: Panels, victims: Sequence[Victim], score) -> list[pd.Series]:
         """A number per clip of each repeat that holds all the victims."""
         return [score(panel).dropna() for panel in restrict(panels, victims)]
@@ -551,8 +556,9 @@ def _curves(found: Analysis, panels: Panels, count: int = 120) -> pd.DataFrame:
     fewer."""
     gathered: dict[tuple[str, str, str], list[pd.Series]] = {}
     for panel in panels.values():
-        for (representation, _, training, attack), values in panel.items():
-            gathered.setdefault((representation, training, attack), []).append(values.dropna())
+        for (representation, model, training, attack), values in panel.items():
+            if (representation, model, "standard") not in found.rare:
+                gathered.setdefault((representation, training, attack), []).append(values.dropna())
     budgets = found.budgets.values()
     every = np.concatenate([*(v for victims in gathered.values() for v in victims), [np.inf]])
     inside = every[np.isfinite(every) & (every > 0)]
@@ -585,7 +591,9 @@ def by_attack(found: Analysis) -> pd.DataFrame:
     count = rows.groupby([*PAIR, "fold"])["training"].transform("nunique")
     rows = rows[count == count.max()]
     gathered: dict[tuple[str, str], list] = {}
-    for (representation, _, _, training), part in rows.groupby([*PAIR, "fold", "training"]):
+    for (representation, model, _, training), part in rows.groupby([*PAIR, "fold", "training"]):
+        if (representation, model, "standard") in found.rare:
+            continue
         limit = found.budgets[representation]
         least, harm = (_with_worst(metrics.least_norms(part, success=how)) for how in ("fooled", "any"))
         least[names.WORST] = harm[names.WORST]  # its goal is any wrong class
