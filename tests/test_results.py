@@ -100,6 +100,11 @@ def test_examples_are_of_the_wanted_victim_or_of_the_nearest(tmp_path):
         "training": "standard",
     }
     np.testing.assert_array_equal(found.examples["dwt"]["BIM-a"], images["BIM-a"][0, 0])
+    for representation in ("stft", "dwt"):
+        leave(tmp_path, representation, "resnet18", "standard")
+    found = results.gather(str(tmp_path), "demo", "resnet56/1/standard")
+    assert {about["model"] for about in found.about.values()} == {"resnet18"}
+    assert sorted(found.examples) == ["dwt", "stft"]
 
 
 def test_what_is_kept_is_read_back(tmp_path):

@@ -108,7 +108,7 @@ def gather(
     Parameters
     ----------
     shown : model/fold/training whose examples are drawn (Fig. 1 shows ResNet-56); where that point has
-        none, the first that has.
+        none, the nearest to it that has, on as many representations as can be.
     other_sizes : folders BUILD/DATASET of grids of the same data set at other image sizes.
 
     Raises
@@ -299,7 +299,8 @@ def _examples(build: str, dataset: str, shown: str) -> tuple[dict, dict]:
     wanted = tuple(shown.split("/"))
     if wanted not in victims and victims:
         near = [sum(a == b for a, b in zip(victim, wanted, strict=True)) for victim in victims]
-        wanted = victims[int(np.argmax(near))]
+        shown_on = [sum((c.model, c.fold, c.training) == victim for c in there) for victim in victims]
+        wanted = max(zip(near, shown_on, range(len(victims), 0, -1), victims, strict=True))[-1]
     read = {
         cell.representation: read_examples(cell.path("examples.safetensors"))
         for cell in there
