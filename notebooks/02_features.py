@@ -341,9 +341,8 @@ level = shown.mean(dim=(1, 2, 3)).numpy()
 silent = float((shown[0] == 0).float().mean())
 byte = -floor / features.Image.steps / 12**0.5
 answer = (
-    f"A network sees {images.size[0]} × {images.size[1]} values of each sound. The STFT separates "
-    "tones best, the scalogram moments at high frequencies (as far as columns of "
-    f"{column:.0f} ms show it), and the tonnetz shows harmony."
+    f"A network sees {images.size[0]} × {images.size[1]} values of each sound. The STFT separates tones, "
+    f"the scalogram moments at high frequencies (in columns of {column:.0f} ms), and the tonnetz harmonies."
 )
 found = [
     f"The store has {len(images)} images, {len(images) * images.size[0] * images.size[1] / 2**20:.0f} MiB.",

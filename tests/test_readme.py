@@ -136,10 +136,10 @@ def test_the_face_is_what_the_published_run_says():
     gains = pd.read_csv(published / "robust_accuracy.csv").query("measure == 'gain_percent'")
     gains = gains.dropna(subset="value")
     assert len(gains)
-    assert all(f"{gain:.1f} points" in face for gain in gains["value"])
+    assert all(f"{gain:.1f} points" in said for gain in gains["value"])
     assert ("each with a 95 % interval above zero" in said) == bool((gains["low"] > 0).all())
     drops = pd.read_csv(published / "accuracy.csv").query("measure == 'accuracy_drop_percent'")
-    assert all(f"by {drop:.1f}" in face for drop in drops["value"])
+    assert all(f"by {drop:.1f}" in said for drop in drops["value"])
     ratios = pd.read_csv(published / "epsilon_ratio_attacks.csv").query("attack in ('DeepFool', 'DDN')")
     by_model = {model: rows["value"].agg(["min", "max"]) for model, rows in ratios.groupby("model")}
     assert set(by_model) == {"alexnet", "resnet18"}
