@@ -161,7 +161,7 @@ def test_the_face_is_what_the_published_run_says():
     assert f"at 40 dB signal-to-noise ratio fools {of['attack',]}" in said
     assert f"{of['attack', 'stft']} on STFT and {of['attack', 'dwt']} on DWT" in said
     assert f"noise of that level fools {of['noise',]}." in said
-    (counts,) = re.findall(r"Clips of a model: .*?, (.*) attacked", (published / "README.md").read_text())
+    (counts,) = re.findall(r"evaluated, (.*) attacked", (published / "README.md").read_text())
     assert f"of which {counts} are classified correctly" in said
     for path in re.findall(r"`?((?:figures|notebooks)/[\w./]+\w)`?", face):
         assert (ROOT / path).is_file(), path
