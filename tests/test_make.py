@@ -80,10 +80,11 @@ def test_a_grid_runs_once_and_only_what_changed_again(tiny):
     assert again() == ["tiny 06_analysis"]
     (tiny.folder / "params/tiny/06_analysis.yaml").unlink()
     assert again() == ["tiny 06_analysis"]
-    # A chapter's text is a prerequisite of its cells.
+    # A chapter's code is a prerequisite of its cells, and its paragraphs are not.
     notebook = tiny.folder / "notebooks/06_analysis.py"
-    notebook.write_text(notebook.read_text() + "\n# %% [markdown]\n# More.\n")
-    assert again() == ["tiny 06_analysis"]
+    for more, runs in (("# %% [markdown]\n# More.\n", []), ("# %%\n1 + 1\n", ["tiny 06_analysis"])):
+        notebook.write_text(f"{notebook.read_text()}\n{more}")
+        assert again() == runs
 
 
 def test_a_table_of_one_s_own_is_read_again_when_it_changed(tiny):

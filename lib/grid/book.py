@@ -126,9 +126,7 @@ def lay_out(source: Path, build: Path, cells: list[Path]) -> None:
     links = [f"- [{markup.text(names.label(name))}]({name}/README.md)\n" for name in sorted(runs)]
     opening = "---\norphan: true\n---\n# Tables and figures\n\n"
     files.save(source / "figures" / "README.md", opening + "".join(links))
-    guide = re.sub(
-        r"\]\((\w+)\.py\)", r"](\1.ipynb)", Path("notebooks/README.md").read_text(encoding="utf-8")
-    )
+    guide = Path("notebooks/README.md").read_text(encoding="utf-8")
     files.save(source / "notebooks" / "README.md", linked(guide, source / "notebooks"))
     contents = [
         _contents("Chapters", ["notebooks/README", *(f"notebooks/{name}" for name in sorted(chapters))]),
@@ -142,8 +140,14 @@ def lay_out(source: Path, build: Path, cells: list[Path]) -> None:
 
 
 def _played(cell: Path) -> nbformat.NotebookNode:
-    """An executed cell as a reader's copy."""
-    return publish.readers(nbformat.read(cell, 4), files.load(cell.with_suffix(receipts.ENDING)))
+    """An executed cell as a reader's copy, with its source's text of today where the code is the same."""
+    import jupytext
+
+    executed = nbformat.read(cell, 4)
+    source = jupytext.read(Path("notebooks", f"{cell.stem}.py"), fmt="py:percent")
+    same = publish.code(source) == publish.code(executed)
+    mine = publish.with_text_of(source, executed) if same else executed
+    return publish.readers(mine, files.load(cell.with_suffix(receipts.ENDING)))
 
 
 def _write(folder: Path, notebooks: dict[str, nbformat.NotebookNode]) -> None:
