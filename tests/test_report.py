@@ -639,7 +639,7 @@ def test_a_walk_that_was_cut_could_have_fooled_every_clip():
     whole = dataclasses.replace(run, attacks=run.attacks.assign(bound="exact"))
     bound = np.where(run.attacks["attack"] == "PIA", "at most", "exact")
     cut = dataclasses.replace(run, attacks=run.attacks.assign(bound=bound))
-    robust = (*made_up_victim(whole), "adversarial", "PIA")
+    robust = (*Analysis(whole).pairs[0][:2], "adversarial", "PIA")
     left = np.mean([100 - panel[robust].mean() for panel in Analysis(whole).fooled.values()])
     assert left > 10
     before, after = (claim(each, "fooling over 90 %")["ours"] for each in (whole, cut))
@@ -648,11 +648,6 @@ def test_a_walk_that_was_cut_could_have_fooled_every_clip():
     assert "Walks" not in report.table_2(Analysis(whole)).caption
     column = report.attacks_table(Analysis(cut)).shown["fooled within ε [%]"]
     assert all(text.startswith("≥") == (attack == "PIA") for (_, attack), text in column.items())
-
-
-def made_up_victim(run):
-    """Representation and model of the first pair."""
-    return Analysis(run).pairs[0][:2]
 
 
 def test_shorter_ladders_than_the_papers_refute_nothing():

@@ -141,12 +141,8 @@ def lay_out(source: Path, build: Path, cells: list[Path]) -> None:
 
 def _played(cell: Path) -> nbformat.NotebookNode:
     """An executed cell as a reader's copy, with its source's text of today where the code is the same."""
-    import jupytext
-
     executed = nbformat.read(cell, 4)
-    source = jupytext.read(Path("notebooks", f"{cell.stem}.py"), fmt="py:percent")
-    same = publish.code(source) == publish.code(executed)
-    mine = publish.with_text_of(source, executed) if same else executed
+    mine = publish.with_text_of(Path("notebooks", f"{cell.stem}.py"), executed) or executed
     return publish.readers(mine, files.load(cell.with_suffix(receipts.ENDING)))
 
 

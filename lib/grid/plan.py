@@ -187,15 +187,16 @@ def normalised(model: str) -> bool:
 
 def _measured(name: str, values: Mapping[str, Any]) -> float:
     """Share of its most passes that an attack took: with a setting that is one of these, else without any."""
-    rows = _shares()
-    rows = rows[rows["attack"] == name].set_index("setting")["share"]
+    shares = _shares().get(name, {})
     given = {f"{key} = {value}" for key, value in values.items()}
-    return next((rows[setting] for setting in rows.index if setting in given), rows.get("", 1.0))
+    return next((share for setting, share in shares.items() if setting in given), shares.get("", 1.0))
 
 
 @functools.cache
-def _shares() -> pd.DataFrame:
-    return pd.read_csv(Path(__file__).with_name("passes.csv"), keep_default_na=False)
+def _shares() -> dict[str, dict[str, float]]:
+    """Of each attack the shares by setting."""
+    rows = pd.read_csv(Path(__file__).with_name("passes.csv"), keep_default_na=False).groupby("attack")
+    return {attack: mine.set_index("setting")["share"].to_dict() for attack, mine in rows}
 
 
 @functools.cache
@@ -357,8 +358,9 @@ def make_plan(given: Mapping[str, str]) -> None:
             if chapter == name
         ]
         print(f"{name:<25}{len(group):>6}{group['to do'].sum():>7}{hours}   {'; '.join(seen)}")
-    chains = {name: chain(dict(zip(planner.points, cells[name].fillna(0), strict=True))) for name in shown}
-    hours = [_round(chains[name] if cells[name].notna().any() else math.nan) for name in shown]
+    chains = [chain(dict(zip(planner.points, cells[name].fillna(0), strict=True))) for name in shown]
+    measured = cells[shown].notna().any()
+    hours = [_round(each if measured[name] else math.nan) for name, each in zip(shown, chains, strict=True)]
     print(
         f"one after the other, however many run at once: {hours[0]} CPU hours ({hours[1]} at most), "
         f"{hours[2]} GPU hours ({hours[3]} at most)\n"

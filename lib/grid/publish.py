@@ -249,8 +249,13 @@ def _repainted(png: str, scale: float) -> str:
 # ------------------------------------------------------------------------------------------------- a run
 
 
-def with_text_of(source: NotebookNode, executed: NotebookNode) -> NotebookNode:
-    """An executed notebook with the text that its source has now; their code is the same."""
+def with_text_of(path: Path, executed: NotebookNode) -> NotebookNode | None:
+    """An executed notebook with the text that its source has now; None where their code differs."""
+    import jupytext
+
+    source = jupytext.read(path, fmt="py:percent")
+    if code(executed) != code(source):
+        return None
     mine = copy.copy(executed)
     mine.cells, ran = [], [cell for cell in executed.cells if cell.cell_type == "code"]
     for cell in source.cells:
@@ -267,18 +272,16 @@ def read(cell: Path, notebooks: Path) -> NotebookNode:
     ------
     Refused : if the cell was executed from other code than its source has now, or must not be committed.
     """
-    import jupytext
-
     path = notebooks / f"{cell.stem}.py"
     try:
         executed = nbformat.read(cell, 4)
     except nbformat.reader.NotJSONError as error:
         raise Refused(f"{cell}: it is not a complete notebook") from error
-    source = jupytext.read(path, fmt="py:percent")
-    if code(executed) != code(source):
+    mended = with_text_of(path, executed)
+    if mended is None:
         raise Refused(f"{cell}: executed from other code than {path} has now; make runs it again")
     try:
-        mine = fitting(readers(with_text_of(source, executed), files.load(cell.with_suffix(receipts.ENDING))))
+        mine = fitting(readers(mended, files.load(cell.with_suffix(receipts.ENDING))))
     except Refused as error:
         raise Refused(f"{cell}: {error}") from error
     found = problems(mine)
