@@ -192,10 +192,20 @@ def _attacked(found: Analysis) -> list[Victim]:
     return [v for v in _finished(found, found.pairs) if v in found.attacked]
 
 
+def _every_trained(found: Analysis) -> list[Victim]:
+    """The finished pairs that a sentence on every model is about."""
+    return found.often(found.correct, _finished(found, found.pairs))
+
+
+def _every_attacked(found: Analysis) -> list[Victim]:
+    """Those of which both models were attacked, too."""
+    return found.often(found.needed, _attacked(found))
+
+
 def rare(found: Analysis) -> list[Victim]:
-    """The pairs, by their original model, that were trained too rarely for sentences on every model."""
-    pairs = _finished(found, found.pairs)
-    return [v for v in pairs if v not in found.often(found.correct, pairs)]
+    """The finished pairs that were trained too rarely for sentences on every model."""
+    every = _every_trained(found)
+    return [v for v in _finished(found, found.pairs) if v not in every]
 
 
 def _by_pair(found: Analysis, panels, pairs: Sequence[Victim], score: Callable) -> dict[str, list[float]]:
@@ -255,7 +265,7 @@ def _majority(found: Analysis) -> Claim:
 
 
 def _drop(found: Analysis) -> Claim:
-    pairs = found.often(found.correct, _finished(found, found.pairs))
+    pairs = _every_trained(found)
     return Claim(
         sentence="adversarial training lowers the accuracy of every model [points lost]",
         where="abstract, VIII, IX",
@@ -275,7 +285,7 @@ _DROPS = (  # which representation loses more accuracy than which others, and th
 
 def _drops(found: Analysis, sentence: str, of: str, first: str, others: tuple[str, ...]) -> Claim:
     """One of `_DROPS`."""
-    pairs = found.often(found.correct, _finished(found, found.pairs))
+    pairs = _every_trained(found)
     models = [m for m in published.MODELS if all((r, m, "standard") in pairs for r in (first, *others))]
 
     def lost(panel: pd.DataFrame, r: str) -> pd.Series:
@@ -300,7 +310,7 @@ def _drops(found: Analysis, sentence: str, of: str, first: str, others: tuple[st
 
 
 def _more_robust(found: Analysis) -> Claim:
-    pairs = found.often(found.needed, _attacked(found))
+    pairs = _every_attacked(found)
     return Claim(
         sentence="adversarial training raises the worst-case robust accuracy of every model [points]",
         where="abstract, VIII, IX",
@@ -312,7 +322,7 @@ def _more_robust(found: Analysis) -> Claim:
 
 
 def _per_attack(found: Analysis) -> Claim:
-    pairs, parts = found.often(found.needed, _attacked(found)), {}
+    pairs, parts = _every_attacked(found), {}
     robust = [defended(v) for v in pairs]
 
     def mean(panel: pd.DataFrame, victims: Sequence[Victim], attack: str) -> pd.Series:
@@ -361,7 +371,7 @@ def _alexnet(found: Analysis) -> Claim:
 
 
 def _unlimited(found: Analysis) -> Claim:
-    robust = [defended(v) for v in found.often(found.needed, _attacked(found))]
+    robust = [defended(v) for v in _every_attacked(found)]
     ever = {fold: 100 * metrics.ever(panel) for fold, panel in found.norms.items()}
     return Claim(
         sentence="without a limit every robust model is fooled in over 90 %, averaged over attacks [%]",
@@ -400,7 +410,7 @@ def _coarse(found: Analysis) -> str:
 
 
 def _within_budget(found: Analysis) -> Claim:
-    robust = [defended(v) for v in found.often(found.needed, _attacked(found))]
+    robust = [defended(v) for v in _every_attacked(found)]
     within = {
         fold: 100 * metrics.within(panel, found.limits(panel)) for fold, panel in found.conceivable.items()
     }
@@ -422,7 +432,7 @@ def _within_budget(found: Analysis) -> Claim:
 
 def _larger(found: Analysis) -> Claim:
     """ε_r > 1 by the attack that misses no clip: the logarithm of its geometric mean ratio, per training."""
-    pairs, parts = found.often(found.needed, _attacked(found)), {}
+    pairs, parts = _every_attacked(found), {}
     for v in pairs:
         for attack in ("DeepFool", *names.REFERENCE):
             logs = []

@@ -7,6 +7,7 @@ again from the rows alone (``python -m lib.analysis.report``), also where ``buil
 import dataclasses
 import itertools
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -295,12 +296,11 @@ def _examples(build: str, dataset: str, shown: str) -> tuple[dict, dict]:
     """One clip's images for each representation: of the wanted victim, and the same clip where it can be."""
     there = [cell for cell in study.points(build, dataset) if finished(cell, "04_attacks")]
     there = [cell for cell in there if cell.path("examples.safetensors").is_file()]
-    victims = list(dict.fromkeys((cell.model, cell.fold, cell.training) for cell in there))
+    on = Counter((cell.model, cell.fold, cell.training) for cell in there)  # how many representations
     wanted = tuple(shown.split("/"))
-    if wanted not in victims and victims:
-        near = [sum(a == b for a, b in zip(victim, wanted, strict=True)) for victim in victims]
-        shown_on = [sum((c.model, c.fold, c.training) == victim for c in there) for victim in victims]
-        wanted = max(zip(near, shown_on, range(len(victims), 0, -1), victims, strict=True))[-1]
+    if wanted not in on and on:
+        alike = {victim: sum(a == b for a, b in zip(victim, wanted, strict=True)) for victim in on}
+        wanted = max(on, key=lambda victim: (alike[victim], on[victim]))
     read = {
         cell.representation: read_examples(cell.path("examples.safetensors"))
         for cell in there
