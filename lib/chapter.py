@@ -11,6 +11,14 @@ def expectation(expected: str, seen: str, holds: bool | None) -> str:
     return f"expected: {expected}; seen: {seen} ({verdict})"
 
 
+def above(low: Iterable[float], high: Iterable[float], threshold: float = 0.0) -> bool | None:
+    """Whether numbers are above a threshold: False where one interval is below, None where one holds it."""
+    ends = list(zip(low, high, strict=True))
+    if any(end < threshold for _, end in ends):
+        return False
+    return True if ends and all(end > threshold for end, _ in ends) else None
+
+
 def source(function: Callable) -> str:
     """The code of a function, as Markdown: beside an equation, what computes it."""
     return f"```python\n{textwrap.dedent(inspect.getsource(function))}```"

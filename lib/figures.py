@@ -511,18 +511,23 @@ _FORMATS = {
 }
 
 
-def export(figure: Figure, frame: pd.DataFrame, name: str, folder: str | Path) -> list[Path]:
-    """Write a figure as PNG and PDF and what it shows as CSV, the same bytes each time.
+def export(
+    figure: Figure, frame: pd.DataFrame, name: str, folder: str | Path, caption: str = ""
+) -> list[Path]:
+    """Write a figure as PNG and PDF, what it shows as CSV, and its caption, the same bytes each time.
 
     Parameters
     ----------
     frame : the numbers that were drawn; its index is written unless it only counts.
-    name : of the three files, without ending.
+    name : of the files, without ending.
+    caption : for an index that was made before the figure; of one that is made later, the index has it.
 
     Returns
     -------
-    The three paths.
+    The paths of the first three.
     """
+    if caption:
+        files.save(Path(folder) / f"{name}.md", markup.text(caption))
     # Lay out and measure once: both formats are then drawn on the same page, and neither does it again.
     figure.draw_without_rendering()
     engine = figure.get_layout_engine()
@@ -562,7 +567,9 @@ def unlisted(folder: Path, index: str, besides: Collection[str] = ()) -> str:
     lines = []
     for path in sorted(folder.glob("*.png")):
         if path.stem not in besides and f"({path.name})" not in index:
-            lines += ["", f"## {path.stem.replace('_', ' ')} (chapter 7)", "", *entry(path.stem)]
+            caption = path.with_suffix(".md")
+            said = [caption.read_text(encoding="utf-8"), ""] if caption.is_file() else []
+            lines += ["", f"## {path.stem.replace('_', ' ')} (chapter 7)", "", *said, *entry(path.stem)]
     return "\n".join(lines)
 
 
@@ -663,7 +670,7 @@ def _model_points(axes, frame: pd.DataFrame, attacks: list[str], models: list[st
 
 
 def norm_by_size(frame: pd.DataFrame) -> Figure:
-    """Median norms against the number of values, both logarithmic, one panel per representation.
+    """Mean norms against the number of values, both logarithmic, one panel per representation.
 
     Parameters
     ----------
@@ -672,7 +679,8 @@ def norm_by_size(frame: pd.DataFrame) -> Figure:
     """
     frame = frame.assign(values=frame["bins"] * frame["frames"])
     panels = names.in_order(frame["representation"])
-    grid = _facets(frame, col="representation", col_order=panels, col_wrap=min(2, len(panels)), height=3.1)
+    shape = {"col_wrap": min(2, len(panels)), "height": 3.1, "aspect": 1.5}
+    grid = _facets(frame, col="representation", col_order=panels, **shape)
     for axes, representation in zip(grid.axes.flat, panels, strict=True):
         lines = frame[frame["representation"] == representation].groupby(["model", "training"], sort=False)
         for (model, training), line in lines:
@@ -693,7 +701,7 @@ def norm_by_size(frame: pd.DataFrame) -> Figure:
         axes.set_xticks(sizes["values"], [f"{size.bins} ×\n{size.frames}" for size in sizes.itertuples()])
         axes.minorticks_off()
     _log_ticks(grid.axes.flat[0].yaxis)
-    grid.set_axis_labels("values (bins × frames)", r"median $\|\delta\|_2$")
+    grid.set_axis_labels("values (bins × frames)", r"mean $\|\delta\|_2$")
     return _finished(grid.figure)
 
 

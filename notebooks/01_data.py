@@ -63,7 +63,7 @@ Markdown(f"*{about.title}*, {about.licence}. {about.citation}." if about else f"
 # ## One clip of each class
 #
 # We play one clip of each class. It is chosen by a rule: of the clips that sound for at least three quarters
-# of their length, the one whose level, its mean power, is the median. Guess while you listen whether a sound
+# of their length, the one whose mean power is the median. Guess while you listen whether a sound
 # is made of tones, of clicks or of noise: chapter 2 shows what its pictures make of each of them.
 #
 # Recordings are played with their attribution where their licence allows it. Your own recordings are not
@@ -95,9 +95,10 @@ Markdown(markup.table(balance.add_prefix("fold ").join(recordings)))
 
 # %% [markdown]
 # Compare the last column with the sum of the others. A class with many clips of few recordings is tested on
-# few different sounds, so its accuracy is less certain than the number of clips suggests. Later chapters
-# count recordings, not clips, as independent when they compute an interval. Where a class has few clips in a
-# fold, its accuracy there says little.
+# few different sounds, so its accuracy is less certain than the number of clips suggests. An interval for one
+# trained model therefore takes recordings, not clips, as independent; where a model was trained in several
+# folds, chapter 6 computes intervals over these. Where a class has few clips in a fold, its accuracy there
+# says little.
 
 # %% [markdown]
 # ## What a clip is
@@ -131,10 +132,11 @@ figures.distributions(facts[["name", *varied]], {name: units[name] for name in v
 
 # %% [markdown]
 # Look for a class whose dots lie apart from the others in one panel: it could be recognised by that number
-# alone. In ESC-10, clock ticks and fires have the lowest levels. Most roosters and sneezes are quiet for
-# about half of the clip or longer, because the sound is over before the clip ends. Rain, sea waves and
-# helicopters are hardly ever quiet. The images of chapter 2 show each clip relative to its own peak, so its
-# level is not in them, but its silence is. Whether a network uses the silence, this figure does not show.
+# alone. In ESC-10, clock ticks and fires have the lowest median levels, and yet one fire is the loudest clip
+# of all. About half of the roosters, and more of the sneezes, are quiet for half of the clip or longer,
+# because the sound is over before the clip ends. Rain, sea waves and helicopters are rarely quiet. The images
+# of chapter 2 show each clip relative to its own peak, so its level is not in them, but its silence is.
+# Whether a network uses the silence, this figure does not show.
 #
 # The table has the same five quantities over all classes; the row 50% is the median.
 #

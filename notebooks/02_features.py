@@ -7,7 +7,8 @@
 # has much power. [The paper](https://arxiv.org/abs/2008.11618) shows its networks four such pictures
 # (Sections III and IV). One is the short-time Fourier transform (STFT). One is a wavelet transform, which it
 # calls DWT. The other two are these with the *tonnetz* above them, a few rows that describe harmony. An
-# attack changes the picture and not the sound, so what a picture does not show cannot be attacked.
+# attack of the paper changes the picture and not the sound, so it cannot use what the picture does not show.
+# (Chapter 7 changes the sound.)
 #
 # This chapter computes one of the four for every clip and for its copies at other pitches. You will see what
 # each picture shows of a tone, of clicks, of a chirp and of a real clip, what is lost when pictures are
@@ -154,7 +155,8 @@ print(
 #
 # > **Here.** Continuous scales and a complex Morlet make it a *continuous* wavelet transform. We keep the
 # > label DWT in tables and say [scalogram](README.md#glossary) in prose. The whole clip is transformed at
-# > once. Only the columns that the image needs are computed; they are exact samples of the transform.
+# > once, and computed only at the times that the image needs: a column is one exact value of each scale, or a
+# > mean of several (see below, *What a small picture loses*).
 #
 # We compare `Scalogram`, which is ours, with `pywt.cwt` of [PyWavelets](https://pywavelets.readthedocs.io).
 # There the wavelet is called `cmorB-C`, for $e^{-t^2/B}$ and $\omega = 2\pi C$: Eq. 12 has $B = 2$
@@ -189,9 +191,10 @@ Markdown(chapter.expectation("a finer table brings PyWavelets closer", seen, clo
 #
 # - *A steady tone* is a thin line in the STFT. In the scalogram it is wide, because at its frequency the
 #   wavelet is much shorter than the window, and a short piece of a tone does not fix its frequency well.
-# - *Clicks* are as wide as the window in the STFT. In the scalogram each is a needle that widens downwards,
-#   where wavelets are longer. In a small image one column can be as long as the window: then a click fills
-#   about one column in both, and only the widening is seen.
+# - *Clicks* are as wide as the window in the STFT; resizing in dB makes some of them darker. In the scalogram
+#   each is a needle that widens downwards, where wavelets are longer. In a small image one column can be as
+#   long as the window: then a click fills about one column in both, and only the widening is seen. (A tone or
+#   a chirp that begins or stops suddenly has such a line there, too.)
 # - *A chirp* that rises by the same factor in each second is bent in the STFT and straight in the scalogram.
 # - *The clip* is the one chosen above.
 
@@ -222,11 +225,14 @@ figures.spectrograms(of_dwt, frequencies=axis["dwt"], times=images.times)
 # %% [markdown]
 # Compare the two pictures of each sound. The STFT separates frequencies well, and moments no better than its
 # window is long. The scalogram separates moments well and blurs frequencies; only at its lowest frequencies
-# is it the other way round. What of this is seen depends on the columns, whose length is printed below.
+# is it the other way round. How much of this is visible depends on the length of a column, which the next
+# section prints.
 #
 # Compare the axes as well: find a frequency of a few kHz on both. The STFT gives most of its rows to high
 # frequencies, and the scalogram most of them to low ones. So an attack that changes one row changes a band of
 # the same number of hertz everywhere in the STFT, and a band of the same ratio everywhere in the scalogram.
+# They also end at different frequencies: the STFT at half of `stft_rate`, the scalogram at 0.475 of
+# `dwt_rate`. What is above that is in the STFT alone.
 
 # %% [markdown]
 # ## What a small picture loses
@@ -238,9 +244,10 @@ figures.spectrograms(of_dwt, frequencies=axis["dwt"], times=images.times)
 # neighbours. A tone that is one row wide among silent rows becomes darker. The scalogram is averaged before
 # its values become dB. So in small images, a difference between the two is not of the transforms alone.
 #
-# *The scalogram* can be computed at any times that we want. The paper's is *sampled*: one value at the middle
-# of each column. A click between two such moments is missed if the wavelet is shorter than a column. The
-# alternative is to *average* the magnitude over the span of each column. The setting `columns` chooses.
+# *The scalogram* can be computed at any times that we want. It can be *sampled*, one value at the middle of
+# each column, as we do at the paper's size. A click between two such moments is missed if the wavelet is
+# shorter than a column. The alternative is to *average* the magnitude over the span of each column. The
+# setting `columns` chooses; by default (`auto`) images of fewer columns than the paper's are averaged.
 
 # %%
 length = 2e3 * centre / axis["dwt"][-1] * (bandwidth * np.log(2)) ** 0.5
@@ -253,10 +260,10 @@ of_click = {f"clicks, {each}": image(torch.from_numpy(click)[None])[0] for each,
 figures.spectrograms(of_click, frequencies=axis["dwt"], times=images.times)
 
 # %% [markdown]
-# All clicks are equally loud, so all needles should be equally bright up to the highest frequency. In the
-# sampled picture most of them end where the wavelet becomes too short for the columns. (Faint marks at its
-# top edge, if there are any, are the ringing of the filter that removes frequencies above half the sampling
-# rate.) In the averaged picture all of them are complete.
+# All clicks are equally loud, so at each frequency all needles should be equally bright. In the sampled
+# picture most of them end where the wavelet becomes too short for the columns. (Faint marks at its top edge,
+# if there are any, are the ringing of the filter that removes frequencies above half the sampling rate.) In
+# the averaged picture all of them are complete.
 #
 # The next table measures the losses, at the size of this point and at the paper's:
 #
@@ -325,8 +332,8 @@ figures.spectrograms(harmony, times=images.times, unit=figures.TONNETZ)
 #
 # The figure shows the clip as the networks see it at this point of the grid, and the copies that training
 # adds (none where `factors` is empty). A copy is named by the factor by which its frequencies are multiplied.
-# In a spectrogram, a factor below 1 moves the pattern down, and a factor above 1 moves it up. What happens
-# when stays the same, unless `how` is `speed`. The class should stay the same as well; that is an assumption.
+# In a spectrogram, a factor below 1 moves the pattern down, and a factor above 1 moves it up. The timing
+# stays the same, unless `how` is `speed`. The class should stay the same as well; that is an assumption.
 
 # %%
 position = int(clips.index.get_loc(clip.name))

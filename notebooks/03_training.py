@@ -10,8 +10,9 @@
 # [point](README.md#glossary): one data set, representation, network and tested fold. You will see what the
 # network is, which clips it is trained and tested on, how it learns, and which classes it confuses.
 #
-# The result is the *original* model of the paper: chapter 4 attacks it, and chapter 5 trains it again with a
-# defence. How accurate a model is and how well it resists attacks are two different questions.
+# The result is what the paper calls the *original* model. Chapter 4 attacks it, and chapter 5 trains the same
+# network once more, from the same initial weights, with a defence. How accurate a model is and how well it
+# resists attacks are two different questions.
 #
 # Previous: [2 · Representations](02_features.ipynb). Next: [4 · Attacks](04_attacks.ipynb). Terms are
 # explained in the [glossary](README.md#glossary).
@@ -216,8 +217,9 @@ history = fit(victim, images, split, recipe, device=where, checkpoint=checkpoint
 # the weights change. The validation loss is that of plain images and labels, so it may be lower.
 #
 # We expect a finished training. We call it finished if two things are true in the last epoch. Its accuracy on
-# what it is trained on is 80 % or more, and its loss no longer falls by more than 5 % per epoch (the mean
-# over three epochs), unless nearly all is learnt.
+# what it is trained on is 80 % or more. And its loss fell by at most 5 % per epoch over the last three
+# epochs, or that accuracy is 99 % or more. The schedule `onecycle` lowers the learning rate to zero, so there
+# the loss becomes flat in any case: a finished training can still gain from a longer one.
 
 # %%
 figures.history(history.drop(columns="pgd_accuracy"), title=names.point(str(cell)))
@@ -260,9 +262,9 @@ print(
 )
 
 # %% [markdown]
-# Which classes does it confuse? In the next figure, a row has the clips of one class, and a column those that
-# are classified as it. Numbers are clips. A cell is darker the larger its share of the row, so a perfect
-# classifier has a black diagonal and nothing else.
+# Which classes does it confuse? In the next figure, each row shows the clips of one class, and each column
+# the class that the model gave them. Numbers are clips. A square is darker the larger its share of the row,
+# so a perfect classifier has a black diagonal and nothing else.
 
 # %%
 figures.confusion(clean["label"], clean["predicted"], classes, title="tested clips")
@@ -342,7 +344,7 @@ Markdown(markup.table(leaks, index=False, floats=".3f"))
 # *Recordings crossing* and *clips crossing* count the leaks, and *low* and *high* are the ends of the 95 %
 # interval of each accuracy. `official` and `copies` test the same clips; the other two test others. The line
 # below compares the four accuracies alone. It does not ask whether other clips, or another seed, could turn a
-# difference round: with four trainings nobody knows.
+# difference round: four trainings cannot show that.
 
 # %%
 rest = leaks.set_index("protocol")["accuracy"]

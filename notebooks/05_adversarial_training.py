@@ -206,8 +206,9 @@ Markdown(chapter.source(defences.equation14))
 #
 # Two accuracies are measured on the validation part after every epoch: of the clips as they are, and under
 # PGD of `pgd_steps` steps within the budget of training, on the same `pgd_clips` clips each time (0: all).
-# The weights with the highest mean of the two are kept. Chapter 3 chooses by clean accuracy alone, so a part
-# of the difference between the two models can come from this choice.
+# The weights with the highest mean of the two are kept. With few `pgd_clips` the second is coarse (of 20
+# clips, one is 5 points), and so is the choice of the epoch. Chapter 3 chooses by clean accuracy alone, so a
+# part of the difference between the two models can come from this choice.
 #
 # The training loss is that of attacked images and smoothed labels, and the validation loss that of clips as
 # they are. So do not compare their heights; compare where they stop falling.
@@ -291,7 +292,8 @@ print(chapter.expectation("a drop above zero", seen if len(pairs) else "no origi
 # This is a first look: one attack, few steps, any wrong class. A stronger attack could find a lower robust
 # accuracy. Chapter 4 runs more attacks on the clips that it evaluates, which can be fewer than here, and
 # chapter 6 reports the worst case over all of them. We expect the defended model to be more robust than the
-# original: the interval of the difference, clip by clip, is above zero.
+# original: the interval of the difference, clip by clip, is above zero. In the table, *low* and *high* are
+# the ends of a 95 % interval over recordings, which does not include another training.
 
 # %%
 tested = splits.choose(split[split["part"] == "test"], tried_clips, seed)

@@ -1,5 +1,7 @@
 """How chapters speak: an expectation and its answer, and the summary."""
 
+import math
+
 import pytest
 
 from lib import chapter
@@ -31,3 +33,17 @@ def test_the_source_beside_an_equation_is_the_function_s():
     shown = chapter.source(chapter.expectation)
     assert shown.startswith("```python\ndef expectation(")
     assert shown.endswith("```")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "answer"),
+    [
+        ([1.2, 2.0], [3.0, 4.0], True),
+        ([0.5, 2.0], [3.0, 4.0], None),  # one could be below
+        ([0.2, 2.0], [0.9, 4.0], False),
+        ([], [], None),
+        ([math.nan], [math.nan], None),
+    ],
+)
+def test_intervals_decide_whether_all_numbers_are_above(low, high, answer):
+    assert chapter.above(low, high, 1.0) is answer

@@ -125,13 +125,19 @@ def execute(words, **given):
 
 
 @pytest.mark.parametrize(
-    ("fooled", "tried", "verdict"),
-    [(1, 3, "this run cannot decide it"), (5, 12, "as expected"), (7, 12, "not as expected")],
+    ("fooled", "tried", "clips", "verdict"),
+    [
+        (1, 3, 12, "this run cannot decide it"),
+        (5, 12, 6, "this run cannot decide it"),  # of six clips, each shown twice
+        (5, 12, 12, "as expected"),
+        (7, 12, 12, "not as expected"),
+    ],
 )
-def test_few_examples_do_not_decide_whether_they_transfer(fooled, tried, verdict, capsys):
+def test_few_examples_do_not_decide_whether_they_transfer(fooled, tried, clips, verdict, capsys):
     pairs = {"made against": ["a", "a"], "shown to": ["a", "b"], "fooled": [20, fooled], "over": [20, tried]}
-    execute("most examples fool their own model only", shares=pd.DataFrame(pairs))
-    assert capsys.readouterr().out.endswith(f"seen: {fooled} of {tried} fool another ({verdict})\n")
+    execute("most examples fool their own model only", shares=pd.DataFrame(pairs), clip=["a"] * clips)
+    said = f"seen: in {fooled} of {tried} pairs of one of 20 examples and another model, it fools that one"
+    assert capsys.readouterr().out.endswith(f"{said} ({verdict})\n")
 
 
 @pytest.mark.parametrize(

@@ -285,9 +285,10 @@ def test_a_picture_of_chapter_7_is_in_the_index_once(made, tmp_path):
         publish.shelve(folder, shelf)
         text = (shelf / "README.md").read_text()
         assert text.count("## waveform attack (chapter 7)\n\n![waveform_attack](waveform_attack.png)\n") == 1
+    (shelf / "waveform_attack.md").write_text("What it shows.")
     again = report.Report(tables.Analysis(made_up.grid()), shelf, ("accuracy",))
     again.add("accuracy")
-    assert "## waveform attack (chapter 7)" in again.finish().read_text()
+    assert "## waveform attack (chapter 7)\n\nWhat it shows.\n\n![" in again.finish().read_text()
 
 
 @pytest.mark.parametrize("name", ["attacks.parquet", "examples.safetensors"])

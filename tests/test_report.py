@@ -204,9 +204,49 @@ def test_with_three_folds_every_table_says_how_many_clips_of_each():
     assert "n = 3 folds × 6 clips" in report.robust_curves(found).caption
     said = report.accuracy_table(found).caption
     assert "All tested clips; the tables of robust accuracy use the 6 of each fold that were drawn" in said
-    assert "Student's t over 3 folds × 30 clips (their training clips overlap" in said
+    assert "Student's t over 3 folds × 30 clips, or the interval over all these clips where that" in said
     assert "All tested clips" not in report.accuracy_table(Analysis(run)).caption
     assert "(3 folds each)" in report.answer(found)
+
+
+def test_folds_that_agree_by_chance_are_not_surer_than_their_clips():
+    found = Analysis(made_up.grid(**ONE, folds=THREE["folds"], clips=80))
+    victim, right = ("stft", "alexnet", "standard"), {"1": 64, "2": 64, "3": 65}
+    panels = {
+        fold: pd.DataFrame({victim: np.where(np.arange(80) < right[fold], 100.0, 0.0)}, panel.index)
+        for fold, panel in found.correct.items()
+    }
+    mean = found.mean(panels, [victim], lambda panel: panel[victim])
+    over_folds = metrics.over_repeats([100 * n / 80 for n in right.values()])
+    over_clips = metrics.over_clips(pd.concat([panel[victim] for panel in panels.values()]), bounds=(0, 100))
+    assert over_folds.high - over_folds.low < 4 < 9 < over_clips.high - over_clips.low
+    assert mean.value == pytest.approx(over_folds.value)
+    assert mean[1:3] == pytest.approx(over_clips[1:3])
+    assert mean.over == "3 folds × 80 clips"
+
+
+def test_a_ratio_of_means_says_how_much_of_it_is_of_walks_that_were_cut():
+    run = made_up.grid(**ONE, accuracy=(0.8, 0.8))
+    bound = np.where(run.attacks["attack"] == "PIA", "at most", "exact")
+    rows = run.attacks.assign(bound=bound)
+    part = report.table_3(Analysis(dataclasses.replace(run, attacks=rows)))
+    six = rows[rows["attack"].isin(names.ATTACKS)]
+    share = 100 * six.loc[six["attack"] == "PIA", "l2"].sum() / six["l2"].sum()
+    assert f"Of the sum of all norms here, {share:.0f} % are of walks that a limit cut (PIA)" in part.caption
+    assert part.shown.iloc[0, 0].endswith("?")  # either norm is an upper bound
+    whole = report.table_3(Analysis(dataclasses.replace(run, attacks=rows.assign(bound="exact"))))
+    assert "cut" not in whole.caption
+    assert not whole.shown.iloc[0, 0].endswith("?")
+
+
+def test_the_gain_is_also_told_without_the_reference():
+    run = made_up.grid(**ONE, ratio=2.0, accuracy=(0.8, 0.8), noise=0.2)
+    (gain,) = Analysis(run).robustness.query("measure == 'gain_percent'")["value"]
+    near = run.attacks["l2"] * np.where(run.attacks["attack"] == "DDN", 0.01, 1.0)
+    found = Analysis(dataclasses.replace(run, attacks=run.attacks.assign(l2=near)))
+    assert found.robustness.query("measure == 'gain_percent'")["value"].item() != gain
+    said = report.robust_curves(found).caption
+    assert f"Under the paper's six attacks alone, the gain at ε is {gain:+.1f} points on STFT." in said
 
 
 def test_the_summary_has_the_paired_change_and_gain():
@@ -304,7 +344,9 @@ def test_norms_at_three_sizes_are_compared_with_root_growth(power, relative):
     assert (frame["accuracy"] == 80).all()
     assert (frame["clips"] == 16).all()
     mine = run.attacks.query("training == 'standard' and attack == 'DDN'")["l2"]
-    assert frame["norm"].to_numpy() == pytest.approx(mine.median() * np.array([1.0, 4, 16]) ** power)
+    assert frame["norm"].to_numpy() == pytest.approx(
+        np.exp(np.log(mine).mean()) * np.array([1.0, 4, 16]) ** power
+    )
     assert (frame["norm_low"] < frame["norm"]).all()
     assert (frame["norm"] < frame["norm_high"]).all()
 
@@ -631,7 +673,7 @@ def test_ratios_are_reported_as_ratios_and_shares_within_0_and_100():
     share = claim(run, "fooling over 90 %")
     assert 0 <= share["low"] <= share["ours"] <= share["high"] <= 100
     agree = made_up.grid(**ONE, folds=("1", "2", "3"), noise=0.1)
-    assert claim(agree, "without a limit")["why"] == "all trainings agree, so that no interval is known"
+    assert claim(agree, "without a limit")["why"] == "all trainings agree, so that their spread is not known"
 
 
 def test_a_walk_that_was_cut_could_have_fooled_every_clip():
@@ -719,6 +761,11 @@ STUDIES = {
 }
 
 
+def trained(parts) -> dict[int, claims.Measured]:
+    """Parts of a claim of which nothing but the trainings is known."""
+    return {n: claims.Measured.of(values) for n, values in enumerate(parts)}
+
+
 def decided(values: np.ndarray, threshold: float = 0.0) -> np.ndarray:
     """`claims.decide` of many studies at once; ``values`` are studies × parts × trainings."""
     _, parts, trainings = values.shape
@@ -746,7 +793,7 @@ def shares(effects, studies: int, trainings: int, alike: float, step: float) -> 
     found = decided(values)
     for verdict in set(found):
         for study in np.flatnonzero(found == verdict)[:10]:
-            assert claims.decide(dict(enumerate(values[study])), 0.0) == verdict
+            assert claims.decide(trained(values[study]), 0.0) == verdict
     truth = claims.HOLDS if (effects > 0).all() else claims.FAILS
     right, open_ = ((found == truth) & bool(effects.any())).mean(), (found == claims.OPEN).mean()
     return pd.Series({"right": right, "open": open_, "wrong": 1 - right - open_})
@@ -778,14 +825,26 @@ def test_the_share_of_wrong_verdicts_in_many_studies(effects, trainings):
 
 def test_clear_effects_are_found_and_two_trainings_find_none():
     rng = np.random.default_rng(0)
-    clear = [claims.decide({0: 3 + 0.3 * rng.normal(size=3)}, 0.0) for _ in range(100)]
+    clear = [claims.decide(trained([3 + 0.3 * rng.normal(size=3)]), 0.0) for _ in range(100)]
     assert clear.count(claims.HOLDS) > 95
-    assert claims.decide({0: [3.0, 3.1]}, 0.0) == claims.OPEN
+    assert claims.decide(trained([[3.0, 3.1]]), 0.0) == claims.OPEN
     assert claims.decide({}, 0.0) == claims.OPEN
-    assert claims.decide({0: [100 / 9] * 3}, 0.0) == claims.OPEN  # of trainings that agree, nothing is known
-    mixed = {0: 3 + 0.1 * rng.normal(size=5), 1: -3 + 0.1 * rng.normal(size=5)}
-    assert claims.decide(mixed, 0.0) == claims.FAILS
-    assert claims.decide({0: mixed[0], 1: [np.nan] * 5}, 0.0) == claims.OPEN
+    assert claims.decide(trained([[100 / 9] * 3]), 0.0) == claims.OPEN  # if all agree, nothing is known
+    mixed = 3 + 0.1 * rng.normal(size=5), -3 + 0.1 * rng.normal(size=5)
+    assert claims.decide(trained(mixed), 0.0) == claims.FAILS
+    assert claims.decide(trained([mixed[0], [np.nan] * 5]), 0.0) == claims.OPEN
+
+
+def test_trainings_that_agree_decide_nothing_that_their_clips_leave_open():
+    drops = [3.75, 3.75, 5.0]
+    surely, maybe = ((np.mean(drops), low, 9.0, "") for low in (2.4, -0.02))
+    for sign, verdict in ((1, claims.HOLDS), (-1, claims.FAILS)):
+        for ends, expected in ((surely, verdict), (maybe, claims.OPEN)):
+            ours = sorted(sign * end for end in ends[1:3])
+            part = claims.Measured(
+                [sign * drop for drop in drops], claims.Estimate(sign * ends[0], *ours, "")
+            )
+            assert claims.decide({0: part}, 0.0) == expected
 
 
 def test_the_leaks_that_are_reported_are_those_that_chapter_3_writes():
@@ -811,7 +870,7 @@ def test_a_model_of_one_fold_leaves_the_folds_of_the_others():
     assert len(few.averaged) == len(few.attacked) / 2
     pd.testing.assert_frame_equal(tables.summary(few), tables.summary(alone))
     said = report.summary_table(few).caption
-    assert "Not among them, since others were trained more often: AlexNet on" in said
+    assert "Left out, since it was trained less often than others: AlexNet on" in said
     assert "Not among them" not in report.summary_table(Analysis(run)).caption
     sentence = "attacking every robust model takes"
     ledger = claims.ledger(few).set_index("claim")

@@ -7,9 +7,11 @@ given only where the run could have shown the opposite, otherwise the claim is *
 - one training says nothing of another, so a sentence on models, architectures or representations needs at
   least `TRAININGS` trainings of each model that it compares, and unfinished trainings take no part; nor do,
   in a sentence on every model, models that were trained less often than that while others were not;
-- the claim *holds* if every part lies above its threshold by its 95 % interval. Several parts that must all
-  hold need no correction: that all look true by chance is less likely than that one does;
-- it *does not hold* if some part lies below, by its p-value after Holm's correction for the number of parts;
+- the claim *holds* if every part lies above its threshold by its 95 % interval, over trainings and over all
+  their clips. Several parts that must all hold need no correction: that all look true by chance is less
+  likely than that one does;
+- it *does not hold* if some part lies below, by its p-value after Holm's correction for the number of parts,
+  and by its interval over clips;
 - a sentence that names the best of several compares it with each of the others;
 - a sentence on what "any budget" does is tested only by attacks whose ladder is as long as the paper's.
 
@@ -18,6 +20,7 @@ A cell of a table is *compatible* with ours where our interval contains it.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -43,6 +46,18 @@ REASONS = (  # of open sentences, as they are counted; the column "open" has one
 NOT_RUN, NEVER, WEAK, FEW, BOTH = REASONS
 
 
+class Measured(NamedTuple):
+    """A part of a claim: a number per training, and their mean, whose interval may be wider for its clips."""
+
+    values: Sequence[float]
+    mean: Estimate
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Measured":
+        """A part of which nothing is known but its trainings."""
+        return cls(values, metrics.over_repeats(values))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Claim:
     """A sentence of the paper and what this run measures of it.
@@ -51,7 +66,7 @@ class Claim:
     ----------
     sentence : what is claimed.
     paper : what the paper's own tables say to it.
-    parts : by name, one number per training, above `threshold` where the part is true.
+    parts : by name, what is above `threshold` where the part is true.
     opposite : what would have shown that it does not hold.
     where : in which sections or tables of the paper.
     of : the data set of which it is said; "both" its two.
@@ -59,6 +74,7 @@ class Claim:
     clips : behind each number, the fewest.
     impossible : why this run could not have shown the opposite, whatever it measured, or "".
     never : no run of ours could have.
+    note : what a reader has to know of the number, whatever the verdict.
     counted : the parts are counts without an error, and one training is enough.
     bounds : between which the parts lie, for their intervals.
     ratio : the parts are logarithms of ratios, and are reported as ratios.
@@ -66,7 +82,7 @@ class Claim:
 
     sentence: str
     paper: str
-    parts: Mapping[str, Sequence[float]]
+    parts: Mapping[str, Measured]
     opposite: str
     where: str = "VIII"
     of: str = "both"
@@ -74,22 +90,23 @@ class Claim:
     clips: int = 0
     impossible: str = ""
     never: bool = False
+    note: str = ""
     counted: bool = False
     bounds: tuple[float, float] = tables.POINTS
     ratio: bool = False
 
 
-def decide(parts: Mapping[str, Sequence[float]], threshold: float) -> str:
+def decide(parts: Mapping[str, Measured], threshold: float) -> str:
     """The verdict on "every part is above the threshold"; see the head of this module."""
     below, above = [], []
-    for values in parts.values():
+    for values, mean in parts.values():
         known = np.asarray(values, dtype=float)
         agree = np.isnan(metrics.over_repeats(known).low)
         if len(known) < TRAININGS or not np.isfinite(known).all() or agree:
             return OPEN
         t = (known.mean() - threshold) / (known.std(ddof=1) / np.sqrt(len(known)))
-        below.append(stats.t.cdf(t, len(known) - 1))
-        above.append(stats.t.sf(t, len(known) - 1))
+        below.append(stats.t.cdf(t, len(known) - 1) if mean.high < threshold else 1.0)
+        above.append(stats.t.sf(t, len(known) - 1) if mean.low > threshold else 1.0)
     if not parts:
         return OPEN
     if max(above) <= WRONG:
@@ -117,12 +134,12 @@ def ledger(found: Analysis, parameters: Mapping[str, int] | None = None) -> pd.D
 
 
 def _row(claim: Claim) -> dict:
-    known = {name: list(values) for name, values in claim.parts.items() if len(values)}
-    each = [metrics.over_repeats(values) for values in known.values()]
-    trainings = min(map(len, known.values()), default=0)
+    known = {name: part for name, part in claim.parts.items() if len(part.values)}
+    each = [part.mean for part in known.values()]
+    trainings = min((len(part.values) for part in known.values()), default=0)
     verdict, open_, why = OPEN, "", claim.impossible
     if claim.counted and known:
-        verdict = HOLDS if all(v > claim.threshold for values in known.values() for v in values) else FAILS
+        verdict = HOLDS if all(v > claim.threshold for part in known.values() for v in part.values) else FAILS
     elif not known:
         open_ = NEVER if claim.never else NOT_RUN
         why = why or "nothing of it was run, or no training of it is finished"
@@ -133,15 +150,15 @@ def _row(claim: Claim) -> dict:
         why = f"{one} of each model, and the sentence needs {TRAININGS}"
     elif (verdict := decide(known, claim.threshold)) == OPEN:
         open_, why = BOTH, "the intervals contain both answers"
-        if any(np.isnan(measured.low) for measured in each):
-            why = "all trainings agree, so that no interval is known"
+        if any(np.isnan(metrics.over_repeats(part.values).low) for part in known.values()):
+            why = claim.note or "all trainings agree, so that their spread is not known"
     measured = min(each, key=lambda e: e.value, default=Estimate(np.nan, np.nan, np.nan, ""))
     ends = np.array(measured[:3])
     ends = np.exp(ends) if claim.ratio else ends if claim.counted else np.clip(ends, *claim.bounds)
     numbers = dict(zip(("ours", "low", "high"), ends, strict=True))
     counts = {"parts": len(known), "trainings": trainings, "clips": claim.clips}
     words = {"claim": claim.sentence, "where": claim.where, "said of": claim.of, "paper": claim.paper}
-    decided = {"verdict": verdict, "open": open_, "why": why, "opposite": claim.opposite}
+    decided = {"verdict": verdict, "open": open_, "why": why or claim.note, "opposite": claim.opposite}
     return words | numbers | counts | decided
 
 
@@ -158,14 +175,18 @@ def _originals(found: Analysis) -> list[Victim]:
     return [v for v in alone if v[0] in published.REPRESENTATIONS and v[1] in published.MODELS]
 
 
-def _means(found: Analysis, panels, victims: Sequence[Victim], score: Callable) -> list[float]:
-    """One number per repeat that holds all the victims."""
-    return [float(part.mean()) for part in found.scores(panels, victims, score) if len(part)]
+def _means(
+    found: Analysis, panels, victims: Sequence[Victim], score: Callable, bounds=tables.POINTS
+) -> Measured:
+    """One number per repeat that holds all the victims, and their mean."""
+    values = [float(part.mean()) for part in found.scores(panels, victims, score) if len(part)]
+    return Measured(values, found.mean(panels, victims, score, bounds))
 
 
 def _clips(panels, victims: Sequence[Victim]) -> int:
-    """The fewest clips of a repeat."""
-    return min((len(panel.dropna(how="all")) for panel in tables.restrict(panels, victims)), default=0)
+    """The fewest clips of a victim in a repeat."""
+    each = (panel.dropna(how="all") for v in victims for panel in tables.restrict(panels, [v]))
+    return min(map(len, each), default=0)
 
 
 def _reported(found: Analysis, measure: str) -> list[pd.DataFrame]:
@@ -208,7 +229,7 @@ def rare(found: Analysis) -> list[Victim]:
     return [v for v in _finished(found, found.pairs) if v not in every]
 
 
-def _by_pair(found: Analysis, panels, pairs: Sequence[Victim], score: Callable) -> dict[str, list[float]]:
+def _by_pair(found: Analysis, panels, pairs: Sequence[Victim], score: Callable) -> dict[str, Measured]:
     """The mean of ``score(panel, original, robust)`` in each training, by pair."""
     both = {v: [v, defended(v)] for v in pairs}
     return {_pair(v): _means(found, panels, b, lambda p, b=b: score(p, *b)) for v, b in both.items()}
@@ -251,7 +272,8 @@ def _majority(found: Analysis) -> Claim:
 
     if "resnet56" in everywhere and len(everywhere) > 1:
         victims = [(r, m, "standard") for r in _EVERY for m in everywhere]
-        parts["representations"] = [leads(panel) for panel in tables.restrict(found.correct, victims)]
+        each = [leads(panel) for panel in tables.restrict(found.correct, victims)]
+        parts["representations"] = Measured.of(each)
     return Claim(
         sentence="ResNet-56 has the highest accuracy on most representations [% of them]",
         paper=_leads(found, "accuracy_percent"),
@@ -259,7 +281,7 @@ def _majority(found: Analysis) -> Claim:
         opposite="it leads on half of the four representations or fewer, in most trainings",
         threshold=50,
         bounds=tables.PERCENT,
-        clips=_clips(found.correct, rivals[:1]),
+        clips=_clips(found.correct, rivals),
         impossible="" if parts else "it needs ResNet-56 and another model on all four representations",
     )
 
@@ -272,7 +294,7 @@ def _drop(found: Analysis) -> Claim:
         paper=_share(_reported(found, "accuracy_drop_percent"), 0),
         parts=_by_pair(found, found.correct, pairs, lambda p, before, after: p[before] - p[after]),
         opposite="one model whose accuracy rises by its paired interval",
-        clips=_clips(found.correct, pairs[:1]),
+        clips=_clips(found.correct, pairs),
     )
 
 
@@ -305,7 +327,7 @@ def _drops(found: Analysis, sentence: str, of: str, first: str, others: tuple[st
         paper=", ".join(f"{t[first] - t[list(others)].max():+.2f}" for t in means),
         parts=parts,
         opposite="a representation of which the models lose more",
-        clips=_clips(found.correct, pairs[:1]),
+        clips=_clips(found.correct, pairs),
     )
 
 
@@ -317,7 +339,7 @@ def _more_robust(found: Analysis) -> Claim:
         paper="no control",
         parts=_by_pair(found, found.robust, pairs, lambda p, *both: tables.gain(*both)(p)),
         opposite="one model that is less robust after it, by its paired interval",
-        clips=_clips(found.robust, pairs[:1]),
+        clips=_clips(found.robust, pairs),
     )
 
 
@@ -333,14 +355,16 @@ def _per_attack(found: Analysis) -> Claim:
     for attack in published.ATTACKS if pairs else ():
         less = lambda p, a=attack: mean(p, pairs, a) - mean(p, robust, a)  # noqa: E731
         parts[attack] = _means(found, found.fooled_of_all, [*pairs, *robust], less)
+    never = [attack for attack, part in parts.items() if len(part.values) and not np.any(part.values)]
     return Claim(
         sentence="adversarial training lowers the fooling by each of the six attacks, over models [points]",
         where="abstract, IX",
         paper="no control",
         parts=parts,
         opposite="one attack that fools more clips after it",
+        note=f"{', '.join(never)}: as many within ε before as after in each training" if never else "",
         impossible=_coarse(found),
-        clips=_clips(found.fooled_of_all, pairs[:1]),
+        clips=_clips(found.fooled_of_all, pairs),
     )
 
 
@@ -366,7 +390,7 @@ def _alexnet(found: Analysis) -> Claim:
         paper=", ".join(f"{mean.iloc[1] - mean['alexnet']:+.2f}" for mean in means),
         parts=parts,
         opposite="another robust model that is fooled less",
-        clips=_clips(found.fooled_of_all, robust[:1]),
+        clips=_clips(found.fooled_of_all, robust),
     )
 
 
@@ -377,11 +401,14 @@ def _unlimited(found: Analysis) -> Claim:
         sentence="without a limit every robust model is fooled in over 90 %, averaged over attacks [%]",
         where="abstract, VIII",
         paper="yes",
-        parts={_pair(v): _means(found, ever, [v], lambda p, v=v: tables.over_attacks(p, v)) for v in robust},
+        parts={
+            _pair(v): _means(found, ever, [v], lambda p, v=v: tables.over_attacks(p, v), tables.PERCENT)
+            for v in robust
+        },
         opposite="a robust model that equally long ladders fool in 90 % of clips or less",
         threshold=100 * metrics.THRESHOLD,
         bounds=tables.PERCENT,
-        clips=_clips(found.norms, robust[:1]),
+        clips=_clips(found.norms, robust),
         impossible=shorter(found.results.attacks),
     )
 
@@ -414,19 +441,22 @@ def _within_budget(found: Analysis) -> Claim:
     within = {
         fold: 100 * metrics.within(panel, found.limits(panel)) for fold, panel in found.conceivable.items()
     }
+    cut = names.in_order(v[3] for v in sorted(found.at_most) if v[:3] in robust)
     return Claim(
         sentence="fooling over 90 % of a robust model's clips takes ε = 3 or less at the paper's size [%]",
         where="VIII, Table I",
         paper="yes",
         parts={
-            _pair(v): _means(found, within, [v], lambda p, v=v: tables.over_attacks(p, v)) for v in robust
+            _pair(v): _means(found, within, [v], lambda p, v=v: tables.over_attacks(p, v), tables.PERCENT)
+            for v in robust
         },
         opposite="a robust model of which 90 % or less are fooled within ε, averaged over attacks, even if "
         "every walk that was cut had come so near",
         impossible=_coarse(found),
+        note=f"an upper bound: walks that were cut ({', '.join(cut)}) count as fooled" if cut else "",
         threshold=100 * metrics.THRESHOLD,
         bounds=tables.PERCENT,
-        clips=_clips(found.norms, robust[:1]),
+        clips=_clips(found.norms, robust),
     )
 
 
@@ -435,13 +465,16 @@ def _larger(found: Analysis) -> Claim:
     pairs, parts = _every_attacked(found), {}
     for v in pairs:
         for attack in ("DeepFool", *names.REFERENCE):
-            logs = []
+            frames = []
             for panel in tables.restrict(found.norms, [v, defended(v)]):
                 if {(*v, attack), (*defended(v), attack)} <= set(panel.columns):
                     ratios, lost = metrics.paired_ratios(panel[*v, attack], panel[*defended(v), attack])
-                    logs += [float(np.log(ratios).mean())] if len(ratios) > lost else []
-            if logs:
-                parts[f"{_pair(v)}, {attack}"] = logs
+                    frames += [ratios.to_frame()] if len(ratios) > lost else []
+            if frames:
+                value, low, high, over = found.over(frames, metrics.geometric_mean)
+                logs = [float(np.log(frame).to_numpy().mean()) for frame in frames]
+                mean = Estimate(*map(float, np.log([value, low, high])), over)
+                parts[f"{_pair(v)}, {attack}"] = Measured(logs, mean)
     return Claim(
         sentence="attacking every robust model takes a larger perturbation [ε_r, DeepFool, reference]",
         ratio=True,
@@ -449,7 +482,7 @@ def _larger(found: Analysis) -> Claim:
         paper=_share(_reported(found, "epsilon_ratio"), 1),
         parts=parts,
         opposite="one model of which the robust form needs less, on clips fooled in both",
-        clips=_clips(found.norms, pairs[:1]),
+        clips=_clips(found.norms, pairs),
     )
 
 
@@ -495,8 +528,9 @@ def _weights(parameters: Mapping[str, int]) -> list[Claim]:
                 sentence=f"ResNet-56 has {said:g} % more parameters than {names.label(other)} [%]",
                 of="models",
                 paper=f"{said:+g}",
-                parts={"weights": more},
+                parts={"weights": Measured.of(more)},
                 opposite="a count of He et al.'s ResNet-56 that is below",
+                note="of He et al.'s ResNet-56 for CIFAR-10; the paper describes no other",
                 threshold=said - 0.05,
                 counted=True,
             )

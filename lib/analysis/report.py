@@ -71,21 +71,20 @@ def _over(frame: pd.DataFrame) -> str:
     what = sorted(set(frame["over"].dropna()))
     repeats = [text.split(" × ") for text in what if tables.trainings(text)]
     clips = {int(text.split()[0]) for text in what if not tables.trainings(text)} - {0}
-    said = []
+    text = ""
     if repeats:
         each = tables.spread(int(n) for _, text in repeats for n in re.findall(r"\d+", text))
         kinds = " or ".join(dict.fromkeys(kind for kind, _ in repeats))
-        said.append(
-            f"Student's t over {kinds} × {each} clips (their training clips overlap, so the intervals may be "
-            "too narrow)"
+        text += (
+            f" Intervals are 95 %: Student's t over {kinds} × {each} clips, or the interval over all these "
+            "clips where that reaches further (training clips of folds overlap, so both may be too narrow)."
         )
     if clips:
-        elsewhere = "where only one of them has the number, or all agree, " if repeats else ""
-        units = ", recordings being the units" if any("recordings" in text for text in what) else ""
-        said.append(
-            f"{elsewhere}over {tables.spread(clips)} clips{units}, which says nothing of other trainings"
-        )
-    return " Intervals are 95 %: " + "; ".join(said) + "." if said else ""
+        units = ", with recordings as units," if any("recordings" in text for text in what) else ""
+        text += " Where only one of them has the number, or all agree, the interval is" if repeats else ""
+        text += f"{'' if repeats else ' Intervals are 95 %,'} over {tables.spread(clips)} clips{units}"
+        text += f" and {'does' if repeats else 'do'} not include another training."
+    return text
 
 
 def _model(found: Analysis, row: Mapping, *trainings: str) -> str:
@@ -160,7 +159,7 @@ def summary_table(found: Analysis) -> Part:
 def _rare(victims: Iterable[tables.Victim]) -> str:
     """Which models are left out, if any."""
     few = ", ".join(f"{names.label(v[1])} on {names.label(v[0])}" for v in victims)
-    return f" Not among them, since others were trained more often: {few}." if few else ""
+    return f" Left out, since it was trained less often than others: {few}." if few else ""
 
 
 def _records(frame: pd.DataFrame) -> list[dict]:
@@ -319,8 +318,18 @@ def table_3(found: Analysis) -> Part:
         "Table III in the paper's form: ε_r of Eq. 15, the mean ‖δ‖₂ that fools the robust model over that "
         "which fools the original, both averaged over the six attacks. ≥: some clips of the robust model "
         "were not fooled, so the true ratio is at least this; ≤: some of the original, so it is at most "
-        "this; ?: some of both; –: an attack fooled no clip of either model."
+        "this; ?: some of both; –: not run, or an attack fooled no clip of either model."
     )
+    rows = found.results.attacks
+    mine = rows[rows["attack"].isin(published.ATTACKS) & rows["fooled"].astype(bool)]
+    walks = mine[found.cut.reindex(mine.index)]
+    if len(walks):
+        share, whose = 100 * walks["l2"].sum() / mine["l2"].sum(), names.in_order(walks["attack"])
+        caption += (
+            f" Of the sum of all norms here, {share:.0f} % are of walks that a limit cut "
+            f"({', '.join(map(names.label, whose))}); longer ones would have ended nearer, which intervals "
+            "do not include."
+        )
     met = int(means["comparable"].eq(True).sum())
     if met < len(means):
         caption += (
@@ -444,8 +453,8 @@ def folds_table(found: Analysis) -> Part:
         "gain_percent": "gain of robust accuracy [points]",
     }
     cells = _measures(frame, lambda row: (row["fold"],), heads)
-    caption = "The two changes by fold and seed, averaged over all pairs of models, paired by clip."
-    return Part(caption + _over(frame), frame, table(cells, ["fold"], heads.values()))
+    caption = "The two changes by fold and seed, averaged over pairs of models, paired by clip."
+    return Part(caption + _over(frame) + _rare(found.rare), frame, table(cells, ["fold"], heads.values()))
 
 
 def sizes_table(found: Analysis) -> Part:
@@ -459,18 +468,18 @@ def sizes_table(found: Analysis) -> Part:
         texts += (interval(ends["norm"], 3), interval(ends["relative"], 2))
         cells += [(key, head, text) for head, text in zip(_SIZES, texts, strict=True)]
     caption = (
-        f"Does the norm that fools a model grow with √(number of values)? {_THE_REFERENCE}, the median over "
-        "the n evaluated clips that the model classifies correctly at all its sizes. The accuracy is of all "
-        "tested clips. Last column: norm ÷ √values, divided by that of the smallest size, geometric mean "
-        "over clips; it is 1 where norms grow with √values. Intervals are 95 %, by resampling recordings: "
-        "they say nothing of other trainings. Sizes are bins × frames."
+        f"Does the norm that fools a model grow with √(number of values)? {_THE_REFERENCE}, the geometric "
+        "mean over the n evaluated clips that the model classifies correctly at all its sizes. The accuracy "
+        "is of all tested clips of the folds that all sizes have. Last column: norm ÷ √values, divided by "
+        "that of the smallest size; it is 1 where norms grow with √values. Intervals are 95 %, with "
+        "recordings as units, and do not include another training. Sizes are bins × frames."
     )
     shown = table(cells, ["representation", "model", "training", "size"], _SIZES)
     return Part(caption + _dagger(found, frame), frame, shown)
 
 
 _THE_REFERENCE = f"‖δ‖₂ of {' and '.join(names.REFERENCE.values())}"
-_SIZES = ("values", "n", "clean accuracy [%]", "median ‖δ‖₂", "÷ √values, relative")
+_SIZES = ("values", "n", "clean accuracy [%]", "mean ‖δ‖₂", "÷ √values, relative")
 _NO_SIZES = (
     "no model was attacked by the reference attack at two image sizes (`other_sizes` names finished grids of "
     "other sizes)"
@@ -482,11 +491,14 @@ def _measured(row: Mapping, name: str) -> dict:
     return {"value": row[name], "low": row[f"{name}_low"], "high": row[f"{name}_high"]}
 
 
+ALIKE = 1.5  # the factor within which budgets of two sizes count as equally large
+
+
 def scaling_answer(found: Analysis) -> tuple[str, bool | None, str]:
     """Whether norms grow with √(number of values): what was seen, the answer, and what it means for budgets.
 
     The answer is False where some size differs, by its p-value after Holm's correction; True where none does
-    and every interval excludes norms that do not grow; None otherwise.
+    and every interval lies within a factor `ALIKE` of equality; None otherwise.
     """
     frame = tables.scaling(found)
     if frame.empty:
@@ -496,17 +508,21 @@ def scaling_answer(found: Analysis) -> tuple[str, bool | None, str]:
     factor = float(np.exp(np.log(largest["relative"]).mean()))
     root = 1 / largest["still"].iloc[0]
     differ = bool(frame["p"].min() <= (1 - metrics.LEVEL) / len(frame))
-    grown = bool((frame["relative_low"] > frame["still"]).all())
-    same = False if differ else True if grown else None
+    close = bool((np.log(frame[["relative_low", "relative_high"]]).abs() < np.log(ALIKE)).all(axis=None))
+    same = False if differ else True if close else None
+    several = f", mean of {len(largest)} models" if len(largest) > 1 else ""
+    low, high = largest["relative_low"].min(), largest["relative_high"].max()
     seen = (
         f"at {largest['bins'].iloc[0]} × {largest['frames'].iloc[0]}, √values is {root:.2g} times that of "
-        f"the smallest size, and the norm {root * factor:.2g} times (mean of {len(largest)} models)"
+        f"the smallest size, and the norm {root * factor:.2g} times ({int(largest['clips'].min())} clips"
+        f"{several})"
     )
     meaning = {
         True: "Relative to the norm that fools a model, a budget that is scaled with √values is equally "
-        "large at each of these sizes.",
+        f"large at each of these sizes, to within a factor of {ALIKE:g}.",
         None: "This run cannot say whether a budget that is scaled with √values is equally large at each "
-        "size, relative to the norm that fools a model.",
+        "size, relative to the norm that fools a model: at the largest size that norm, divided by √values, "
+        f"may be {low:.2f} to {high:.2f} times what it is at the smallest.",
         False: f"Relative to the norm that fools a model, a budget that is scaled with √values is "
         f"{1 / factor:.2f} times as large at the largest size as at the smallest. So at the scaled budget a "
         f"model looks {'more' if factor < 1 else 'less'} robust on small images than on large ones.",
@@ -543,8 +559,8 @@ def ledger(found: Analysis) -> Part:
     caption = (
         f"The paper's claims on {names.label(found.results.dataset)}. {counted(frame)}. Where a claim "
         "has several parts (such as one per network and representation), the number here is of the part that "
-        "supports it least, and its interval is over trainings. The CSV names where each is said, and what "
-        "would have shown the opposite."
+        "supports it least. A verdict is on the models that were run here, and says nothing of the others. "
+        "The CSV names where each is said, and what would have shown the opposite."
     )
     return Part(caption + _rare(claims.rare(found)), frame, shown)
 
@@ -607,7 +623,7 @@ def robust_curves(found: Analysis) -> Part:
         f"Robust accuracy against ‖δ‖₂: the share of all evaluated clips that stay correct (n = {n}), mean "
         "over networks and folds, the band from the lowest to the highest. Thick: the worst case over all "
         "attacks; thin: DeepFool alone. Vertical line: the budget ε, the paper's ‖δ‖₂ ≤ 3 scaled to this "
-        f"image size.{_decided(found)}{_rare(found.rare)}"
+        f"image size.{_decided(found)}{_without_reference(found)}{_rare(found.rare)}"
     )
     return Part(caption, frame, figure=figures.robust_curves(frame, found.budgets))
 
@@ -622,6 +638,25 @@ def _decided(found: Analysis) -> str:
     return f" Of the correct clips that some attack misclassifies within ε, {', '.join(first)}{rest}."
 
 
+def _without_reference(found: Analysis) -> str:
+    """The gains in robust accuracy under the paper's own attacks alone, in a sentence."""
+    said = []
+    for representation in names.in_order(v[0] for v in found.averaged):
+        gains = []
+        for fold, robust in found.robust.items():
+            for v in [v for v in found.averaged if v[0] == representation and (*v, names.WORST) in robust]:
+                before, after = (_under_own(robust, found.clean[fold], w) for w in (v, tables.defended(v)))
+                gains.append((after - before).mean())
+        said.append(f"{number(np.mean(gains), 1, sign=True)} points on {names.label(representation)}")
+    return f" Under the paper's six attacks alone, the gain at ε is {', '.join(said)}." if said else ""
+
+
+def _under_own(robust: pd.DataFrame, clean: pd.DataFrame, victim: tables.Victim) -> pd.Series:
+    """100 where a clip is correct and none of the paper's attacks changes that within the budget, else 0."""
+    own = [robust[(*victim, attack)] for attack in published.ATTACKS if (*victim, attack) in robust]
+    return pd.concat([clean[(*victim, names.WORST)], *own], axis=1).min(axis=1, skipna=False)
+
+
 def trade_off(found: Analysis) -> Part:
     rows = _known(found.robustness, _NO_ATTACK)
     kept = rows[rows["measure"].isin(["clean_percent", "robust_percent"])]
@@ -630,7 +665,9 @@ def trade_off(found: Analysis) -> Part:
     frame = wide.reset_index()
     caption = (
         "Robust accuracy at ε against clean accuracy of the same clips, worst case over attacks; an arrow "
-        "goes from each original model (hollow) to the robust one (filled). Better is up and right."
+        "goes from each original model (hollow) to the robust one (filled). Better is up and right. Pale "
+        f"bars: 95 % intervals, over {', '.join(dict.fromkeys(kept['over']))}. Whether bars overlap does not "
+        "say whether a gain is sure; the gain is paired by clip in the table above."
     )
     return Part(caption, frame, figure=figures.trade_off(frame, title=names.label(found.results.dataset)))
 
@@ -652,8 +689,9 @@ def epsilon_ratio(found: Analysis) -> Part:
 def norm_by_size(found: Analysis) -> Part:
     frame = _known(tables.scaling(found), _NO_SIZES)
     caption = (
-        f"Median {_THE_REFERENCE} against the number of values of an image, with 95 % intervals; hollow: the "
-        "original model. Dotted: growth with √(number of values) from the smallest size."
+        f"Mean {_THE_REFERENCE} against the number of values of an image, with 95 % intervals, over "
+        f"{tables.spread(frame['clips'])} clips of one training per size; hollow: the original model. "
+        "Dotted: growth with √(number of values) from the smallest size, whose own norm is uncertain, too."
     )
     return Part(caption, frame, figure=figures.norm_by_size(frame))
 

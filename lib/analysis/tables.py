@@ -78,7 +78,7 @@ class Analysis:
     def conceivable(self) -> Panels:
         """`norms`, but 0 where a walk was cut: nobody knows how near it would have come."""
         rows = self.results.attacks
-        return self._norms(rows.assign(l2=rows["l2"].mask(self._cut, 0.0)), "fooled")
+        return self._norms(rows.assign(l2=rows["l2"].mask(self.cut, 0.0)), "fooled")
 
     def _norms(self, rows: pd.DataFrame, success: str) -> Panels:
         rows = rows[rows["attack"].isin(names.ATTACKS | names.REFERENCE)]
@@ -110,11 +110,11 @@ class Analysis:
     @functools.cached_property
     def at_most(self) -> set[tuple]:
         """The victims and attacks of which some norm is only an upper bound: a walk that was cut."""
-        rows = self.results.attacks[self._cut]
+        rows = self.results.attacks[self.cut]
         return set(rows[[*VICTIM, "attack"]].itertuples(index=False, name=None))
 
     @functools.cached_property
-    def _cut(self) -> pd.Series:
+    def cut(self) -> pd.Series:
         """Of the rows of attacks, those whose norm is only an upper bound."""
         rows = self.results.attacks
         cut = rows["attack"].isin(WALKS)
@@ -212,14 +212,19 @@ class Analysis:
         return [score(panel).dropna() for panel in restrict(panels, victims)]
 
     def mean(self, panels: Panels, victims: Sequence[Victim], score, bounds=PERCENT) -> Estimate:
-        """The mean over clips of a number per clip: over repeats where there are two, else over clips."""
+        """The mean over clips of a number per clip: over repeats where there are two, else over clips.
+
+        The interval over repeats reaches as far as that over all their clips, in which trainings count as
+        known: few repeats can agree by chance, and would then look surer than so many clips can be.
+        """
         parts = [part for part in self.scores(panels, victims, score) if len(part)]
-        if len(parts) > 1:
-            value, *ends, _ = metrics.over_repeats([part.mean() for part in parts])
-            if not np.isnan(ends[0]):
-                return Estimate(value, *np.clip(ends, *bounds), self.repeats(map(len, parts)))
         whole = pd.concat(parts) if parts else pd.Series(dtype=float)
-        return metrics.over_clips(whole, self.sources.reindex(whole.index), bounds=bounds)
+        by_clip = metrics.over_clips(whole, self.sources.reindex(whole.index), bounds=bounds)
+        value, low, high, _ = metrics.over_repeats([part.mean() for part in parts])
+        if np.isnan(low):
+            return by_clip
+        low, high = np.clip([min(low, by_clip.low), max(high, by_clip.high)], *bounds)
+        return Estimate(value, low, high, self.repeats(map(len, parts)))
 
     def repeats(self, clips: Iterable[int]) -> str:
         """What an interval over repeats of so many clips each is over: ``3 folds × 30 clips``."""
@@ -339,7 +344,7 @@ class Analysis:
             found[attack], lost[attack] = [ratios for ratios, _ in each], sum(count for _, count in each)
         rows = []
         for attack, ratios in found.items():
-            measured = self._over([r.to_frame() for r in ratios], metrics.geometric_mean)
+            measured = self.over([r.to_frame() for r in ratios], metrics.geometric_mean)
             mark = metrics.bound(*((*victim, attack) in self.at_most for victim in (robust, original)))
             more = {
                 "attack": attack,
@@ -352,7 +357,7 @@ class Analysis:
         exact = [attack for attack in attacks if attack in published.ATTACKS and attack not in bounds]
         if len(exact) > 1:
             frames = [pd.DataFrame({a: found[a][i] for a in exact}) for i in range(len(pairs))]
-            measured = self._over(frames, metrics.geometric_mean)
+            measured = self.over(frames, metrics.geometric_mean)
             more = {"attack": EXACT, "bound": "=", "fooled": sum(map(len, frames)), "censored": 0}
             rows.append(self._row(robust, "epsilon_ratio", measured, **more))
         return rows + self._ratio_of_means(robust, pairs)
@@ -372,20 +377,24 @@ class Analysis:
         frames = [pd.concat({"before": before, "after": after}, axis=1) for before, after in own]
         each = pd.concat([metrics.ratio_of_means(*pair) for pair in own])
         open_ = set(each["bound"])
-        mark = metrics.bound(bool(open_ & {"≤", "?"}), bool(open_ & {"≥", "?"}))
-        measured = self._over(frames, ratio)
+        cut = {v[:3] for v in self.at_most if v[3] in published.ATTACKS}
+        mark = metrics.bound(
+            bool(open_ & {"≤", "?"}) or robust in cut,
+            bool(open_ & {"≥", "?"}) or (*robust[:2], "standard") in cut,
+        )
+        measured = self.over(frames, ratio)
         more = {"attack": MEANS, "bound": mark, "comparable": bool(each["comparable"].all())}
         return [self._row(robust, "epsilon_ratio", measured, **more)]
 
-    def _over(self, frames: list[pd.DataFrame], statistic: Callable[[pd.DataFrame], float]) -> Estimate:
-        """A positive number of each repeat's clips: over repeats in logarithms, else over recordings."""
+    def over(self, frames: list[pd.DataFrame], statistic: Callable[[pd.DataFrame], float]) -> Estimate:
+        """As `mean`, a positive number of each repeat's clips, whose logarithms are averaged."""
         each = [(value, len(frame)) for frame in frames if not np.isnan(value := statistic(frame))]
-        if len(each) > 1:
-            values, clips = zip(*each, strict=True)
-            *ends, _ = metrics.over_repeats(np.log(values))
-            if not np.isnan(ends[1]):
-                return Estimate(*map(float, np.exp(ends)), self.repeats(clips))
-        return metrics.jackknife(pd.concat(frames), statistic, self.sources)
+        by_clip = metrics.jackknife(pd.concat(frames), statistic, self.sources)
+        value, low, high, _ = metrics.over_repeats(np.log([value for value, _ in each]))
+        if np.isnan(low):
+            return by_clip
+        low, high = min(float(np.exp(low)), by_clip.low), max(float(np.exp(high)), by_clip.high)
+        return Estimate(float(np.exp(value)), low, high, self.repeats(count for _, count in each))
 
     def _row(self, victim: Victim, measure: str, measured: Estimate, **more) -> dict:
         representation, model, training = victim
@@ -497,7 +506,8 @@ def summary(found: Analysis) -> pd.DataFrame:
             ):
                 point = {"representation": representation, "measure": measure, "networks": len(mine)}
                 rows.append(point | {"training": training} | measured._asdict())
-    return pd.DataFrame(rows)
+    columns = ["representation", "measure", "networks", "training", *Estimate._fields]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def deciding(found: Analysis) -> pd.Series:
@@ -518,6 +528,7 @@ def deciding(found: Analysis) -> pd.Series:
 def by_fold(found: Analysis) -> pd.DataFrame:
     """What adversarial training changes in each fold and seed: means over pairs, paired by clip [points].
 
+    Pairs that were trained less often than others are left out, so that folds have the same ones.
     Columns fold, measure (``accuracy_drop_percent``, ``gain_percent``), value, low, high, over.
     """
     rows = []
@@ -525,7 +536,8 @@ def by_fold(found: Analysis) -> pd.DataFrame:
         for measure, panels in (("accuracy_drop_percent", found.correct), ("gain_percent", found.robust)):
             panel = panels.get(fold, pd.DataFrame())
             worst = (names.WORST,) if measure == "gain_percent" else ()
-            pairs = [v for v in found.pairs if {(*v, *worst), (*defended(v), *worst)} <= set(panel.columns)]
+            known = [v for v in found.pairs if v not in found.rare]
+            pairs = [v for v in known if {(*v, *worst), (*defended(v), *worst)} <= set(panel.columns)]
             if not pairs:
                 continue
             before, after = (panel[[(*of(v), *worst) for v in pairs]] for of in (tuple, defended))
@@ -666,20 +678,18 @@ def leaks(results: Results) -> pd.DataFrame:
 
 # ------------------------------------------------------------------------------------------------ image size
 
-DRAWS = 2000  # resamples of the recordings behind an interval of a median
-
 
 def scaling(found: Analysis) -> pd.DataFrame:
     """The norm that the reference attack needs at each image size, of models that were attacked at several.
 
     Over the clips that a model classifies correctly at all its sizes, so that sizes are compared on the same
-    clips. Intervals resample recordings.
+    clips. Norms are geometric means over these, so that their ratio is the mean ratio of a clip.
 
     Returns
     -------
     One row per victim and size, smaller images first: `VICTIM`, bins, frames, ``accuracy`` [%] of all tested
-    clips, ``clips`` behind the norms, ``norm``, their median, and ``relative``, the geometric mean over clips
-    of norm ÷ √(bins · frames) divided by that of the smallest size, each with ``_low`` and ``_high``;
+    clips of those folds that all its sizes have, ``clips`` behind the norms, ``norm``, and ``relative``, the
+    mean of norm ÷ √(bins · frames) divided by that of the smallest size, each with ``_low`` and ``_high``;
     ``still``, what ``relative`` would be if norms did not grow at all; and ``p``, of relative = 1.
     """
     rows = pd.concat([at_size(found.results), found.results.other_sizes], ignore_index=True)
@@ -690,7 +700,8 @@ def scaling(found: Analysis) -> pd.DataFrame:
         wide = mine.pivot_table(index=["fold", "clip", "source"], columns="values", values="norm").dropna()
         if len(wide.columns) > 1 and len(wide):
             sizes = mine.drop_duplicates("values").set_index("values")[["bins", "frames"]]
-            accuracy = 100 * mine.groupby("values")["correct"].mean()
+            shared = mine.groupby("fold")["values"].transform("nunique") == len(sizes)
+            accuracy = 100 * mine[shared].groupby("values")["correct"].mean()
             point = dict(zip(VICTIM, victim, strict=True))
             lines.append(_growth(wide).join(sizes).assign(accuracy=accuracy, **point))
     columns = [*VICTIM, "bins", "frames", "accuracy", "clips", "norm", "norm_low", "norm_high"]
@@ -701,11 +712,11 @@ def scaling(found: Analysis) -> pd.DataFrame:
 def _growth(wide: pd.DataFrame) -> pd.DataFrame:
     """The norms of clip × size by size, as `scaling` returns them."""
     first, rows = wide.columns[0], []
-    source = wide.index.get_level_values("source")
+    source = pd.Series(wide.index.get_level_values("source"), wide.index)
     for values in wide:
-        norm = _median(wide[values].to_numpy(), source)
+        norm = metrics.jackknife(wide[[values]], metrics.geometric_mean, source)[:3]
         growth = (wide[values] / wide[first] / np.sqrt(values / first)).to_frame()
-        relative = metrics.jackknife(growth, metrics.geometric_mean, pd.Series(source, wide.index))
+        relative = metrics.jackknife(growth, metrics.geometric_mean, source)
         error = np.log(relative.high / relative.low) / 2 / _quantile(source)
         p = 2 * stats.t.sf(abs(np.log(relative.value)) / error, source.nunique() - 1)
         rows.append((len(wide), *norm, *relative[:3], np.sqrt(first / values), p))
@@ -713,17 +724,6 @@ def _growth(wide: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, wide.columns, [*columns, "still", "p"])
 
 
-def _quantile(source: pd.Index) -> float:
+def _quantile(source: pd.Series) -> float:
     """Student's quantile of a 95 % interval over recordings."""
     return float(stats.t.ppf((1 + metrics.LEVEL) / 2, source.nunique() - 1))
-
-
-def _median(norms: np.ndarray, source: pd.Index) -> tuple[float, float, float]:
-    """A median and its 95 % interval, by resampling recordings; of fewer than three no interval is known."""
-    units = [np.flatnonzero(source == name) for name in source.unique()]
-    draws = np.random.default_rng(0).integers(len(units), size=(DRAWS, len(units)))
-    drawn = [np.median(norms[np.concatenate([units[i] for i in draw])]) for draw in draws]
-    half = 50 * (1 - metrics.LEVEL)
-    ends = np.percentile(drawn, (half, 100 - half), method="nearest")
-    known = len(units) > 2 and ends[1] > ends[0]
-    return (float(np.median(norms)), *(ends if known else (np.nan, np.nan)))

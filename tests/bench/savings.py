@@ -24,8 +24,8 @@ PLAIN = {"brackets": False, "jsma_features": 1, "pia_patience": 0}
 RUNS = [  # what is set, and for which attacks; DDN's norms say where the brackets of BIM begin
     ({}, [name for name in (*names.ATTACKS, *names.REFERENCE) if name != "PIA"]),
     ({"brackets": True}, ["BIM-a", "BIM-b", "JSMA", *names.REFERENCE]),
-    ({"brackets": True, "jsma_features": 8}, ["JSMA"]),
-    *[({"pia_patience": queries}, ["PIA"]) for queries in (0, 500, 1000, 2000)],
+    *[({"brackets": True, "jsma_features": values}, ["JSMA"]) for values in (8, 16)],
+    *[({"pia_patience": queries}, ["PIA"]) for queries in (0, 250, 500, 1000)],
 ]
 
 
