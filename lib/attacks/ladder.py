@@ -42,7 +42,8 @@ class Ladder:
         bounds; 0 where the attack sets no such limit.
     begin : the rung that a climb with brackets tries first, clip by clip: "" the lowest, "last" the highest,
         else the name of an attack: the rung that fooled the clip by it, or where that attack climbs no ε,
-        the first whose ε is ``TIMES`` the norm that it needed.
+        the first whose ε is ``TIMES`` the norm that it needed. "last" passes over a clip that a lower rung
+        fools and the highest does not; JSMA has such clips where its steps are many.
     """
 
     rungs: Sequence[Rung]
