@@ -1,5 +1,6 @@
 """What a grid will take: counted from settings and finished cells, and said when nothing is known."""
 
+import ast
 import dataclasses
 import io
 from pathlib import Path
@@ -215,6 +216,7 @@ def test_likely_is_what_finished_cells_took_of_the_most(planned, tmp_path):
 def test_without_finished_cells_the_shares_of_attacks_are_those_measured(planned):
     planner = plan.Planner(Path("params"))
     point, values = (POINT.at(dataset="esc50"), "04_attacks"), planner.settings("esc50", "04_attacks")
+    values |= {"brackets": True}
     rows = pd.read_csv("lib/grid/passes.csv", keep_default_na=False).set_index(["attack", "setting"])["share"]
     assert rows.between(0, 1).all()
     measured = rows.xs("", level="setting")
@@ -222,8 +224,9 @@ def test_without_finished_cells_the_shares_of_attacks_are_those_measured(planned
     likely = sum(passes * measured.get(name, 1.0) for name, passes in most.items())
     assert planner.passes(point, values) == pytest.approx(100 * sum(most.values()))
     assert planner.passes(point, values, likely=True) == pytest.approx(100 * likely)
-    for attack, setting in [key for key in rows.index if key[1]]:
+    for setting, shares in rows.drop("", level="setting").groupby(level="setting"):
         name, _, value = setting.partition(" = ")
-        chosen = values | {name: int(value)}
-        one = most[attack] * rows[attack, setting] - most[attack] * measured.get(attack, 1.0)
-        assert planner.passes(point, chosen, likely=True) == pytest.approx(100 * (likely + one))
+        chosen = values | {name: ast.literal_eval(value)}
+        other = shares.droplevel("setting")
+        more = sum(most[attack] * (other[attack] - measured.get(attack, 1.0)) for attack in other.index)
+        assert planner.passes(point, chosen, likely=True) == pytest.approx(100 * (likely + more))
