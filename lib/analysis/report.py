@@ -591,7 +591,7 @@ def counted(frame: pd.DataFrame) -> str:
             said.append(f"Of {len(mine)} {what}{'s' if len(mine) != 1 else ''}{whose}, {', '.join(parts)}")
             why = mine["open"].value_counts().reindex(claims.REASONS).dropna().astype(int)
             said[-1] += f" ({', '.join(f'{n} {reason}' for reason, n in why.items())})" if len(why) else ""
-    return "; ".join(said)
+    return ". ".join(said)
 
 
 def _agree(n: int, words: str) -> str:
