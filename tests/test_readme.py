@@ -124,6 +124,26 @@ def test_a_fault_is_one_sentence_and_costs_nothing_that_was_there(tmp_path, chec
     assert follow(tmp_path, command).returncode == 0
 
 
+def assert_esc50(said: str) -> None:
+    """What is said of ESC-50 is what figures/esc50 has: one pair, so one number of each kind."""
+    tables = {
+        name: pd.read_csv(ROOT / f"figures/esc50/{name}.csv") for name in ("accuracy", "robust_accuracy")
+    }
+    accuracy = tables["accuracy"].query("measure == 'accuracy_percent'").set_index("training")
+    standard, robust = accuracy.loc["standard"], accuracy.loc["adversarial"]
+    assert f"{standard['value']:.1f} % correctly [{standard['low']:.1f}, {standard['high']:.1f}]" in said
+    assert (
+        f"(the paper: {standard['paper']:.1f} %, on large images), and {robust['value']:.1f} % after" in said
+    )
+    rows = tables["robust_accuracy"].set_index(["measure", "training"])
+    before, after = (rows.loc[("robust_percent", t), "value"] for t in ("standard", "adversarial"))
+    gain = rows.loc[("gain_percent", "adversarial")]
+    ends = f"by {gain['value']:.1f} points [{gain['low']:+.1f}, {gain['high']:+.1f}]"
+    assert f"rose from {before:.1f} to {after:.1f} %, {ends}" in said
+    ratios = pd.read_csv(ROOT / "figures/esc50/epsilon_ratio_attacks.csv").set_index("attack")["value"]
+    assert f"takes {ratios['DeepFool']:.1f} (DeepFool) and {ratios['DDN']:.1f} times (DDN)" in said
+
+
 def test_the_face_is_what_the_published_run_says():
     """Its table, its numbers and the count of the ledger's verdicts are those of figures/esc10."""
     face = (ROOT / "README.md").read_text(encoding="utf-8").split("## What came out")[1].split("\n## ")[0]
@@ -161,7 +181,17 @@ def test_the_face_is_what_the_published_run_says():
     assert f"at 40 dB signal-to-noise ratio fools {of['attack',]}" in said
     assert f"{of['attack', 'stft']} on STFT and {of['attack', 'dwt']} on DWT" in said
     assert f"noise of that level fools {of['noise',]}." in said
-    (counts,) = re.findall(r"evaluated, (.*) attacked", (published / "README.md").read_text())
+    index = (published / "README.md").read_text(encoding="utf-8")
+    (counts,) = re.findall(r"evaluated, (.*) attacked", index)
     assert f"of which {counts} are classified correctly" in said
+    (alone,) = re.findall(r"six attacks alone, the gain at ε is \+(.*?), \+(.*?) points on DWT", index)
+    assert "gains would be {} and {} on DWT".format(*alone) in said
+    lost = re.search(
+        r"40 dB, (\d+) clips that are .*? fools (\d+) without it and (\d+) with it",
+        (ROOT / "notebooks/07_beyond.ipynb").read_text(encoding="utf-8"),
+    )
+    assert f"of the {lost[1]} pairs that can be tried" in said
+    assert f"fools {lost[2]} without that and {lost[3]} with it" in said
+    assert_esc50(said)
     for path in re.findall(r"`?((?:figures|notebooks)/[\w./]+\w)`?", face):
         assert (ROOT / path).is_file(), path

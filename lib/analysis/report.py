@@ -890,6 +890,8 @@ def _about_the_run(analysis: Analysis) -> list[str]:
     some = f" ({count} of these {whole})" if count < whole else ""
     sizes = [f"{names.label(r.representation)} {r.rows} × {r.frames}" for r in found.sizes.itertuples()]
     old, absent = len(found.stale()), len(found.missing())
+    devices = ", ".join(names.in_order(found.cells["device"])) or "unknown"
+    minutes = found.times.loc[found.times["attack"].fillna("") == "", "seconds"].sum() / 60
     return [
         f"# Tables and figures of {markup.text(names.label(found.dataset))}",
         "",
@@ -899,6 +901,7 @@ def _about_the_run(analysis: Analysis) -> list[str]:
         f"- Images (rows × frames): {markup.text(', '.join(sizes))}.",
         f"- Clips of a model: {_clips(found)}.",
         f"- Commits of the cells: {markup.text(commits)}.",
+        f"- Computed on: {markup.text(devices)}, {minutes:.0f} minutes in all cells.",
         f"- Cells older than their code: {old}; models of the grid not attacked: {absent}.",
         "",
     ]
