@@ -464,7 +464,7 @@ answer = (
     f"{after} of them do. Changing the sound itself at {loudness:g} dB SNR fools {middle['fooled']} of "
     f"{middle['over']} pairs of a clip and a model, and noise of that level "
     f"{counts['noise'].loc[loudness]['fooled']}. Shown to another model, an example fools it in {moved} of "
-    f"{tried} pairs. All counts are of {len(clip)} clips."
+    f"{int(others['over'].sum())} pairs. All counts are of {len(clip)} clips."
 )
 found = [
     f"{point}: {row['fooled as an image']} fooled as an image, {row['still fooled as a sound']} of these "

@@ -116,6 +116,14 @@ def test_no_number_of_the_paper_is_typed(chapter):
     assert not re.findall(r"(?<![\d.])(?:[4-9]\d\.\d\d|[12]\.\d{3})(?!\d)", prose)
 
 
+@pytest.mark.parametrize("copy", sorted(Path("notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_no_output_of_a_published_copy_shows_a_python_object(copy):
+    shown = nbformat.read(copy, 4)
+    texts = [str(output.get("text", output.get("data", ""))) for c in code(shown) for output in c.outputs]
+    assert texts
+    assert not re.findall(r"Estimate\(|np\.\w+\(|<[\w.]+ object at|\bdtype: ", "".join(texts))
+
+
 def execute(words, **given):
     """Execute the cell of chapter 7 that has these words, and give what is defined then."""
     (cell,) = [cell for cell in code(read("notebooks/07_beyond.py")) if words in cell.source]
