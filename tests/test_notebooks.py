@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import jupytext
+import nbformat
 import pandas as pd
 import pytest
 
