@@ -871,7 +871,7 @@ def test_a_model_of_one_fold_leaves_the_folds_of_the_others():
     pd.testing.assert_frame_equal(tables.summary(few), tables.summary(alone))
     said = report.summary_table(few).caption
     assert "Left out, since it was trained less often than others: AlexNet on" in said
-    assert "Not among them" not in report.summary_table(Analysis(run)).caption
+    assert "Left out" not in report.summary_table(Analysis(run)).caption
     sentence = "attacking every robust model takes"
     ledger = claims.ledger(few).set_index("claim")
     row = ledger[ledger.index.str.startswith(sentence)].iloc[0]
