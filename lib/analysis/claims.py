@@ -57,6 +57,11 @@ class Measured(NamedTuple):
         """A part of which nothing is known but its trainings."""
         return cls(values, metrics.over_repeats(values))
 
+    @property
+    def agree(self) -> bool:
+        """Whether the trainings do not differ, so that their spread is not known."""
+        return bool(np.isnan(metrics.over_repeats(self.values).low))
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Claim:
@@ -99,10 +104,9 @@ class Claim:
 def decide(parts: Mapping[str, Measured], threshold: float) -> str:
     """The verdict on "every part is above the threshold"; see the head of this module."""
     below, above = [], []
-    for values, mean in parts.values():
-        known = np.asarray(values, dtype=float)
-        agree = np.isnan(metrics.over_repeats(known).low)
-        if len(known) < TRAININGS or not np.isfinite(known).all() or agree:
+    for part in parts.values():
+        known, mean = np.asarray(part.values, dtype=float), part.mean
+        if len(known) < TRAININGS or not np.isfinite(known).all() or part.agree:
             return OPEN
         t = (known.mean() - threshold) / (known.std(ddof=1) / np.sqrt(len(known)))
         below.append(stats.t.cdf(t, len(known) - 1) if mean.high < threshold else 1.0)
@@ -150,7 +154,7 @@ def _row(claim: Claim) -> dict:
         why = f"{one} of each model, and the sentence needs {TRAININGS}"
     elif (verdict := decide(known, claim.threshold)) == OPEN:
         open_, why = BOTH, "the intervals contain both answers"
-        if any(np.isnan(metrics.over_repeats(part.values).low) for part in known.values()):
+        if any(part.agree for part in known.values()):
             why = claim.note or "all trainings agree, so that their spread is not known"
     measured = min(each, key=lambda e: e.value, default=Estimate(np.nan, np.nan, np.nan, ""))
     ends = np.array(measured[:3])
@@ -179,8 +183,8 @@ def _means(
     found: Analysis, panels, victims: Sequence[Victim], score: Callable, bounds=tables.POINTS
 ) -> Measured:
     """One number per repeat that holds all the victims, and their mean."""
-    values = [float(part.mean()) for part in found.scores(panels, victims, score) if len(part)]
-    return Measured(values, found.mean(panels, victims, score, bounds))
+    parts = found.scores(panels, victims, score)
+    return Measured([float(part.mean()) for part in parts], found.over_parts(parts, bounds))
 
 
 def _clips(panels, victims: Sequence[Victim]) -> int:

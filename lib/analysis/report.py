@@ -640,21 +640,11 @@ def _decided(found: Analysis) -> str:
 
 def _without_reference(found: Analysis) -> str:
     """The gains in robust accuracy under the paper's own attacks alone, in a sentence."""
-    said = []
-    for representation in names.in_order(v[0] for v in found.averaged):
-        gains = []
-        for fold, robust in found.robust.items():
-            for v in [v for v in found.averaged if v[0] == representation and (*v, names.WORST) in robust]:
-                before, after = (_under_own(robust, found.clean[fold], w) for w in (v, tables.defended(v)))
-                gains.append((after - before).mean())
-        said.append(f"{number(np.mean(gains), 1, sign=True)} points on {names.label(representation)}")
+    said = [
+        f"{number(gain, 1, sign=True)} points on {names.label(representation)}"
+        for representation, gain in tables.gains_by_own_attacks(found).items()
+    ]
     return f" Under the paper's six attacks alone, the gain at ε is {', '.join(said)}." if said else ""
-
-
-def _under_own(robust: pd.DataFrame, clean: pd.DataFrame, victim: tables.Victim) -> pd.Series:
-    """100 where a clip is correct and none of the paper's attacks changes that within the budget, else 0."""
-    own = [robust[(*victim, attack)] for attack in published.ATTACKS if (*victim, attack) in robust]
-    return pd.concat([clean[(*victim, names.WORST)], *own], axis=1).min(axis=1, skipna=False)
 
 
 def trade_off(found: Analysis) -> Part:

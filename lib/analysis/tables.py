@@ -208,16 +208,20 @@ class Analysis:
         return [v for v in self.attacked if v not in self.averaged]
 
     def scores(self, panels: Panels, victims: Sequence[Victim], score) -> list[pd.Series]:
-        """A number per clip of each repeat that holds all the victims."""
-        return [score(panel).dropna() for panel in restrict(panels, victims)]
+        """A number per clip of each repeat that holds all the victims, where there is any."""
+        found = (score(panel).dropna() for panel in restrict(panels, victims))
+        return [part for part in found if len(part)]
 
     def mean(self, panels: Panels, victims: Sequence[Victim], score, bounds=PERCENT) -> Estimate:
-        """The mean over clips of a number per clip: over repeats where there are two, else over clips.
+        """The mean over clips of a number per clip of the victims, see `over_parts`."""
+        return self.over_parts(self.scores(panels, victims, score), bounds)
+
+    def over_parts(self, parts: Sequence[pd.Series], bounds=PERCENT) -> Estimate:
+        """The mean of a number per clip of each repeat: over repeats where there are two, else over clips.
 
         The interval over repeats reaches as far as that over all their clips, in which trainings count as
         known: few repeats can agree by chance, and would then look surer than so many clips can be.
         """
-        parts = [part for part in self.scores(panels, victims, score) if len(part)]
         whole = pd.concat(parts) if parts else pd.Series(dtype=float)
         by_clip = metrics.over_clips(whole, self.sources.reindex(whole.index), bounds=bounds)
         value, low, high, _ = metrics.over_repeats([part.mean() for part in parts])
@@ -525,6 +529,22 @@ def deciding(found: Analysis) -> pd.Series:
     return 100 * pd.Series(hits, dtype=float).reindex(names.in_order(hits)) / total if total else pd.Series()
 
 
+def gains_by_own_attacks(found: Analysis) -> dict[str, float]:
+    """By representation, the mean gain in robust accuracy [points] under the paper's own attacks alone."""
+
+    def robust(fold: str, victim: Victim) -> pd.Series:
+        panel = found.robust[fold]
+        own = [panel[(*victim, attack)] for attack in published.ATTACKS if (*victim, attack) in panel]
+        return pd.concat([found.clean[fold][(*victim, names.WORST)], *own], axis=1).min(axis=1, skipna=False)
+
+    gains: dict[str, list[float]] = {}
+    for v in found.averaged:
+        for fold, panel in found.robust.items():
+            if (*v, names.WORST) in panel:
+                gains.setdefault(v[0], []).append((robust(fold, defended(v)) - robust(fold, v)).mean())
+    return {representation: float(np.mean(each)) for representation, each in gains.items()}
+
+
 def by_fold(found: Analysis) -> pd.DataFrame:
     """What adversarial training changes in each fold and seed: means over pairs, paired by clip [points].
 
@@ -532,12 +552,12 @@ def by_fold(found: Analysis) -> pd.DataFrame:
     Columns fold, measure (``accuracy_drop_percent``, ``gain_percent``), value, low, high, over.
     """
     rows = []
+    often = [v for v in found.pairs if v not in found.rare]
     for fold in found.results.folds:
         for measure, panels in (("accuracy_drop_percent", found.correct), ("gain_percent", found.robust)):
             panel = panels.get(fold, pd.DataFrame())
             worst = (names.WORST,) if measure == "gain_percent" else ()
-            known = [v for v in found.pairs if v not in found.rare]
-            pairs = [v for v in known if {(*v, *worst), (*defended(v), *worst)} <= set(panel.columns)]
+            pairs = [v for v in often if {(*v, *worst), (*defended(v), *worst)} <= set(panel.columns)]
             if not pairs:
                 continue
             before, after = (panel[[(*of(v), *worst) for v in pairs]] for of in (tuple, defended))
