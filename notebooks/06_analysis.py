@@ -24,6 +24,7 @@ from IPython.display import Markdown
 
 from lib import chapter, figures, metrics, names, ranges, study
 from lib.analysis import claims, published, report, results, tables
+from lib.analysis.earlier import beside
 
 figures.use_style()
 
@@ -33,12 +34,13 @@ dataset = "esc50"
 folder = ""  # where tables and figures go; empty: figures/ beside this notebook
 shown = "resnet56/1/standard"  # model/fold/training of Fig. 1; the nearest that is there, if it is not
 other_sizes = ""  # BUILD/DATASET of finished grids of this data set at other image sizes, with spaces between
+earlier = ""  # rows of an earlier run, such as figures/esc10/rows, whose models are shown beside these
 
 # %%
 ranges.check(
     globals(),
     ranges.taken("build dataset", study.Cell),
-    ranges.path("build folder"),
+    ranges.path("build folder earlier"),
     ranges.text("shown", r"[\w.-]+/\d+(\.\d+)?/\w+", "model/fold/training, such as resnet18/1/standard"),
     ranges.text("other_sizes", r"( ?[\w.-]+(/[\w.-]+)+)*", "empty, or folders such as build/128x256/esc10"),
 )
@@ -48,12 +50,15 @@ ranges.check(
 #
 # A grid may be finished in part, and the analysis describes the part that exists. A cell that is older than
 # the code it rests on is still counted, and so are cells that were run with different settings; the table
-# names both. A file that is missing or damaged is named, and its rows are left out.
+# names both. A file that is missing or damaged is named, and its rows are left out. With `earlier`, the
+# models of an earlier run that this one does not have are put in the same tables, if it tested the same clips
+# on images of the same size.
 
 # %%
 cell = study.Cell(build, dataset)
 where = Path(folder or cell.path("figures"))
 found = results.gather(build, dataset, shown, other_sizes.split())
+found = beside(found, earlier, shown) if earlier else found
 analysis = tables.Analysis(found)
 parts = report.Report(analysis, where)
 parts.show("cells")

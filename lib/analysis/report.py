@@ -130,7 +130,7 @@ def cells_table(found: Analysis) -> Part:
         points = ", ".join("/".join(point) for point in empty)
         caption += f" Attacked, but with no correctly classified clip: {len(empty)} ({points})."
     caption += "".join(f" Note: {note}." for note in rows.notes["note"])
-    return Part(caption, rows.cells, shown)
+    return Part(caption, rows.cells.drop(columns=["parameters", "sources"], errors="ignore"), shown)
 
 
 def summary_table(found: Analysis) -> Part:

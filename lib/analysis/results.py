@@ -36,7 +36,9 @@ FILES = {
     "leaks": ("03_training", "leaks.csv"),
 }
 """Of each frame: the chapter that writes it (empty: the one of this training), and its file."""
-PLACES = ("build", "data_folder", "folder", "leaks_at", "mirror", *study.AXES)
+FOLDERS = ("build", "data_folder", "folder", "mirror", "weights")
+"""Parameters that name a place on a machine; rows do not keep them."""
+PLACES = (*FOLDERS, "leaks_at", *study.AXES)
 """Parameters that say where, not what."""
 
 
@@ -56,7 +58,8 @@ class Results:
     history : one row per epoch and victim.
     sizes : one row per representation: rows and frames of its images, bins, its rows without tonnetz, their
         frequencies [Hz] and the times [s] of its frames.
-    cells : one row per finished cell: chapter, ``POINT``, commit, dirty, device, changed.
+    cells : one row per finished cell: chapter, ``POINT``, commit, dirty, device, changed, and as JSON its
+        parameters and the fingerprints of its sources.
     times : one row per finished cell, or attack within one: chapter, ``POINT``, attack, ``TIMES``.
     notes : sentences on what the rows lack or mix, one per row in the column ``note``.
     examples : representation to images by name (``original`` and attacks), (rows, frames) each.
@@ -118,7 +121,7 @@ def gather(
     ValueError : if one of the other folders is not such a grid.
     """
     root = study.Cell(build, dataset).folder
-    cells = receipts.collect(build, dataset)
+    cells = _told(receipts.collect(build, dataset))
     found, notes = _frames(build, dataset)
     if not found["clean"]:
         raise FileNotFoundError(f"{root}: no victim is there yet (no */*/*/*/clean.parquet)")
@@ -136,10 +139,8 @@ def gather(
         spent.append(by_attack.assign(chapter="04_attacks"))
     examples, about = _examples(build, dataset, shown)
     sizes = _sizes(build, dataset)
-    elsewhere, said = _other_sizes(other_sizes, dataset, sizes)
-    here = list(study.points(build, dataset))
-    same = [c for path in other_sizes for c in study.points(str(Path(path).parent), dataset)]
-    same = [cell for cell in same if str(cell) in map(str, here)]
+    elsewhere, also, said = _other_sizes(other_sizes, dataset, sizes)
+    also = also.merge(cells[["chapter", *POINT]], on=["chapter", *POINT])
     return Results(
         dataset=dataset,
         attacks=attacks.drop(columns="seconds", errors="ignore"),
@@ -147,7 +148,7 @@ def gather(
         sizes=sizes,
         cells=cells.drop(columns=["dataset", *TIMES]),
         times=pd.concat(spent, ignore_index=True).reindex(columns=["chapter", *POINT, "attack", *TIMES]),
-        notes=pd.DataFrame({"note": notes + said + _mixed(here, same, attacks)}, dtype=object),
+        notes=pd.DataFrame({"note": notes + said + mixed(cells, attacks, also)}, dtype=object),
         examples=examples,
         about=about,
         other_sizes=elsewhere,
@@ -180,26 +181,41 @@ def finished(cell: study.Cell, chapter: str) -> bool:
     return any(cell.path(f"{name}.ipynb").is_file() for name in ([chapter] if chapter else VICTIMS))
 
 
-def _mixed(here: Sequence[study.Cell], elsewhere: Sequence[study.Cell], attacks: pd.DataFrame) -> list[str]:
-    """What differs between victims that are put in one table: settings of a chapter, sets of attacks.
+def _told(cells: pd.DataFrame) -> pd.DataFrame:
+    """Cells with their parameters, less the folders of a machine, and their sources as texts."""
+    texts = {
+        "parameters": [
+            {name: value for name, value in values.items() if name not in FOLDERS}
+            for values in cells["parameters"]
+        ],
+        "sources": cells["sources"],
+    }
+    return cells.assign(
+        **{name: [json.dumps(each, sort_keys=True) for each in column] for name, column in texts.items()}
+    )
 
-    Of the attacks on victims ``elsewhere``, at other sizes, only the reference is compared.
+
+def mixed(cells: pd.DataFrame, attacks: pd.DataFrame, elsewhere: pd.DataFrame | None = None) -> list[str]:
+    """What differs between models that are put in one table: settings of a chapter, sets of attacks.
+
+    Parameters
+    ----------
+    cells, attacks : as those of `Results`.
+    elsewhere : cells of the same points at other sizes; of their attacks only the reference is compared.
     """
     values: dict[tuple[str, str], dict[str, int]] = {}
     not_compared = (*names.settings(names.ATTACKS), "checked")
-    for cell, left_out in [*((cell, ()) for cell in here), *((cell, not_compared) for cell in elsewhere)]:
-        for chapter in (*VICTIMS, "04_attacks"):
-            path = cell.path(f"{chapter}{receipts.ENDING}")
-            if path.is_file() and finished(cell, chapter):
-                for name, value in files.load(path)["parameters"].items():
-                    if not name.startswith(left_out):
-                        count = values.setdefault((chapter, name), {})
-                        count[repr(value)] = count.get(repr(value), 0) + 1
-    mixed = {key: count for key, count in values.items() if key[1] not in PLACES and len(count) > 1}
+    for frame, left_out in [(cells, ()), *([(elsewhere, not_compared)] if elsewhere is not None else [])]:
+        for cell in frame[frame["chapter"].isin((*VICTIMS, "04_attacks"))].itertuples():
+            for name, value in json.loads(cell.parameters).items():
+                if not name.startswith(left_out):
+                    count = values.setdefault((cell.chapter, name), {})
+                    count[repr(value)] = count.get(repr(value), 0) + 1
+    several = {key: count for key, count in values.items() if key[1] not in PLACES and len(count) > 1}
     notes = [
         f"{chapter} was run with different settings: {name} = "
         + ", ".join(f"{value} in {cells} cells" for value, cells in count.items())
-        for (chapter, name), count in sorted(mixed.items())
+        for (chapter, name), count in sorted(several.items())
     ]
     sets = attacks.groupby(POINT)["attack"].agg(lambda names: ", ".join(dict.fromkeys(names))).value_counts()
     if len(sets) > 1:
@@ -241,8 +257,10 @@ def at_size(found: Results) -> pd.DataFrame:
     return rows.assign(correct=rows["predicted"] == rows["label"])[AT_SIZE]
 
 
-def _other_sizes(folders: Sequence[str], dataset: str, sizes: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """`at_size` of other grids, and notes on what they lack.
+def _other_sizes(
+    folders: Sequence[str], dataset: str, sizes: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """`at_size` of other grids, their cells, and notes on what they lack.
 
     Raises
     ------
@@ -250,6 +268,7 @@ def _other_sizes(folders: Sequence[str], dataset: str, sizes: pd.DataFrame) -> t
     """
     met = {*(sizes["bins"] * sizes["frames"])}
     kept, notes = [pd.DataFrame(columns=AT_SIZE)], []
+    cells = [pd.DataFrame(columns=["chapter", *POINT, "parameters"])]
     for folder in map(Path, folders):
         if folder.name != dataset or folder.is_absolute():
             raise ValueError(f"other_sizes: {folder} must be a relative folder BUILD/{dataset}")
@@ -269,11 +288,15 @@ def _other_sizes(folders: Sequence[str], dataset: str, sizes: pd.DataFrame) -> t
             )
         met |= mine
         kept.append(rows)
+        cells.append(found.cells)
         notes += [f"{folder}: {note}" for note in found.notes["note"]]
         old = len(found.stale())
         notes += [f"{folder}: {old} cells are older than their code"] if old else []
-    kept = [frame for frame in kept if len(frame)] or kept
-    return pd.concat(kept, ignore_index=True), notes
+    joined = [
+        pd.concat([frame for frame in frames if len(frame)] or frames, ignore_index=True)
+        for frames in (kept, cells)
+    ]
+    return *joined, notes
 
 
 # ------------------------------------------------------------------------------------------- examples

@@ -123,7 +123,8 @@ def records(build: str, dataset: str = "*") -> Iterator[dict[str, Any]]:
 
     Keys: notebook (its path), chapter, the axes of the point, ``problem``, which file of the cell is missing
     or damaged (empty where none), ``changed``, the names of changed sources (empty where the cell is up to
-    date), and `COLUMNS`, whose numbers are left out where the receipt cannot be read.
+    date), ``parameters``, ``sources``, and `COLUMNS`, whose numbers are left out where the receipt cannot be
+    read.
     """
     from lib import study
 
@@ -132,10 +133,11 @@ def records(build: str, dataset: str = "*") -> Iterator[dict[str, Any]]:
         point = (*notebook.parent.relative_to(build).parts, "", "", "", "")
         row = dict(zip(study.AXES, point, strict=False))
         row |= {"notebook": str(notebook), "chapter": notebook.stem, "commit": "", "device": "", "data": ""}
+        row |= {"parameters": {}, "sources": {}}
         row |= {"changed": "", "problem": problem(notebook, Path(build), thorough=True)}
         if ENDING not in row["problem"]:  # its receipt can be read
             found = receipt(notebook)
-            row |= {name: found[name] for name in COLUMNS}
+            row |= {name: found[name] for name in NEEDED}
             row["changed"] = ", ".join(changes(found, notebook.stem))
         yield row
 
@@ -146,5 +148,5 @@ def collect(build: str, dataset: str = "*") -> pd.DataFrame:
 
     from lib import study
 
-    columns = ["chapter", *study.AXES, *COLUMNS, "changed", "problem"]
+    columns = ["chapter", *study.AXES, *COLUMNS, "changed", "problem", "parameters", "sources"]
     return pd.DataFrame(list(records(build, dataset)), columns=columns)

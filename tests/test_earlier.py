@@ -1,0 +1,151 @@
+"""Models of an earlier run beside those of this one: what is taken, what is compared, what is refused."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+
+from lib import study
+from lib.analysis import results
+from lib.analysis.earlier import beside
+from lib.grid import receipts
+from tests.test_results import CLIPS, leave
+
+SHOWN = "resnet56/1/standard"
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """An earlier run of AlexNet and ResNet-18 on DWT, whose rows are kept, and one of ResNet-18 on STFT."""
+
+    def sizes(build, dataset):
+        found = sorted(study.Cell(build, dataset).folder.glob("*/*/*/*/"))
+        each = sorted({folder.parts[-4] for folder in found})
+        return pd.DataFrame([(name, 64, 128, 64, [1.0], [0.0]) for name in each], columns=results.SIZES)
+
+    monkeypatch.setattr(results, "_sizes", sizes)
+    monkeypatch.chdir(tmp_path)
+    leave(tmp_path / "then", "dwt", "alexnet", "standard")
+    leave(tmp_path / "then", "dwt", "resnet18", "standard")
+    rows = results.save(results.gather("then", "demo"), tmp_path / "rows")
+    shutil.rmtree(tmp_path / "then")  # its rows are all that is left
+    leave(tmp_path / "now", "stft", "resnet18", "standard")
+    return rows
+
+
+def models(frame):
+    return sorted(set(frame[["representation", "model"]].itertuples(index=False, name=None)))
+
+
+def test_models_of_both_runs_are_in_every_frame(runs):
+    found = beside(results.gather("now", "demo"), runs, SHOWN)
+    both = [("dwt", "alexnet"), ("dwt", "resnet18"), ("stft", "resnet18")]
+    for name in ("attacks", "evaluated", "clean", "history", "cells"):
+        assert models(getattr(found, name)) == both, name
+    assert len(found.clean) == 3 * len(CLIPS)
+    assert found.sizes["representation"].tolist() == ["stft", "dwt"]
+    assert found.missing() == ["stft/alexnet/1/standard/04_attacks"]
+    assert found.notes.empty
+
+
+def test_a_model_of_this_run_takes_the_place_of_the_earlier_one(runs, tmp_path):
+    cell = study.Cell(str(tmp_path / "now"), "demo", "dwt", "alexnet", "1", "standard")
+    leave(tmp_path / "now", "dwt", "alexnet", "standard", attacked=False)
+    cell.save("clean.parquet", cell.load("clean.parquet").assign(confidence=0.75))
+    found = beside(results.gather("now", "demo"), runs, SHOWN)
+    mine = found.clean.query("representation == 'dwt' and model == 'alexnet'")
+    assert mine["confidence"].tolist() == [0.75] * len(CLIPS)
+    assert models(found.attacks) == [
+        ("dwt", "resnet18"),
+        ("stft", "resnet18"),
+    ]  # not those on the old AlexNet
+    assert found.missing() == ["dwt/alexnet/1/standard/04_attacks", "stft/alexnet/1/standard/04_attacks"]
+
+
+def test_the_result_is_kept_and_extended_again(runs, tmp_path):
+    once = beside(results.gather("now", "demo"), runs, SHOWN)
+    folder = results.save(once, tmp_path / "joined")
+    leave(tmp_path / "later", "dwt", "vgg16", "standard")
+    twice = beside(results.gather("later", "demo"), folder, SHOWN)
+    assert len(models(twice.clean)) == 4
+    assert twice.notes.empty
+
+
+def test_earlier_cells_are_compared_with_the_code_of_today(runs, monkeypatch):
+    monkeypatch.setattr(receipts.Changes, "__init__", lambda self: None)
+    monkeypatch.setattr(
+        receipts.Changes,
+        "__call__",
+        lambda self, receipt, chapter: [f"lib/of/{receipt['parameters']['model']}.py"],
+    )
+    found = beside(results.gather("now", "demo"), runs, SHOWN)
+    assert found.stale().query("model == 'alexnet'")["changed"].unique().tolist() == ["lib/of/alexnet.py"]
+
+
+def test_earlier_cells_of_other_settings_are_noted(runs, tmp_path):
+    leave(tmp_path / "now", "stft", "resnet18", "standard", steps=9)
+    notes = beside(results.gather("now", "demo"), runs, SHOWN).notes["note"]
+    (note,) = notes[notes.str.startswith("04_attacks")]
+    assert note == "04_attacks was run with different settings: bim_steps = 9 in 1 cells, 5 in 2 cells"
+
+
+def test_no_folder_of_a_machine_is_kept(runs):
+    for text in pd.read_parquet(runs / "cells.parquet")["parameters"]:
+        assert json.loads(text)["model"] in ("alexnet", "resnet18")
+        assert not {*json.loads(text)} & {*results.FOLDERS}
+
+
+def test_pictured_examples_are_those_of_the_run_that_comes_nearest(runs):
+    found = results.gather("now", "demo")
+    assert {about["model"] for about in beside(found, runs, "alexnet/1/standard").about.values()} == {
+        "alexnet"
+    }
+    assert [*beside(found, runs, "resnet18/1/standard").about] == ["stft"]
+
+
+def change(folder, name, **columns):
+    frame = pd.read_parquet(folder / f"{name}.parquet")
+    frame.assign(**columns).to_parquet(folder / f"{name}.parquet")
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (
+            lambda rows: change(rows, "sizes", representation="stft", rows=32),
+            "images of stft are 32 × 128, not 64 × 128",
+        ),
+        (
+            lambda rows: change(rows, "sizes", representation="stft", frequencies=[[2.0]]),
+            "images of stft are of other frequencies or times",
+        ),
+        (lambda rows: change(rows, "clean", label=1), "fold 1 has other clips, a among them"),
+        (lambda rows: change(rows, "clean", clip=["a", "c"] * 2), "fold 1 has other clips"),
+        (
+            lambda rows: (
+                pd.read_parquet(rows / "cells.parquet")
+                .drop(columns="sources")
+                .to_parquet(rows / "cells.parquet")
+            ),
+            "its cells do not say their sources",
+        ),
+    ],
+    ids=["size", "bands", "labels", "clips", "cells"],
+)
+def test_rows_that_do_not_belong_into_one_table_are_refused(runs, damage, why):
+    damage(runs)
+    with pytest.raises(ValueError, match=f"^earlier: .*rows: its .*{why.removeprefix('its ')}"):
+        beside(results.gather("now", "demo"), runs, SHOWN)
+
+
+def test_rows_of_another_data_set_are_refused(runs, tmp_path):
+    leave(tmp_path / "now", "stft", "resnet18", "standard")
+    (tmp_path / "now/demo").rename(tmp_path / "now/toys")
+    with pytest.raises(ValueError, match=r"^earlier: .*rows: these are rows of demo, not of toys"):
+        beside(results.gather("now", "toys"), runs, SHOWN)
+
+
+def test_a_folder_without_rows_is_refused(runs, tmp_path):
+    with pytest.raises(ValueError, match=r"^earlier: nowhere: .*nowhere/attacks\.parquet"):
+        beside(results.gather("now", "demo"), "nowhere", SHOWN)
