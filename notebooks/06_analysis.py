@@ -80,6 +80,16 @@ stale[["chapter", *results.POINT, "changed"]] if len(stale) else print("no cell 
 parts.show("summary")
 
 # %% [markdown]
+# These are averages over networks that were trained equally often. In the next table every network stands by
+# itself. Where one was trained in a single fold, its intervals are over the recordings of that fold, and
+# another training of it could give other numbers. $\epsilon_r$ is the norm that fools the robust model,
+# divided by the norm that fools the original (question 3). Above 1, the robust model needs a larger
+# perturbation.
+
+# %%
+parts.show("networks")
+
+# %% [markdown]
 # ## 1 · How accurate are the original and the robust models?
 #
 # Both models begin from the same weights and are tested on the same clips, so the interval of the drop is

@@ -263,6 +263,33 @@ def test_the_summary_has_the_paired_change_and_gain():
     assert {"clean, robust [%]", "gain in robust accuracy [points]"} <= set(heads)
 
 
+def test_every_network_by_itself_has_the_numbers_of_the_other_tables(found):
+    frame = report.networks_table(found).frame
+    for measure, other, sign in (
+        ("gain_percent", found.robustness, 1),
+        (
+            "clean_change_percent",
+            found.recognition.replace("accuracy_drop_percent", "clean_change_percent"),
+            -1,
+        ),
+    ):
+        for row in frame[frame["measure"] == measure].to_dict("records"):
+            same = value(other, measure=measure, **{name: row[name] for name in tables.PAIR})
+            ends = (same["low"], same["high"])[::sign]
+            assert [row["value"], row["low"], row["high"]] == [sign * each for each in (same["value"], *ends)]
+    ratios = frame[frame["measure"] == "epsilon_ratio"]
+    assert set(ratios["attack"]) == {"DeepFool", "DDN"}
+    assert ratios["value"].between(1.7, 2.3).all()  # 2 was put in
+    shown = report.networks_table(found).shown
+    assert len(shown) == len(found.attacked)
+    assert not (shown == "–").any(axis=None)
+
+
+def test_a_network_that_gains_and_loses_nothing_is_told_so():
+    shown = report.networks_table(Analysis(made_up.grid(**ONE, accuracy=(0.8, 0.8), ratio=1.0))).shown
+    assert shown.iloc[0].str.startswith("+0.0 [−").tolist()[:2] == [True, True]
+
+
 @pytest.mark.parametrize(("ratio", "sure"), [(4.0, 2), (1.0, 0)])
 def test_the_answer_counts_the_pairs_whose_gain_is_above_zero(ratio, sure):
     said = report.answer(Analysis(made_up.grid(models=("alexnet",), clips=100, ratio=ratio)))
@@ -418,7 +445,7 @@ def test_any_part_of_a_grid_is_reported(part, tmp_path, undrawn):
     clips = rf"^- Clips of a model: 20 tested, 20 evaluated, (\d+ to )?{most} attacked\.$"
     assert re.search(clips, text, re.MULTILINE)
     heads = re.findall(r"^## (.*)$", text, re.MULTILINE)
-    first = [head for head in ("summary", "robust curves", "claims") if head in heads]
+    first = [head for head in ("summary", "robust curves", "networks", "claims") if head in heads]
     assert heads[: len(first)] == first
     assert heads[-2:] == ["cells", "times"]
     for name, part in made.made.items():

@@ -156,6 +156,37 @@ def summary_table(found: Analysis) -> Part:
     return Part(caption + _over(frame) + _rare(found.rare), frame, shown)
 
 
+def networks_table(found: Analysis) -> Part:
+    gains = found.robustness.query("measure == 'gain_percent' and training == @ROBUST").dropna(subset="value")
+    drops = found.recognition.query("measure == 'accuracy_drop_percent' and training == @ROBUST")
+    drops = drops.merge(_known(gains, _NO_PAIR_ATTACKED)[PAIR])
+    turned = {"value": 0 - drops["value"], "low": 0 - drops["high"], "high": 0 - drops["low"]}
+    free = ["DeepFool", *names.REFERENCE]
+    ratios = found.ratios[found.ratios["attack"].isin(free)].merge(gains[PAIR])
+    parts = [gains, drops.assign(measure="clean_change_percent", **turned), ratios]
+    frame = pd.concat(parts, ignore_index=True).drop(columns=["paper", "difference", "comparable"])
+    heads = {name: f"ε_r, {names.label(name)}" for name in free}
+    heads |= {"clean_change_percent": "change of clean accuracy [points]"}
+    heads |= {"gain_percent": "gain in robust accuracy [points]"}
+    cells = []
+    for row in _records(frame):
+        key = (_label(row), _model(found, row, "standard", ROBUST))
+        if row["measure"] in heads:
+            cells.append((key, heads[row["measure"]], interval(row, 1, sign=True)))
+        else:
+            cells.append((key, heads[row["attack"]], marked(row["bound"], interval(row, 2))))
+        if row["measure"] == "gain_percent":
+            cells.append((key, "n", row["over"]))
+    columns = [heads[name] for name in ("clean_change_percent", "gain_percent", *free)]
+    caption = (
+        "Every network by itself: what adversarial training changes. The clean accuracy is of all tested "
+        "clips, and the robust accuracy of the n evaluated ones. ε_r is the factor by which the perturbation "
+        "must be larger, over the clips that an attack fools in both models."
+    )
+    shown = table(cells, ["representation", "model"], [*columns, "n"])
+    return Part(caption + _over(frame) + _dagger(found, frame), frame, shown)
+
+
 def _rare(victims: Iterable[tables.Victim]) -> str:
     """Which models are left out, if any."""
     few = ", ".join(f"{names.label(v[1])} on {names.label(v[0])}" for v in victims)
@@ -759,6 +790,7 @@ def _axes(found: Analysis) -> dict[str, tuple]:
 PARTS = {
     "cells": cells_table,
     "summary": summary_table,
+    "networks": networks_table,
     "accuracy": accuracy_table,
     "robust_accuracy": robust_table,
     "robust_curves": robust_curves,
@@ -864,7 +896,7 @@ class Report:
         return text + figures.unlisted(self.folder, text, besides=PARTS)
 
 
-_FIRST, _LAST = ("summary", "robust_curves", "claims"), ("cells", "times")  # of an index
+_FIRST, _LAST = ("summary", "robust_curves", "networks", "claims"), ("cells", "times")  # of an index
 _LINKED = ("claims", "times")  # tables that an index does not show
 
 
