@@ -112,7 +112,7 @@ test-all: lint ## lint and all tests: faults, Slurm and browser too
 	@OMP_NUM_THREADS=1 $(python) -m pytest -q -n $(cores) --maxprocesses 16 -m ""
 test-gpu: $(ready) ## the tests that need a CUDA device
 	@$(python) -m pytest -q -m gpu
-bench-%: $(ready) ## measure: bench-attacks, -features, -gpu, -grid, -norms, -savings, -training
+bench-%: $(ready) ## measure: bench-attacks, -features, -gpu, -grid, -norms, -reference, -savings, -training
 	@OMP_NUM_THREADS=1 $(python) -m tests.bench $* --build $(BUILD)
 lab: $(ready) ## chapters in JupyterLab, to be executed by hand; LAB= passes arguments on
 	@OMP_NUM_THREADS=$(threads) $(python) -m lib.grid lab $(words)
