@@ -137,9 +137,10 @@ for representation, budget in analysis.budgets.items():
 # original's at ε. Each curve is an upper bound, since a stronger attack could lower it.
 #
 # Training with one step can *mask gradients*: it can leave a model whose gradients mislead attacks and which
-# is no more robust. Chapter 4 checks this for every victim. Two things speak against it, where the table of
-# attacks below shows them: PIA, which needs no gradient, comes no nearer than attacks that use one; and
-# without a limit DeepFool and DDN still fool every clip. They exclude complete masking, not a partial one.
+# is no more robust. Chapter 4 checks this for every victim. One thing speaks against it, where the table of
+# attacks below shows it: without a limit DeepFool and DDN, which follow gradients, still fool every clip.
+# This excludes complete masking, not a partial one. PIA needs no gradient, and would be the better witness if
+# it came to its end; where its walks are cut (≤), it says nothing.
 
 # %%
 parts.show("robust_curves")
@@ -231,12 +232,13 @@ parts.show("cost")
 # %% [markdown]
 # ## 5 · Which of the paper's claims hold?
 #
-# We test each sentence of the abstract, of Section VIII and of the conclusion that can be tested, and on the
-# paper's data sets each cell of its tables. A verdict is given only where this run could have shown the
-# opposite. A sentence about models, architectures or representations needs at least three trainings of each
-# (folds or seeds; folds share training clips, so their intervals may be too narrow), since the same model
-# trained again may differ by several points. "All" holds if every part is above its threshold by its 95 %
-# interval, and does not hold if one part is below, after [Holm's
+# We test the statements of the abstract, of Section VIII and of the conclusion, in our own words, and on the
+# paper's data sets each cell of its tables. Two statements are controls that the paper lacks ("no control"),
+# and some no run of ours can decide; the ledger says why. A verdict is given only where this run could have
+# shown the opposite. A sentence about models, architectures or representations needs at least three trainings
+# of each (folds or seeds; folds share training clips, so their intervals may be too narrow), since the same
+# model trained again may differ by several points. "All" holds if every part is above its threshold by its
+# whole interval, and does not hold if one part is below, after [Holm's
 # correction](https://www.jstor.org/stable/4615733) for the number of parts. A sentence that names the best of
 # several compares it with each of the others. Unfinished trainings are left out.
 

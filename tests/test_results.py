@@ -23,6 +23,7 @@ def leave(
     attacked: bool = True,
     steps: int = 5,
     ddn: int = 100,
+    protocol: str = "official",
 ):
     """The files of one victim as chapters 3 to 5 leave them."""
     cell = study.Cell(str(build), "demo", representation, model, "1", training)
@@ -55,6 +56,7 @@ def leave(
         cell.path(f"{name}.ipynb").write_text("{}")
         receipt = {"commit": "c", "dirty": False, "device": "cpu", "data": "", "sources": {}}
         receipt["parameters"] = {"build": "b", "model": model, "bim_steps": steps, "ddn_steps": ddn}
+        receipt["parameters"] |= {"protocol": protocol} if name == chapter else {}
         cell.save(f"{name}.receipt.json", receipt | dict.fromkeys(results.TIMES, 1.0))
     return images
 
@@ -129,11 +131,32 @@ def test_a_mix_of_settings_and_of_attacks_is_noted(tmp_path):
     assert results.gather(str(tmp_path), "demo").notes.empty
     leave(tmp_path, "dwt", "resnet18", "standard", steps=9)
     (note,) = [n for n in results.gather(str(tmp_path), "demo").notes["note"] if "04_attacks" in n]
-    assert note == "04_attacks was run with different settings: bim_steps = 5 in 1 cells, 9 in 1 cells"
+    assert (
+        note == "04_attacks was run with different settings: bim_steps = 5 in 1 cell, bim_steps = 9 in 1 cell"
+    )
     rows = study.Cell(str(tmp_path), "demo", "dwt", "alexnet", "1", "standard").path("attacks.parquet")
     pd.read_parquet(rows).assign(attack="CWA").to_parquet(rows)
     notes = results.gather(str(tmp_path), "demo").notes["note"]
     assert notes.str.contains("not all models met the same attacks: CWA on 1 models; BIM-a on 1 models").any()
+
+
+def test_a_setting_that_only_some_cells_have_is_noted_too(tmp_path):
+    leave(tmp_path, "dwt", "alexnet", "standard")
+    leave(tmp_path, "dwt", "resnet18", "standard")
+    cell = study.Cell(str(tmp_path), "demo", "dwt", "alexnet", "1", "standard")
+    receipt = cell.load("04_attacks.receipt.json")
+    receipt["parameters"]["brackets"] = False
+    cell.save("04_attacks.receipt.json", receipt)
+    (note,) = results.gather(str(tmp_path), "demo").notes["note"]
+    assert note.endswith("different settings: brackets = False in 1 cell, brackets not set in 1 cell")
+
+
+def test_attacks_on_models_whose_tested_images_include_copies_are_called_wrong(tmp_path):
+    leave(tmp_path, "dwt", "alexnet", "standard", protocol="paper")
+    (note,) = results.gather(str(tmp_path), "demo").notes["note"]
+    assert note.startswith("protocol = 'paper' in 1 cell of trainings")
+    leave(tmp_path / "more", "dwt", "alexnet", "standard", protocol="paper", attacked=False)
+    assert results.gather(str(tmp_path / "more"), "demo").notes.empty
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "empty"])
@@ -204,7 +227,7 @@ def test_grids_of_other_sizes_are_gathered_and_kept(sized, tmp_path):
     assert rows["norm"].dropna().tolist() == [1.28, 2.56]
     assert rows["correct"].tolist() == [True, False] * 2
     (note,) = [n for n in found.notes["note"] if "04_attacks" in n]  # of the attack that is compared alone
-    assert note.endswith("ddn_steps = 100 in 2 cells, 9 in 1 cells")
+    assert note.endswith("ddn_steps = 100 in 2 cells, ddn_steps = 9 in 1 cell")
     again = results.load(results.save(found, tmp_path / "rows"))
     pd.testing.assert_frame_equal(again.other_sizes, rows)
     (tmp_path / "rows/other_sizes.parquet").unlink()

@@ -76,14 +76,13 @@ def _over(frame: pd.DataFrame) -> str:
         each = tables.spread(int(n) for _, text in repeats for n in re.findall(r"\d+", text))
         kinds = " or ".join(dict.fromkeys(kind for kind, _ in repeats))
         text += (
-            f" Intervals are 95 %: Student's t over {kinds} × {each} clips, or the interval over all these "
-            "clips where that reaches further (training clips of folds overlap, so both may be too narrow)."
+            f" Intervals are 95 %: Student's t over {kinds} × {each} clips, or over all these clips where "
+            "that is wider (folds share training clips, so both may be too narrow)."
         )
     if clips:
         units = ", with recordings as units," if any("recordings" in text for text in what) else ""
-        text += " Where only one of them has the number, or all agree, the interval is" if repeats else ""
-        text += f"{'' if repeats else ' Intervals are 95 %,'} over {tables.spread(clips)} clips{units}"
-        text += f" and {'does' if repeats else 'do'} not include another training."
+        whose = "Those of a single training, or on which all agree, are" if repeats else "Intervals are 95 %,"
+        text += f" {whose} over {tables.spread(clips)} clips{units} and do not include another training."
     return text
 
 
@@ -349,7 +348,8 @@ def table_3(found: Analysis) -> Part:
         "Table III in the paper's form: ε_r of Eq. 15, the mean ‖δ‖₂ that fools the robust model over that "
         "which fools the original, both averaged over the six attacks. ≥: some clips of the robust model "
         "were not fooled, so the true ratio is at least this; ≤: some of the original, so it is at most "
-        "this; ?: some of both; –: not run, or an attack fooled no clip of either model."
+        "this; ?: some of both; –: not run, or an attack fooled no clip of either model. The clips are those "
+        "that at least one of the two models classifies correctly."
     )
     rows = found.results.attacks
     mine = rows[rows["attack"].isin(published.ATTACKS) & rows["fooled"].astype(bool)]

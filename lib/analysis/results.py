@@ -196,32 +196,48 @@ def _told(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def mixed(cells: pd.DataFrame, attacks: pd.DataFrame, elsewhere: pd.DataFrame | None = None) -> list[str]:
-    """What differs between models that are put in one table: settings of a chapter, sets of attacks.
+    """What differs between models that are put in one table: settings of a chapter, sets of attacks; and
+    whether some should not have been attacked, since copies of clips are among their tested images.
 
     Parameters
     ----------
     cells, attacks : as those of `Results`.
     elsewhere : cells of the same points at other sizes; of their attacks only the reference is compared.
     """
-    values: dict[tuple[str, str], dict[str, int]] = {}
-    not_compared = (*names.settings(names.ATTACKS), "checked")
-    for frame, left_out in [(cells, ()), *([(elsewhere, not_compared)] if elsewhere is not None else [])]:
-        for cell in frame[frame["chapter"].isin((*VICTIMS, "04_attacks"))].itertuples():
-            for name, value in json.loads(cell.parameters).items():
-                if not name.startswith(left_out):
-                    count = values.setdefault((cell.chapter, name), {})
-                    count[repr(value)] = count.get(repr(value), 0) + 1
-    several = {key: count for key, count in values.items() if key[1] not in PLACES and len(count) > 1}
-    notes = [
-        f"{chapter} was run with different settings: {name} = "
-        + ", ".join(f"{value} in {cells} cells" for value, cells in count.items())
-        for (chapter, name), count in sorted(several.items())
-    ]
+    frames = [(cells, ())]
+    if elsewhere is not None:
+        frames.append((elsewhere, (*names.settings(names.ATTACKS), "checked")))
+    notes, leaky = [], 0
+    for chapter in (*VICTIMS, "04_attacks"):
+        told = [
+            (json.loads(text), not_compared)
+            for frame, not_compared in frames
+            for text in frame.loc[frame["chapter"] == chapter, "parameters"]
+        ]
+        for name in sorted({name for values, _ in told for name in values} - {*PLACES}):
+            count = Counter(
+                f"{name} = {values[name]!r}" if name in values else f"{name} not set"
+                for values, not_compared in told
+                if not name.startswith(not_compared)
+            )
+            leaky += count["protocol = 'paper'"]
+            if len(count) > 1:
+                said = ", ".join(f"{what} in {_cells(number)}" for what, number in count.items())
+                notes.append(f"{chapter} was run with different settings: {said}")
+    if leaky and len(attacks):
+        notes.append(
+            f"protocol = 'paper' in {_cells(leaky)} of trainings, which tests copies of clips as well: what "
+            "is said of attacks on these models is wrong"
+        )
     sets = attacks.groupby(POINT)["attack"].agg(lambda names: ", ".join(dict.fromkeys(names))).value_counts()
     if len(sets) > 1:
         met = "; ".join(f"{attacks} on {count} models" for attacks, count in sets.items())
         notes.append(f"not all models met the same attacks: {met}")
     return notes
+
+
+def _cells(number: int) -> str:
+    return f"{number} cell{'s' * (number != 1)}"
 
 
 def _sizes(build: str, dataset: str) -> pd.DataFrame:
