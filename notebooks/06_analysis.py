@@ -358,6 +358,6 @@ checks = {
         f"they have {sizes} values",
     ),
     "the data set is one of the paper's": (dataset in published.DATASETS, f"{names.label(dataset)} is not"),
-    "all models are run with the same settings and attacks": (len(found.notes) == 0, "some are not"),
+    "all models are run with the same settings and attacks": (not found.remarks(), "some are not"),
 }
 Markdown(chapter.summary(report.answer(analysis), said, checks))

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -46,7 +47,7 @@ def test_models_of_both_runs_are_in_every_frame(runs):
     assert len(found.clean) == 3 * len(CLIPS)
     assert found.sizes["representation"].tolist() == ["stft", "dwt"]
     assert found.missing() == ["stft/alexnet/1/standard/04_attacks"]
-    assert found.notes.empty
+    assert not found.remarks()
 
 
 def test_a_model_of_this_run_takes_the_place_of_the_earlier_one(runs, tmp_path):
@@ -69,7 +70,7 @@ def test_the_result_is_kept_and_extended_again(runs, tmp_path):
     leave(tmp_path / "later", "dwt", "vgg16", "standard")
     twice = beside(results.gather("later", "demo"), folder, SHOWN)
     assert len(models(twice.clean)) == 4
-    assert twice.notes.empty
+    assert not twice.remarks()
 
 
 def test_earlier_cells_are_compared_with_the_code_of_today(runs, monkeypatch):
@@ -85,8 +86,8 @@ def test_earlier_cells_are_compared_with_the_code_of_today(runs, monkeypatch):
 
 def test_earlier_cells_of_other_settings_are_noted(runs, tmp_path):
     leave(tmp_path / "now", "stft", "resnet18", "standard", steps=9)
-    notes = beside(results.gather("now", "demo"), runs, SHOWN).notes["note"]
-    (note,) = notes[notes.str.startswith("04_attacks")]
+    said = beside(results.gather("now", "demo"), runs, SHOWN).remarks()
+    (note,) = [each for each in said if each.startswith("04_attacks")]
     assert note.endswith("different settings: bim_steps = 9 in 1 cell, bim_steps = 5 in 2 cells")
 
 
@@ -104,6 +105,87 @@ def test_pictured_examples_are_those_of_the_run_that_comes_nearest(runs):
     assert [*beside(found, runs, "resnet18/1/standard").about] == ["stft"]
 
 
+def test_what_is_left_of_a_damaged_model_is_not_mixed_with_the_earlier_one(runs, tmp_path):
+    leave(tmp_path / "now", "dwt", "alexnet", "standard")
+    study.Cell(str(tmp_path / "now"), "demo", "dwt", "alexnet", "1", "standard").path(
+        "clean.parquet"
+    ).write_bytes(b"")
+    found = beside(results.gather("now", "demo"), runs, SHOWN)
+    assert not found.attacks.duplicated([*results.POINT, "attack", "clip"]).any()
+    assert ("dwt", "alexnet") not in models(found.clean)
+    assert "dwt/alexnet/1/standard/clean.parquet is missing or damaged" in found.remarks()[0]
+
+
+def with_images(build, floor):
+    """The receipt of chapter 2 on DWT."""
+    cell = study.Cell(str(build), "demo", "dwt")
+    cell.path("02_features.ipynb").parent.mkdir(parents=True, exist_ok=True)
+    cell.path("02_features.ipynb").write_text("{}")
+    receipt = {"commit": "c", "dirty": False, "device": "cpu", "data": "", "sources": {}}
+    receipt["parameters"] = {"floor": floor, "together": "dwt"}
+    cell.save("02_features.receipt.json", receipt | dict.fromkeys(results.TIMES, 1.0))
+
+
+@pytest.mark.parametrize("floor", [-100.0, -60.0])
+def test_images_of_other_settings_are_noted(runs, tmp_path, floor):
+    leave(tmp_path / "then", "dwt", "alexnet", "standard")
+    with_images(tmp_path / "then", -100.0)
+    results.save(results.gather("then", "demo"), runs)
+    leave(tmp_path / "now", "dwt", "vgg16", "standard")
+    with_images(tmp_path / "now", floor)
+    found = beside(results.gather("now", "demo"), runs, SHOWN)
+    said = "02_features was run with different settings: floor = -60.0 in 1 cell, floor = -100.0 in 1 cell"
+    assert found.remarks() == [said] * (floor != -100.0)
+    assert (found.cells["chapter"] == "02_features").sum() == 2
+
+
+def test_a_difference_that_is_gone_is_said_no_more(runs, tmp_path):
+    leave(tmp_path / "then", "dwt", "alexnet", "standard", steps=9)
+    leave(tmp_path / "then", "dwt", "resnet18", "standard")
+    then = results.gather("then", "demo")
+    assert then.remarks()
+    results.save(then, runs)
+    leave(tmp_path / "now", "dwt", "alexnet", "standard")
+    assert not beside(results.gather("now", "demo"), runs, SHOWN).remarks()
+
+
+def at_other_size(model, bins):
+    row = {"representation": "dwt", "model": model, "fold": "1", "training": "standard", "bins": bins}
+    return row | {"frames": 2 * bins, "clip": "a", "source": "one recording", "correct": True, "norm": 0.5}
+
+
+def test_other_sizes_are_those_of_models_that_stay(runs, tmp_path):
+    before = [at_other_size(model, bins) for model in ("alexnet", "resnet18") for bins in (32, 128)]
+    pd.DataFrame(before)[results.AT_SIZE].to_parquet(runs / "other_sizes.parquet")
+    leave(tmp_path / "now", "dwt", "alexnet", "standard")
+    mine = results.gather("now", "demo")
+    mine.other_sizes.loc[0] = pd.Series(at_other_size("vgg16", 128))[results.AT_SIZE]
+    found = beside(mine, runs, SHOWN).other_sizes
+    assert sorted(zip(found["model"], found["bins"], strict=True)) == [
+        ("resnet18", 32),
+        ("resnet18", 128),
+        ("vgg16", 128),
+    ]
+
+
+def test_examples_of_a_model_that_was_replaced_are_not_shown(runs, tmp_path):
+    images = leave(tmp_path / "now", "dwt", "alexnet", "standard")
+    found = beside(results.gather("now", "demo"), runs, "alexnet/1/standard")
+    np.testing.assert_array_equal(found.examples["dwt"]["BIM-a"], images["BIM-a"][0, 0])
+
+
+def test_frequencies_of_another_machine_may_differ_by_rounding(runs):
+    change(runs, "sizes", representation="stft", frequencies=[[np.nextafter(1.0, 2.0)]])
+    assert len(models(beside(results.gather("now", "demo"), runs, SHOWN).clean)) == 3
+
+
+def test_rows_without_a_model_change_nothing(runs):
+    for name in ("attacks", "evaluated", "clean", "history", "cells", "times"):
+        frame = pd.read_parquet(runs / f"{name}.parquet")
+        frame.iloc[:0].to_parquet(runs / f"{name}.parquet")
+    assert models(beside(results.gather("now", "demo"), runs, SHOWN).clean) == [("stft", "resnet18")]
+
+
 def change(folder, name, **columns):
     frame = pd.read_parquet(folder / f"{name}.parquet")
     frame.assign(**columns).to_parquet(folder / f"{name}.parquet")
@@ -113,14 +195,17 @@ def change(folder, name, **columns):
     ("damage", "why"),
     [
         (
-            lambda rows: change(rows, "sizes", representation="stft", rows=32),
-            "images of stft are 32 × 128, not 64 × 128",
+            lambda rows: change(rows, "sizes", bins=32),
+            "images are of 32 × 128 values, not of 64 × 128",
         ),
         (
             lambda rows: change(rows, "sizes", representation="stft", frequencies=[[2.0]]),
             "images of stft are of other frequencies or times",
         ),
-        (lambda rows: change(rows, "clean", label=1), "fold 1 has other clips, a among them"),
+        (
+            lambda rows: change(rows, "clean", label=1),
+            "fold 1 has other clips, or other recordings or labels of them, such as a",
+        ),
         (lambda rows: change(rows, "clean", clip=["a", "c"] * 2), "fold 1 has other clips"),
         (
             lambda rows: (
@@ -130,12 +215,13 @@ def change(folder, name, **columns):
             ),
             "its cells do not say their sources",
         ),
+        (lambda rows: change(rows, "cells", parameters=None), "JSON object must be str"),
     ],
-    ids=["size", "bands", "labels", "clips", "cells"],
+    ids=["size", "bands", "labels", "clips", "cells", "parameters"],
 )
 def test_rows_that_do_not_belong_into_one_table_are_refused(runs, damage, why):
     damage(runs)
-    with pytest.raises(ValueError, match=f"^earlier: .*rows: its .*{why.removeprefix('its ')}"):
+    with pytest.raises(ValueError, match=f"^earlier: .*rows: .*{why}"):
         beside(results.gather("now", "demo"), runs, SHOWN)
 
 

@@ -268,8 +268,8 @@ def test_every_network_by_itself_has_the_numbers_of_the_other_tables(found):
     for measure, other, sign in (
         ("gain_percent", found.robustness, 1),
         (
-            "clean_change_percent",
-            found.recognition.replace("accuracy_drop_percent", "clean_change_percent"),
+            "accuracy_change_percent",
+            found.recognition.replace("accuracy_drop_percent", "accuracy_change_percent"),
             -1,
         ),
     ):

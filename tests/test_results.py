@@ -128,16 +128,16 @@ def test_clips_know_their_recording_and_which_were_evaluated(tmp_path):
 
 def test_a_mix_of_settings_and_of_attacks_is_noted(tmp_path):
     leave(tmp_path, "dwt", "alexnet", "standard")
-    assert results.gather(str(tmp_path), "demo").notes.empty
+    assert not results.gather(str(tmp_path), "demo").remarks()
     leave(tmp_path, "dwt", "resnet18", "standard", steps=9)
-    (note,) = [n for n in results.gather(str(tmp_path), "demo").notes["note"] if "04_attacks" in n]
+    (note,) = [n for n in results.gather(str(tmp_path), "demo").remarks() if "04_attacks" in n]
     assert (
         note == "04_attacks was run with different settings: bim_steps = 5 in 1 cell, bim_steps = 9 in 1 cell"
     )
     rows = study.Cell(str(tmp_path), "demo", "dwt", "alexnet", "1", "standard").path("attacks.parquet")
     pd.read_parquet(rows).assign(attack="CWA").to_parquet(rows)
-    notes = results.gather(str(tmp_path), "demo").notes["note"]
-    assert notes.str.contains("not all models met the same attacks: CWA on 1 models; BIM-a on 1 models").any()
+    said = results.gather(str(tmp_path), "demo").remarks()
+    assert "not all models met the same attacks: CWA on 1 models; BIM-a on 1 models" in said
 
 
 def test_a_setting_that_only_some_cells_have_is_noted_too(tmp_path):
@@ -147,16 +147,16 @@ def test_a_setting_that_only_some_cells_have_is_noted_too(tmp_path):
     receipt = cell.load("04_attacks.receipt.json")
     receipt["parameters"]["brackets"] = False
     cell.save("04_attacks.receipt.json", receipt)
-    (note,) = results.gather(str(tmp_path), "demo").notes["note"]
+    (note,) = results.gather(str(tmp_path), "demo").remarks()
     assert note.endswith("different settings: brackets = False in 1 cell, brackets not set in 1 cell")
 
 
 def test_attacks_on_models_whose_tested_images_include_copies_are_called_wrong(tmp_path):
     leave(tmp_path, "dwt", "alexnet", "standard", protocol="paper")
-    (note,) = results.gather(str(tmp_path), "demo").notes["note"]
+    (note,) = results.gather(str(tmp_path), "demo").remarks()
     assert note.startswith("protocol = 'paper' in 1 cell of trainings")
     leave(tmp_path / "more", "dwt", "alexnet", "standard", protocol="paper", attacked=False)
-    assert results.gather(str(tmp_path / "more"), "demo").notes.empty
+    assert not results.gather(str(tmp_path / "more"), "demo").remarks()
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "empty"])

@@ -6,6 +6,7 @@ running any of its cells again.
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,10 @@ OF_MODELS = ("attacks", "evaluated", "clean", "leaks", "history")  # frames with
 def beside(found: Results, folder: str | Path, shown: str) -> Results:
     """The models of this run, and those of an earlier one that this one does not have.
 
-    A model of this run takes the place of the earlier one at its point, with all that was measured of it. The
-    earlier cells are compared with the code and the settings of today, as those of this run are.
+    A model of this run takes the place of the earlier one at its point, with all that was measured of it. Its
+    neighbour may stay: an original model of one run is then compared with the robust one of the other, which
+    began from the same weights. Earlier cells are compared with the code and the settings of today, as those
+    of this run are.
 
     Parameters
     ----------
@@ -37,25 +40,31 @@ def beside(found: Results, folder: str | Path, shown: str) -> Results:
     try:
         rows = results.load(folder)
         _check(found, rows)
-    except (FileNotFoundError, ValueError) as error:
+        cells = _renewed(rows.cells)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"earlier: {folder}: {error}") from error
-    have = _points(found.clean)
-    joined = {name: _joined(getattr(found, name), _without(getattr(rows, name), have)) for name in OF_MODELS}
-    cells = _joined(found.cells, _others(_renewed(rows.cells), found.cells, have))
-    times = _joined(found.times, _others(rows.times, found.times, have))
-    sizes = rows.sizes[~rows.sizes["representation"].isin(found.sizes["representation"])]
-    known = {*(found.other_sizes["bins"] * found.other_sizes["frames"])}
-    elsewhere = rows.other_sizes[~(rows.other_sizes["bins"] * rows.other_sizes["frames"]).isin(known)]
-    said = [*found.notes["note"], *rows.notes["note"], *results.mixed(cells, joined["attacks"])]
-    nearest = max((found, rows), key=lambda run: _nearness(run, shown.split("/")))
+    have = {point for name in (*OF_MODELS, "cells") for point in _points(getattr(found, name)) if all(point)}
+    known = {(*row[POINT], row["bins"], row["frames"]) for _, row in found.other_sizes.iterrows()}
+    size = rows.other_sizes[[*POINT, "bins", "frames"]].itertuples(index=False, name=None)
+    elsewhere = rows.other_sizes.loc[[one not in known and one[:4] not in have for one in size]]
+    theirs = dataclasses.replace(
+        rows,
+        examples={
+            name: rows.examples[name] for name, of in rows.about.items() if _point(name, of) not in have
+        },
+        about={name: of for name, of in rows.about.items() if _point(name, of) not in have},
+    )
+    nearest = max((found, theirs), key=lambda run: _nearness(run, shown.split("/")))
     return dataclasses.replace(
         found,
-        **joined,
-        cells=cells,
-        times=times,
-        sizes=_joined(found.sizes, sizes),
+        **{name: _joined(getattr(found, name), _without(getattr(rows, name), have)) for name in OF_MODELS},
+        cells=_joined(found.cells, _others(cells, found.cells, have)),
+        times=_joined(found.times, _others(rows.times, found.times, have)),
+        sizes=_joined(
+            found.sizes, rows.sizes[~rows.sizes["representation"].isin(found.sizes["representation"])]
+        ),
         other_sizes=_joined(found.other_sizes, elsewhere),
-        notes=pd.DataFrame({"note": list(dict.fromkeys(said))}, dtype=object),
+        notes=_joined(found.notes, rows.notes).drop_duplicates(ignore_index=True),
         examples=nearest.examples,
         about=nearest.about,
     )
@@ -68,16 +77,13 @@ def _check(found: Results, rows: Results) -> None:
     lacks = [name for name in ("parameters", "sources") if name not in rows.cells]
     if lacks:
         raise ValueError(f"its cells do not say their {' and '.join(lacks)}, so they compare with nothing")
+    now, then = (sorted({*zip(run.sizes["bins"], run.sizes["frames"], strict=True)}) for run in (found, rows))
+    if now != then:
+        each = [" and ".join(f"{bins} × {frames}" for bins, frames in sizes) for sizes in (then, now)]
+        raise ValueError(f"its images are of {each[0]} values, not of {each[1]}")
     for row in found.sizes.merge(rows.sizes, on="representation", suffixes=("", "_then")).itertuples():
-        then, now = (row.rows_then, row.frames_then), (row.rows, row.frames)
-        if then != now:
-            raise ValueError(
-                f"its images of {row.representation} are {then[0]} × {then[1]}, not {now[0]} × {now[1]}"
-            )
-        if not (
-            np.array_equal(row.frequencies, row.frequencies_then)
-            and np.array_equal(row.times, row.times_then)
-        ):
+        pairs = ((row.frequencies, row.frequencies_then), (row.times, row.times_then))
+        if not all(len(one) == len(other) and np.allclose(one, other) for one, other in pairs):
             raise ValueError(f"its images of {row.representation} are of other frequencies or times")
     facts = ["fold", "clip", "source", "label"]
     mine, theirs = (run.clean[facts].drop_duplicates() for run in (found, rows))
@@ -85,23 +91,35 @@ def _check(found: Results, rows: Results) -> None:
         differ = mine[mine["fold"] == fold].merge(theirs[theirs["fold"] == fold], how="outer", indicator=True)
         differ = differ[differ["_merge"] != "both"]
         if len(differ):
-            raise ValueError(f"its fold {fold} has other clips, {differ['clip'].iloc[0]} among them")
+            raise ValueError(
+                f"its fold {fold} has other clips, or other recordings or labels of them, such as "
+                f"{differ['clip'].iloc[0]}"
+            )
 
 
 def _points(frame: pd.DataFrame) -> set[tuple[str, ...]]:
     return set(frame[POINT].itertuples(index=False, name=None))
 
 
+def _point(representation: str, about: Mapping[str, str]) -> tuple[str, ...]:
+    return (representation, *(about[axis] for axis in POINT[1:]))
+
+
 def _without(frame: pd.DataFrame, points: set[tuple[str, ...]]) -> pd.DataFrame:
     """The rows of other models than those at these points."""
-    return frame[[point not in points for point in frame[POINT].itertuples(index=False, name=None)]]
+    return frame.loc[[point not in points for point in frame[POINT].itertuples(index=False, name=None)]]
 
 
 def _others(frame: pd.DataFrame, mine: pd.DataFrame, points: set[tuple[str, ...]]) -> pd.DataFrame:
-    """Cells of other models; and of chapters 1, 2 and 7, which belong to no model, those not mine."""
-    have = set(mine[["chapter", *POINT]].itertuples(index=False, name=None))
-    new = [cell not in have for cell in frame[["chapter", *POINT]].itertuples(index=False, name=None)]
-    return _without(frame[new], points)
+    """Cells of other models; also those of chapters 1 and 2 that these rest on, and chapter 7 if not mine."""
+    kept = _without(frame, points)
+    shared = {*mine["chapter"]} - {"01_data", "02_features"}
+    return kept.loc[
+        [
+            not (chapter in shared and not fold)
+            for chapter, fold in zip(kept["chapter"], kept["fold"], strict=True)
+        ]
+    ]
 
 
 def _joined(mine: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
@@ -111,19 +129,11 @@ def _joined(mine: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
 
 def _renewed(cells: pd.DataFrame) -> pd.DataFrame:
     """Cells with what has changed of their code up to now, not up to when their rows were kept."""
-    changes = receipts.Changes()
-    told = [
-        changes(
-            {
-                "device": row.device,
-                "parameters": json.loads(row.parameters),
-                "sources": json.loads(row.sources),
-            },
-            row.chapter,
-        )
-        for row in cells.itertuples()
-    ]
-    return cells.assign(changed=[", ".join(names) for names in told])
+    changes, told = receipts.Changes(), []
+    for cell in cells.itertuples():
+        receipt = {"device": cell.device, "parameters": json.loads(cell.parameters)}
+        told.append(", ".join(changes(receipt | {"sources": json.loads(cell.sources)}, cell.chapter)))
+    return cells.assign(changed=told)
 
 
 def _nearness(run: Results, wanted: list[str]) -> tuple[int, int]:

@@ -128,7 +128,7 @@ def cells_table(found: Analysis) -> Part:
     if empty:
         points = ", ".join("/".join(point) for point in empty)
         caption += f" Attacked, but with no correctly classified clip: {len(empty)} ({points})."
-    caption += "".join(f" Note: {note}." for note in rows.notes["note"])
+    caption += "".join(f" Note: {note}." for note in rows.remarks())
     return Part(caption, rows.cells.drop(columns=["parameters", "sources"], errors="ignore"), shown)
 
 
@@ -162,10 +162,10 @@ def networks_table(found: Analysis) -> Part:
     turned = {"value": 0 - drops["value"], "low": 0 - drops["high"], "high": 0 - drops["low"]}
     free = ["DeepFool", *names.REFERENCE]
     ratios = found.ratios[found.ratios["attack"].isin(free)].merge(gains[PAIR])
-    parts = [gains, drops.assign(measure="clean_change_percent", **turned), ratios]
+    parts = [gains, drops.assign(measure="accuracy_change_percent", **turned), ratios]
     frame = pd.concat(parts, ignore_index=True).drop(columns=["paper", "difference", "comparable"])
     heads = {name: f"ε_r, {names.label(name)}" for name in free}
-    heads |= {"clean_change_percent": "change of clean accuracy [points]"}
+    heads |= {"accuracy_change_percent": "change of clean accuracy [points]"}
     heads |= {"gain_percent": "gain in robust accuracy [points]"}
     cells = []
     for row in _records(frame):
@@ -173,14 +173,15 @@ def networks_table(found: Analysis) -> Part:
         if row["measure"] in heads:
             cells.append((key, heads[row["measure"]], interval(row, 1, sign=True)))
         else:
-            cells.append((key, heads[row["attack"]], marked(row["bound"], interval(row, 2))))
+            cells.append((key, heads[row["attack"]], _ratio(row)))
         if row["measure"] == "gain_percent":
             cells.append((key, "n", row["over"]))
-    columns = [heads[name] for name in ("clean_change_percent", "gain_percent", *free)]
+    columns = [heads[name] for name in ("accuracy_change_percent", "gain_percent", *free)]
     caption = (
         "Every network by itself: what adversarial training changes. The clean accuracy is of all tested "
         "clips, and the robust accuracy of the n evaluated ones. ε_r is the factor by which the perturbation "
-        "must be larger, over the clips that an attack fools in both models."
+        "must be larger, over the clips that an attack fools in both models; censored are those that it does "
+        "not fool in one of them."
     )
     shown = table(cells, ["representation", "model"], [*columns, "n"])
     return Part(caption + _over(frame) + _dagger(found, frame), frame, shown)
@@ -376,11 +377,8 @@ def ratio_table(found: Analysis) -> Part:
     attacks = sorted(attacks, key=lambda attack: attack not in ("DeepFool", *names.REFERENCE))
     cells = []
     for row in _records(frame):
-        text = marked(row["bound"], interval(row, 2))
-        total = int(row["fooled"] + row["censored"])
-        lost = f"; {int(row['censored'])} of {total} censored" if row["censored"] else ""
         key = (_label(row), _model(found, row, "standard", ROBUST))
-        cells.append((key, names.label(row["attack"]), text + lost))
+        cells.append((key, names.label(row["attack"]), _ratio(row)))
     caption = (
         "ε_r attack by attack: ‖δ‖₂ on the robust model divided by ‖δ‖₂ on the original, geometric mean over "
         "the clips that the attack fooled in both. Censored: clips that it did not fool in one of them. "
@@ -391,6 +389,13 @@ def ratio_table(found: Analysis) -> Part:
         caption += " Exact attacks: the mean over those of the six none of whose norms is a bound."
     shown = table(cells, ["representation", "model"], [names.label(attack) for attack in attacks])
     return Part(caption + _over(frame) + _dagger(found, frame), frame, shown)
+
+
+def _ratio(row: Mapping) -> str:
+    """A ratio of one attack, and how many clips it did not fool in one of the two models."""
+    total = int(row["fooled"] + row["censored"])
+    lost = f"; {int(row['censored'])} of {total} censored" if row["censored"] else ""
+    return marked(row["bound"], interval(row, 2)) + lost
 
 
 def _ratios_by_attack(found: Analysis) -> pd.DataFrame:

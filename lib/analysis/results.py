@@ -26,6 +26,7 @@ _OF_ATTACK = (
 ATTACKED = [*POINT, *_OF_ATTACK]  # of a row of chapter 4, without seconds
 TIMES = ["seconds", "cpu_seconds", "peak_memory_mib"]  # differ from run to run, kept by themselves
 VICTIMS = ("03_training", "05_adversarial_training")
+COMPARED = ("01_data", "02_features", *VICTIMS, "04_attacks")  # chapters whose settings shape the tables
 SIZES = ["representation", "rows", "frames", "bins", "frequencies", "times"]
 AT_SIZE = [*POINT, "bins", "frames", "clip", "source", "correct", "norm"]  # see `at_size`
 FILES = {
@@ -38,7 +39,7 @@ FILES = {
 """Of each frame: the chapter that writes it (empty: the one of this training), and its file."""
 FOLDERS = ("build", "data_folder", "folder", "mirror", "weights")
 """Parameters that name a place on a machine; rows do not keep them."""
-PLACES = (*FOLDERS, "leaks_at", *study.AXES)
+PLACES = (*FOLDERS, "leaks_at", "together", *study.AXES)
 """Parameters that say where, not what."""
 
 
@@ -61,7 +62,7 @@ class Results:
     cells : one row per finished cell: chapter, ``POINT``, commit, dirty, device, changed, and as JSON its
         parameters and the fingerprints of its sources.
     times : one row per finished cell, or attack within one: chapter, ``POINT``, attack, ``TIMES``.
-    notes : sentences on what the rows lack or mix, one per row in the column ``note``.
+    notes : sentences on what the rows lack, one per row in the column ``note``; see also `remarks`.
     examples : representation to images by name (``original`` and attacks), (rows, frames) each.
     about : of each representation's examples: clip, name (of its class), model, fold, training.
     other_sizes : `at_size` of grids of the same data set at other image sizes; empty where none was named.
@@ -100,6 +101,10 @@ class Results:
     def stale(self) -> pd.DataFrame:
         """Cells that are older than the code they rest on, with what has changed."""
         return self.cells[self.cells["changed"] != ""]
+
+    def remarks(self) -> list[str]:
+        """What a reader of the tables must know: what the rows lack, and what they mix."""
+        return list(dict.fromkeys([*self.notes["note"], *mixed(self.cells, self.attacks)]))
 
 
 def gather(
@@ -140,7 +145,10 @@ def gather(
     examples, about = _examples(build, dataset, shown)
     sizes = _sizes(build, dataset)
     elsewhere, also, said = _other_sizes(other_sizes, dataset, sizes)
+    also = also[also["chapter"].isin(COMPARED[2:])]  # chapters 1 and 2 differ: they make the size
     also = also.merge(cells[["chapter", *POINT]], on=["chapter", *POINT])
+    alone = mixed(cells, attacks)
+    said += [note for note in mixed(cells, attacks, also) if note not in alone]
     return Results(
         dataset=dataset,
         attacks=attacks.drop(columns="seconds", errors="ignore"),
@@ -148,7 +156,7 @@ def gather(
         sizes=sizes,
         cells=cells.drop(columns=["dataset", *TIMES]),
         times=pd.concat(spent, ignore_index=True).reindex(columns=["chapter", *POINT, "attack", *TIMES]),
-        notes=pd.DataFrame({"note": notes + said + mixed(cells, attacks, also)}, dtype=object),
+        notes=pd.DataFrame({"note": notes + said}, dtype=object),
         examples=examples,
         about=about,
         other_sizes=elsewhere,
@@ -208,10 +216,11 @@ def mixed(cells: pd.DataFrame, attacks: pd.DataFrame, elsewhere: pd.DataFrame | 
     if elsewhere is not None:
         frames.append((elsewhere, (*names.settings(names.ATTACKS), "checked")))
     notes, leaky = [], 0
-    for chapter in (*VICTIMS, "04_attacks"):
+    for chapter in COMPARED:
         told = [
             (json.loads(text), not_compared)
             for frame, not_compared in frames
+            if "parameters" in frame  # older versions did not keep them
             for text in frame.loc[frame["chapter"] == chapter, "parameters"]
         ]
         for name in sorted({name for values, _ in told for name in values} - {*PLACES}):
@@ -229,7 +238,7 @@ def mixed(cells: pd.DataFrame, attacks: pd.DataFrame, elsewhere: pd.DataFrame | 
             f"protocol = 'paper' in {_cells(leaky)} of trainings, which tests copies of clips as well: what "
             "is said of attacks on these models is wrong"
         )
-    sets = attacks.groupby(POINT)["attack"].agg(lambda names: ", ".join(dict.fromkeys(names))).value_counts()
+    sets = attacks.groupby(POINT)["attack"].agg(lambda names: ", ".join(sorted({*names}))).value_counts()
     if len(sets) > 1:
         met = "; ".join(f"{attacks} on {count} models" for attacks, count in sets.items())
         notes.append(f"not all models met the same attacks: {met}")
@@ -305,7 +314,7 @@ def _other_sizes(
         met |= mine
         kept.append(rows)
         cells.append(found.cells)
-        notes += [f"{folder}: {note}" for note in found.notes["note"]]
+        notes += [f"{folder}: {note}" for note in found.remarks()]
         old = len(found.stale())
         notes += [f"{folder}: {old} cells are older than their code"] if old else []
     joined = [
