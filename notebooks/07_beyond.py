@@ -275,8 +275,8 @@ print(chapter.expectation("fewer clips fooled after the round trip than before",
 # ## Attacking the sound itself
 #
 # The representations are differentiable, so the gradient goes on through the image to the samples. The
-# adversary keeps a signal-to-noise ratio (SNR), from hardly audible (60 dB) to loud (10 dB). Two controls
-# are tried at each level.
+# adversary keeps a signal-to-noise ratio (SNR): `levels`, by default from 60 dB, a change at a thousandth of
+# the sound's amplitude, to 10 dB, at a third of it. Two controls are tried at each level.
 #
 # - *Noise* of the same SNR. If it fools as often, the attack shows no more than that the model is fragile.
 # - *Raised floor.* The images reach down to −100 dB below the clip's peak, and many recordings have digital
@@ -361,11 +361,11 @@ for level, row in both.iterrows():
 # %% [markdown]
 # ## Listening
 #
-# For a few clips: the original; the sound after the round trip; the difference alone, amplified by the
-# factor that is printed, since it is too faint to hear; the sound attacked at the middle level; and noise
-# of that SNR. Above each is the class that the model hears in it. They are played as MP3, whose own coding
-# noise is louder than the faintest changes: the numbers above, and these classes, are of the uncompressed
-# sounds. Only sounds whose licence allows redistribution are played.
+# For a few clips: the original; the sound after the round trip; the difference alone, amplified by the factor
+# that is printed, since it can be faint; the sound attacked at the middle level; and noise of that SNR. Above
+# each is the class that the model hears in it. They are played as MP3, whose own coding noise is louder than
+# the faintest changes: the numbers above, and these classes, are of the uncompressed sounds. Only sounds
+# whose licence allows redistribution are played.
 
 # %%
 loudness = sorted(levels)[len(levels) // 2]

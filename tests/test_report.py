@@ -204,7 +204,7 @@ def test_with_three_folds_every_table_says_how_many_clips_of_each():
     assert "n = 3 folds × 6 clips" in report.robust_curves(found).caption
     said = report.accuracy_table(found).caption
     assert "All tested clips; the tables of robust accuracy use the 6 of each fold that were drawn" in said
-    assert "Student's t over 3 folds × 30 clips, or the interval over all these clips where that" in said
+    assert "Student's t over 3 folds × 30 clips, or over all these clips where that is wider" in said
     assert "All tested clips" not in report.accuracy_table(Analysis(run)).caption
     assert "(3 folds each)" in report.answer(found)
 
