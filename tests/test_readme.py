@@ -1,4 +1,4 @@
-"""The README's example of a data set of one's own, followed as a new user would."""
+"""The README: its example of one's own recordings, followed as a new user would, and its numbers."""
 
 import os
 import re
@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 import soundfile
 from conftest import ROOT, outside
+
+from lib.analysis import printing, published
 
 SOUNDS = {"wren": 3000.0, "owl": 400.0, "jay": 1500.0}  # Hz
 PLACES = ("garden", "wood", "lake", "hill")
@@ -124,74 +126,118 @@ def test_a_fault_is_one_sentence_and_costs_nothing_that_was_there(tmp_path, chec
     assert follow(tmp_path, command).returncode == 0
 
 
+def number(value: float, digits: int = 1, sign: bool = False) -> str:
+    return printing.number(value, digits, sign)
+
+
+def table(name: str, dataset: str = "esc10") -> pd.DataFrame:
+    return pd.read_csv(ROOT / f"figures/{dataset}/{name}.csv")
+
+
 def assert_esc50(said: str) -> None:
     """What is said of ESC-50 is what figures/esc50 has: one pair, so one number of each kind."""
-    tables = {
-        name: pd.read_csv(ROOT / f"figures/esc50/{name}.csv") for name in ("accuracy", "robust_accuracy")
-    }
-    accuracy = tables["accuracy"].query("measure == 'accuracy_percent'").set_index("training")
-    standard, robust = accuracy.loc["standard"], accuracy.loc["adversarial"]
+    rows = table("accuracy", "esc50").set_index(["measure", "training"])
+    standard, robust = (rows.loc[("accuracy_percent", t)] for t in ("standard", "adversarial"))
     assert f"{standard['value']:.1f} % correctly [{standard['low']:.1f}, {standard['high']:.1f}]" in said
     assert (
         f"(the paper: {standard['paper']:.1f} %, on large images), and {robust['value']:.1f} % after" in said
     )
-    rows = tables["robust_accuracy"].set_index(["measure", "training"])
+    drop = rows.loc[("accuracy_drop_percent", "adversarial")]
+    fall = [number(0 - drop[end], sign=True) for end in ("value", "high", "low")]
+    assert "adversarial training ({} points [{}, {}])".format(*fall) in said
+    rows = table("robust_accuracy", "esc50").set_index(["measure", "training"])
     before, after = (rows.loc[("robust_percent", t), "value"] for t in ("standard", "adversarial"))
     gain = rows.loc[("gain_percent", "adversarial")]
     ends = f"by {gain['value']:.1f} points [{gain['low']:+.1f}, {gain['high']:+.1f}]"
     assert f"rose from {before:.1f} to {after:.1f} %, {ends}" in said
-    ratios = pd.read_csv(ROOT / "figures/esc50/epsilon_ratio_attacks.csv").set_index("attack")["value"]
+    ratios = table("epsilon_ratio_attacks", "esc50").set_index("attack")["value"]
     assert f"takes {ratios['DeepFool']:.1f} (DeepFool) and {ratios['DDN']:.1f} times (DDN)" in said
+    decided = table("claims", "esc50").query("verdict != 'open'")["claim"]
+    assert decided.str.contains("more parameters").all()
+    assert "no sentence of the paper but the two on parameters" in said
 
 
-def test_the_face_is_what_the_published_run_says():
-    """Its table, its numbers and the count of the ledger's verdicts are those of figures/esc10."""
-    face = (ROOT / "README.md").read_text(encoding="utf-8").split("## What came out")[1].split("\n## ")[0]
-    rows, said = [line for line in face.splitlines() if line.startswith("|")], " ".join(face.split())
-    published = ROOT / "figures/esc10"
-    table = (published / "summary.md").read_text(encoding="utf-8")
-    assert rows == [line for line in table.splitlines() if line.startswith("|")]
-    counted = (published / "claims.md").read_text(encoding="utf-8").splitlines()[0]
-    assert counted.split(". ", 1)[1].split(". ")[0].rstrip(".") in said
-    gains = pd.read_csv(published / "robust_accuracy.csv").query("measure == 'gain_percent'")
-    gains = gains.dropna(subset="value")
-    assert len(gains)
-    assert all(f"{gain:.1f} points" in said for gain in gains["value"])
-    assert ("each with a 95 % interval above zero" in said) == bool((gains["low"] > 0).all())
-    drops = pd.read_csv(published / "accuracy.csv").query("measure == 'accuracy_drop_percent'")
-    assert all(f"by {drop:.1f}" in said for drop in drops["value"])
-    ratios = pd.read_csv(published / "epsilon_ratio_attacks.csv").query("attack in ('DeepFool', 'DDN')")
-    by_model = {model: rows["value"].agg(["min", "max"]) for model, rows in ratios.groupby("model")}
-    assert set(by_model) == {"alexnet", "resnet18"}
-    assert "{min:.1f} to {max:.1f} times".format(**by_model["resnet18"]) in said
-    alone = ratios.query("model == 'alexnet'").set_index("attack")["value"]
-    assert f"takes {alone['DeepFool']:.1f} (DeepFool) and {alone['DDN']:.1f} times (DDN)" in said
+def assert_networks(said: str) -> None:
+    """What is said of the networks that were trained once, and of the one trained in several folds."""
+    rows = table("networks")
+    often, once = rows.query("model == 'resnet18'"), rows.query("model != 'resnet18'")
+    assert set(once["representation"]) == {"dwt"}
+    for row in often.query("measure in ('gain_percent', 'accuracy_change_percent')").to_dict("records"):
+        sign = 1 if row["measure"] == "gain_percent" else -1
+        on = {"stft": "STFT", "dwt": "DWT"}[row["representation"]]
+        assert re.search(rf"by {sign * row['value']:.1f} (points )?on {on}", said), row
+    ratios = often.query("measure == 'epsilon_ratio'")
+    assert "{:.1f} to {:.1f} times".format(*ratios["value"].agg(["min", "max"])) in said
     assert ("with every 95 % interval above 1" in said) == bool((ratios["low"] > 1).all())
-    fooled = pd.read_csv(published / "table_2.csv").query("measure == 'fooling_auc_percent'")
-    fooled = fooled.query("training == 'adversarial'")["value"]
-    assert f"it fools {fooled.min():.1f} to {fooled.max():.1f} %" in said
-    attacks = pd.read_parquet(published / "rows/attacks.parquet")
+    ratios = once.query("measure == 'epsilon_ratio'")["value"]
+    assert f"by DeepFool or DDN takes {ratios.min():.1f} to {ratios.max():.1f} times the perturbation" in said
+    gains = once.query("measure == 'gain_percent'")
+    ends = f"higher by {gains['value'].min():.1f} to {gains['value'].max():.1f} points"
+    sure = int((gains["low"] > 0).sum())
+    assert f"{ends}; the interval of the gain is above zero for {sure} of {len(gains)}" in said
+
+
+def assert_claims(said: str) -> None:
+    """The ledger's counts, and the numbers beside the verdicts."""
+    counted = (ROOT / "figures/esc10/claims.md").read_text(encoding="utf-8").splitlines()[0]
+    assert counted.split(". ", 1)[1].split(". ")[0].rstrip(".") in said
+    fooled = table("table_2").query("measure == 'fooling_auc_percent' and training == 'adversarial'")
+    fooled = fooled.query("model == 'resnet18'")["value"]  # of the models that the verdict is on
+    papers = [published.table("fooling_auc_percent", dataset) for dataset in published.DATASETS]
+    ends = [min(each.min().min() for each in papers), max(each.max().max() for each in papers)]
+    told = "it fools {:.1f} to {:.1f} %".format(*fooled.agg(["min", "max"]))
+    assert f"{told} (the paper: {ends[0]:.0f} to {ends[1]:.0f} %)" in said
+    reference = table("attacks").query("training == 'adversarial' and attack == 'DDN'")["within_percent"]
+    assert f"any wrong class counts, fools {reference.item():.1f} % of the clips" in said
+    attacks = pd.read_parquet(ROOT / "figures/esc10/rows/attacks.parquet")
     assert set(attacks.loc[attacks["attack"] == "PIA", "bound"]) == {"at most"}
-    heard = pd.read_csv(published / "waveform_attack.csv").query("snr == 40")
+
+
+def assert_sounds(said: str) -> None:
+    """The counts of chapter 7, from its table and its copy."""
+    heard = table("waveform_attack").query("snr == 40")
     of = {
         key: f"{rows['fooled'].sum()} of {rows['over'].sum()}"
         for by in (["change"], ["change", "representation"])
         for key, rows in heard.groupby(by)
     }
-    assert f"at 40 dB signal-to-noise ratio fools {of['attack',]}" in said
+    assert f"ratio fools {of['attack',]}" in said
     assert f"{of['attack', 'stft']} on STFT and {of['attack', 'dwt']} on DWT" in said
     assert f"noise of that level fools {of['noise',]}." in said
-    index = (published / "README.md").read_text(encoding="utf-8")
+    copy = (ROOT / "notebooks/07_beyond.ipynb").read_text(encoding="utf-8")
+    lost = {
+        level: re.search(
+            rf"{level} dB, (\d+) clips that are .*? fools (\d+) without it and (\d+) with it", copy
+        )
+        for level in (40, 20)
+    }
+    assert f"of the {lost[40][1]} pairs that can be tried" in said
+    assert f"fools {lost[40][2]} without that and {lost[40][3]} with it" in said
+    assert f"at 20 dB it fools {lost[20][2]} and {lost[20][3]}." in said
+    still = re.search(r"(\d+) of (\d+) are still fooled; for (\d+) of the others the search did not", copy)
+    assert still[1] == "0"
+    assert f"none of {still[2]} adversarial images still fools" in said
+    assert f"for {still[3]} of these, the search had not converged" in said
+
+
+def test_the_face_is_what_the_published_run_says():
+    """Its tables and numbers, and the counts of the ledger's verdicts, are those of figures/."""
+    face = (ROOT / "README.md").read_text(encoding="utf-8").split("## What came out")[1].split("\n## ")[0]
+    rows, said = [line for line in face.splitlines() if line.startswith("|")], " ".join(face.split())
+    shown = [ROOT / f"figures/esc10/{name}.md" for name in ("summary", "networks")]
+    lines = [line for path in shown for line in path.read_text(encoding="utf-8").splitlines()]
+    assert rows == [line for line in lines if line.startswith("|")]
+    assert_networks(said)
+    assert_esc50(said)
+    assert_claims(said)
+    assert_sounds(said)
+    index = (ROOT / "figures/esc10/README.md").read_text(encoding="utf-8")
     (counts,) = re.findall(r"evaluated, (.*) attacked", index)
     assert f"of which {counts} are classified correctly" in said
     (alone,) = re.findall(r"six attacks alone, the gain at ε is \+(.*?), \+(.*?) points on DWT", index)
     assert "gains would be {} and {} on DWT".format(*alone) in said
-    lost = re.search(
-        r"40 dB, (\d+) clips that are .*? fools (\d+) without it and (\d+) with it",
-        (ROOT / "notebooks/07_beyond.ipynb").read_text(encoding="utf-8"),
-    )
-    assert f"of the {lost[1]} pairs that can be tried" in said
-    assert f"fools {lost[2]} without that and {lost[3]} with it" in said
-    assert_esc50(said)
+    largest = table("image_sizes").sort_values("bins").iloc[-1]
+    ends = f"[{largest['relative_low']:.2f}, {largest['relative_high']:.2f}]"
+    assert f"is {largest['relative']:.2f} times that at 32 × 64 {ends}" in said
     for path in re.findall(r"`?((?:figures|notebooks)/[\w./]+\w)`?", face):
         assert (ROOT / path).is_file(), path
