@@ -483,7 +483,7 @@ def test_a_failure_leaves_the_earlier_tables_as_they_were(found, tmp_path, undra
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     again = report.Report(Analysis(made_up.grid(**ONE)), tmp_path)
     again.add("cells")
-    with pytest.raises(ValueError, match="not complete: summary, accuracy"):
+    with pytest.raises(ValueError, match="not complete: summary, networks, accuracy"):
         again.finish()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
