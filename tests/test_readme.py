@@ -175,6 +175,17 @@ def assert_networks(said: str) -> None:
     ends = f"higher by {gains['value'].min():.1f} to {gains['value'].max():.1f} points"
     sure = int((gains["low"] > 0).sum())
     assert f"{ends}; the interval of the gain is above zero for {sure} of {len(gains)}" in said
+    falls = 0 - once.query("measure == 'accuracy_change_percent'")[["value", "high"]]
+    ends = f"fell by {falls['value'].min():.1f} to {falls['value'].max():.1f} points"
+    assert (
+        f"{ends}, with an interval above zero for {int((falls['high'] > 0).sum())} of {len(falls)}." in said
+    )
+    robust = table("robust_accuracy").query("measure == 'robust_percent' and representation == 'dwt'")
+    before, after = (
+        "{:.0f} to {:.0f} %".format(*robust.query(f"training == '{training}'")["value"].agg(["min", "max"]))
+        for training in ("standard", "adversarial")
+    )
+    assert f"is {before} before adversarial training, and {after} after: the originals differ" in said
 
 
 def assert_claims(said: str) -> None:
