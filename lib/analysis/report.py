@@ -180,17 +180,18 @@ def networks_table(found: Analysis) -> Part:
     caption = (
         "Every network by itself: what adversarial training changes. The clean accuracy is of all tested "
         "clips, and the robust accuracy of the n evaluated ones. ε_r is the factor by which the perturbation "
-        "must be larger, over the clips that an attack fools in both models; censored are those that it does "
-        "not fool in one of them."
+        "must be larger, over the clips that an attack fools in both models."
     )
+    if ratios["censored"].any():
+        caption += " Censored: clips that it did not fool in one of them."
     shown = table(cells, ["representation", "model"], [*columns, "n"])
     return Part(caption + _over(frame) + _dagger(found, frame), frame, shown)
 
 
-def _rare(victims: Iterable[tables.Victim]) -> str:
+def _rare(victims: Iterable[tables.Victim], of: str = "") -> str:
     """Which models are left out, if any."""
     few = ", ".join(f"{names.label(v[1])} on {names.label(v[0])}" for v in victims)
-    return f" Left out, since it was trained less often than others: {few}." if few else ""
+    return f" Left out{of}, since it was trained less often than others: {few}." if few else ""
 
 
 def _records(frame: pd.DataFrame) -> list[dict]:
@@ -489,7 +490,7 @@ def folds_table(found: Analysis) -> Part:
         "gain_percent": "gain of robust accuracy [points]",
     }
     cells = _measures(frame, lambda row: (row["fold"],), heads)
-    caption = "The two changes by fold and seed, averaged over pairs of models, paired by clip."
+    caption = "The two changes by fold and seed, averaged over network–representation pairs, paired by clip."
     return Part(caption + _over(frame) + _rare(found.rare), frame, table(cells, ["fold"], heads.values()))
 
 
@@ -598,7 +599,7 @@ def ledger(found: Analysis) -> Part:
         "supports it least. A verdict is on the models that were run here, and says nothing of the others. "
         "The CSV names where each is said, and what would have shown the opposite."
     )
-    return Part(caption + _rare(claims.rare(found)), frame, shown)
+    return Part(caption + _rare(claims.rare(found), " of claims on every model"), frame, shown)
 
 
 def _counts(row: Mapping) -> str:
