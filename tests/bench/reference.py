@@ -39,7 +39,7 @@ def compare(cell: study.Cell) -> list[dict]:
     victim = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
     found, stays = [], right.copy()
 
-    def add(what: str, survives: np.ndarray, norm: float = np.nan) -> None:
+    def add(what: str, survives: np.ndarray, norm: float | None = None) -> None:
         found.append({"point": str(cell), "attack": what, "robust": survives.mean(), "norm": norm})
 
     for steps in STEPS:
