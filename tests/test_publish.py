@@ -361,6 +361,7 @@ def test_a_cell_of_other_code_is_refused_and_other_text_is_taken(tmp_path):
 
 @pytest.mark.slow
 def test_make_publish_runs_what_is_missing_and_leaves_copies_and_figures(tiny, made):
+    assert tiny.make("data").returncode == 0  # make refuses a folder that it did not begin
     shutil.copytree(made, tiny.folder / "build/tiny/figures")
     done = tiny.make("publish")
     assert done.returncode == 0, done.stderr
