@@ -11,7 +11,7 @@ from lib import study
 from lib.analysis import results
 from lib.analysis.earlier import beside
 from lib.grid import receipts
-from tests.test_results import CLIPS, leave
+from tests.test_results import CLIPS, finish, leave
 
 SHOWN = "resnet56/1/standard"
 
@@ -57,10 +57,8 @@ def test_a_model_of_this_run_takes_the_place_of_the_earlier_one(runs, tmp_path):
     found = beside(results.gather("now", "demo"), runs, SHOWN)
     mine = found.clean.query("representation == 'dwt' and model == 'alexnet'")
     assert mine["confidence"].tolist() == [0.75] * len(CLIPS)
-    assert models(found.attacks) == [
-        ("dwt", "resnet18"),
-        ("stft", "resnet18"),
-    ]  # not those on the old AlexNet
+    kept = [("dwt", "resnet18"), ("stft", "resnet18")]  # not those on the old AlexNet
+    assert models(found.attacks) == kept
     assert found.missing() == ["dwt/alexnet/1/standard/04_attacks", "stft/alexnet/1/standard/04_attacks"]
 
 
@@ -99,40 +97,28 @@ def test_no_folder_of_a_machine_is_kept(runs):
 
 def test_pictured_examples_are_those_of_the_run_that_comes_nearest(runs):
     found = results.gather("now", "demo")
-    assert {about["model"] for about in beside(found, runs, "alexnet/1/standard").about.values()} == {
-        "alexnet"
-    }
+    shown = beside(found, runs, "alexnet/1/standard").about
+    assert {about["model"] for about in shown.values()} == {"alexnet"}
     assert [*beside(found, runs, "resnet18/1/standard").about] == ["stft"]
 
 
 def test_what_is_left_of_a_damaged_model_is_not_mixed_with_the_earlier_one(runs, tmp_path):
     leave(tmp_path / "now", "dwt", "alexnet", "standard")
-    study.Cell(str(tmp_path / "now"), "demo", "dwt", "alexnet", "1", "standard").path(
-        "clean.parquet"
-    ).write_bytes(b"")
+    cell = study.Cell(str(tmp_path / "now"), "demo", "dwt", "alexnet", "1", "standard")
+    cell.path("clean.parquet").write_bytes(b"")
     found = beside(results.gather("now", "demo"), runs, SHOWN)
     assert not found.attacks.duplicated([*results.POINT, "attack", "clip"]).any()
     assert ("dwt", "alexnet") not in models(found.clean)
     assert "dwt/alexnet/1/standard/clean.parquet is missing or damaged" in found.remarks()[0]
 
 
-def with_images(build, floor):
-    """The receipt of chapter 2 on DWT."""
-    cell = study.Cell(str(build), "demo", "dwt")
-    cell.path("02_features.ipynb").parent.mkdir(parents=True, exist_ok=True)
-    cell.path("02_features.ipynb").write_text("{}")
-    receipt = {"commit": "c", "dirty": False, "device": "cpu", "data": "", "sources": {}}
-    receipt["parameters"] = {"floor": floor, "together": "dwt"}
-    cell.save("02_features.receipt.json", receipt | dict.fromkeys(results.TIMES, 1.0))
-
-
 @pytest.mark.parametrize("floor", [-100.0, -60.0])
 def test_images_of_other_settings_are_noted(runs, tmp_path, floor):
     leave(tmp_path / "then", "dwt", "alexnet", "standard")
-    with_images(tmp_path / "then", -100.0)
+    finish(study.Cell(str(tmp_path / "then"), "demo", "dwt"), "02_features", floor=-100.0, together="dwt")
     results.save(results.gather("then", "demo"), runs)
     leave(tmp_path / "now", "dwt", "vgg16", "standard")
-    with_images(tmp_path / "now", floor)
+    finish(study.Cell(str(tmp_path / "now"), "demo", "dwt"), "02_features", floor=floor, together="dwt")
     found = beside(results.gather("now", "demo"), runs, SHOWN)
     said = "02_features was run with different settings: floor = -60.0 in 1 cell, floor = -100.0 in 1 cell"
     assert found.remarks() == [said] * (floor != -100.0)

@@ -127,10 +127,6 @@ def test_a_fault_is_one_sentence_and_costs_nothing_that_was_there(tmp_path, chec
     assert follow(tmp_path, command).returncode == 0
 
 
-def number(value: float, digits: int = 1, sign: bool = False) -> str:
-    return printing.number(value, digits, sign)
-
-
 def table(name: str, dataset: str = "esc10") -> pd.DataFrame:
     return pd.read_csv(ROOT / f"figures/{dataset}/{name}.csv")
 
@@ -144,7 +140,7 @@ def assert_esc50(said: str) -> None:
         f"(the paper: {standard['paper']:.1f} %, on large images), and {robust['value']:.1f} % after" in said
     )
     drop = rows.loc[("accuracy_drop_percent", "adversarial")]
-    fall = [number(0 - drop[end], sign=True) for end in ("value", "high", "low")]
+    fall = [printing.number(0 - drop[end], sign=True) for end in ("value", "high", "low")]
     assert "adversarial training ({} points [{}, {}])".format(*fall) in said
     rows = table("robust_accuracy", "esc50").set_index(["measure", "training"])
     before, after = (rows.loc[("robust_percent", t), "value"] for t in ("standard", "adversarial"))

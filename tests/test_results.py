@@ -13,6 +13,14 @@ from lib.analysis import results
 CLIPS = ["a", "b"]
 
 
+def finish(cell: study.Cell, chapter: str, **parameters):
+    """The notebook and the receipt of a cell that has ended."""
+    receipt = {"commit": "c", "dirty": False, "device": "cpu", "data": "", "sources": {}}
+    times = dict.fromkeys(results.TIMES, 1.0)
+    cell.save(f"{chapter}.receipt.json", receipt | times | {"parameters": parameters})
+    cell.path(f"{chapter}.ipynb").write_text("{}")
+
+
 def leave(
     build,
     representation: str,
@@ -53,11 +61,8 @@ def leave(
         about = {"clips": json.dumps(["b", "a"]), "names": json.dumps(["dog", "cat"])}
         cell.save("examples.safetensors", (images, about))
     for name in ended:
-        cell.path(f"{name}.ipynb").write_text("{}")
-        receipt = {"commit": "c", "dirty": False, "device": "cpu", "data": "", "sources": {}}
-        receipt["parameters"] = {"build": "b", "model": model, "bim_steps": steps, "ddn_steps": ddn}
-        receipt["parameters"] |= {"protocol": protocol} if name == chapter else {}
-        cell.save(f"{name}.receipt.json", receipt | dict.fromkeys(results.TIMES, 1.0))
+        more = {"protocol": protocol} if name == chapter else {}
+        finish(cell, name, build="b", model=model, bim_steps=steps, ddn_steps=ddn, **more)
     return images
 
 

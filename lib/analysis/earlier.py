@@ -47,24 +47,20 @@ def beside(found: Results, folder: str | Path, shown: str) -> Results:
     known = {(*row[POINT], row["bins"], row["frames"]) for _, row in found.other_sizes.iterrows()}
     size = rows.other_sizes[[*POINT, "bins", "frames"]].itertuples(index=False, name=None)
     elsewhere = rows.other_sizes.loc[[one not in known and one[:4] not in have for one in size]]
-    theirs = dataclasses.replace(
-        rows,
-        examples={
-            name: rows.examples[name] for name, of in rows.about.items() if _point(name, of) not in have
-        },
-        about={name: of for name, of in rows.about.items() if _point(name, of) not in have},
-    )
-    nearest = max((found, theirs), key=lambda run: _nearness(run, shown.split("/")))
+    about = {name: of for name, of in rows.about.items() if (name, *_victim(of)) not in have}
+    theirs = dataclasses.replace(rows, about=about, examples={name: rows.examples[name] for name in about})
+    nearest = max((found, theirs), key=lambda run: _nearness(run, shown))
     return dataclasses.replace(
         found,
-        **{name: _joined(getattr(found, name), _without(getattr(rows, name), have)) for name in OF_MODELS},
-        cells=_joined(found.cells, _others(cells, found.cells, have)),
-        times=_joined(found.times, _others(rows.times, found.times, have)),
-        sizes=_joined(
-            found.sizes, rows.sizes[~rows.sizes["representation"].isin(found.sizes["representation"])]
-        ),
-        other_sizes=_joined(found.other_sizes, elsewhere),
-        notes=_joined(found.notes, rows.notes).drop_duplicates(ignore_index=True),
+        **{
+            name: results.stacked([getattr(found, name), _without(getattr(rows, name), have)])
+            for name in OF_MODELS
+        },
+        cells=results.stacked([found.cells, _others(cells, found.cells, have)]),
+        times=results.stacked([found.times, _others(rows.times, found.times, have)]),
+        sizes=results.stacked([found.sizes, rows.sizes]).drop_duplicates("representation", ignore_index=True),
+        other_sizes=results.stacked([found.other_sizes, elsewhere]),
+        notes=results.stacked([found.notes, rows.notes]).drop_duplicates(ignore_index=True),
         examples=nearest.examples,
         about=nearest.about,
     )
@@ -101,8 +97,9 @@ def _points(frame: pd.DataFrame) -> set[tuple[str, ...]]:
     return set(frame[POINT].itertuples(index=False, name=None))
 
 
-def _point(representation: str, about: Mapping[str, str]) -> tuple[str, ...]:
-    return (representation, *(about[axis] for axis in POINT[1:]))
+def _victim(about: Mapping[str, str]) -> tuple[str, ...]:
+    """Model, fold and training of examples."""
+    return tuple(about[axis] for axis in POINT[1:])
 
 
 def _without(frame: pd.DataFrame, points: set[tuple[str, ...]]) -> pd.DataFrame:
@@ -113,18 +110,8 @@ def _without(frame: pd.DataFrame, points: set[tuple[str, ...]]) -> pd.DataFrame:
 def _others(frame: pd.DataFrame, mine: pd.DataFrame, points: set[tuple[str, ...]]) -> pd.DataFrame:
     """Cells of other models; also those of chapters 1 and 2 that these rest on, and chapter 7 if not mine."""
     kept = _without(frame, points)
-    shared = {*mine["chapter"]} - {"01_data", "02_features"}
-    return kept.loc[
-        [
-            not (chapter in shared and not fold)
-            for chapter, fold in zip(kept["chapter"], kept["fold"], strict=True)
-        ]
-    ]
-
-
-def _joined(mine: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
-    full = [frame for frame in (mine, theirs) if len(frame)]
-    return pd.concat(full, ignore_index=True) if full else mine
+    mine = {*mine["chapter"]} - {*results.IMAGES}
+    return kept[(kept["fold"] != "") | ~kept["chapter"].isin(mine)]
 
 
 def _renewed(cells: pd.DataFrame) -> pd.DataFrame:
@@ -136,8 +123,7 @@ def _renewed(cells: pd.DataFrame) -> pd.DataFrame:
     return cells.assign(changed=told)
 
 
-def _nearness(run: Results, wanted: list[str]) -> tuple[int, int]:
-    """How well the examples of a run match model, fold and training, and on how many representations."""
-    victim = next(iter(run.about.values()), {})
-    same = sum(victim.get(axis) == word for axis, word in zip(POINT[1:], wanted, strict=True))
-    return same, len(run.about)
+def _nearness(run: Results, shown: str) -> tuple[int, int]:
+    """How well the examples of a run match ``shown``, and on how many representations there are any."""
+    same = [results.alike(_victim(of), shown) for of in run.about.values()]
+    return max(same, default=0), len(same)

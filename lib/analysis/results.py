@@ -5,6 +5,7 @@ again from the rows alone (``python -m lib.analysis.report``), also where ``buil
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 from collections import Counter
@@ -26,7 +27,8 @@ _OF_ATTACK = (
 ATTACKED = [*POINT, *_OF_ATTACK]  # of a row of chapter 4, without seconds
 TIMES = ["seconds", "cpu_seconds", "peak_memory_mib"]  # differ from run to run, kept by themselves
 VICTIMS = ("03_training", "05_adversarial_training")
-COMPARED = ("01_data", "02_features", *VICTIMS, "04_attacks")  # chapters whose settings shape the tables
+IMAGES = ("01_data", "02_features")  # chapters that make what all models share
+COMPARED = (*IMAGES, *VICTIMS, "04_attacks")  # chapters whose settings shape the tables
 SIZES = ["representation", "rows", "frames", "bins", "frequencies", "times"]
 AT_SIZE = [*POINT, "bins", "frames", "clip", "source", "correct", "norm"]  # see `at_size`
 FILES = {
@@ -145,7 +147,7 @@ def gather(
     examples, about = _examples(build, dataset, shown)
     sizes = _sizes(build, dataset)
     elsewhere, also, said = _other_sizes(other_sizes, dataset, sizes)
-    also = also[also["chapter"].isin(COMPARED[2:])]  # chapters 1 and 2 differ: they make the size
+    also = also[~also["chapter"].isin(IMAGES)]  # these differ: they make the size
     also = also.merge(cells[["chapter", *POINT]], on=["chapter", *POINT])
     alone = mixed(cells, attacks)
     said += [note for note in mixed(cells, attacks, also) if note not in alone]
@@ -191,16 +193,17 @@ def finished(cell: study.Cell, chapter: str) -> bool:
 
 def _told(cells: pd.DataFrame) -> pd.DataFrame:
     """Cells with their parameters, less the folders of a machine, and their sources as texts."""
-    texts = {
-        "parameters": [
-            {name: value for name, value in values.items() if name not in FOLDERS}
-            for values in cells["parameters"]
-        ],
-        "sources": cells["sources"],
-    }
-    return cells.assign(
-        **{name: [json.dumps(each, sort_keys=True) for each in column] for name, column in texts.items()}
-    )
+    kept = [
+        {name: value for name, value in values.items() if name not in FOLDERS}
+        for values in cells["parameters"]
+    ]
+    text = functools.partial(json.dumps, sort_keys=True)
+    return cells.assign(parameters=[*map(text, kept)], sources=[*map(text, cells["sources"])])
+
+
+def stacked(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The rows of some frames one below the other; of empty ones nothing is taken, not even their types."""
+    return pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
 
 
 def mixed(cells: pd.DataFrame, attacks: pd.DataFrame, elsewhere: pd.DataFrame | None = None) -> list[str]:
@@ -317,11 +320,7 @@ def _other_sizes(
         notes += [f"{folder}: {note}" for note in found.remarks()]
         old = len(found.stale())
         notes += [f"{folder}: {old} cells are older than their code"] if old else []
-    joined = [
-        pd.concat([frame for frame in frames if len(frame)] or frames, ignore_index=True)
-        for frames in (kept, cells)
-    ]
-    return *joined, notes
+    return stacked(kept), stacked(cells), notes
 
 
 # ------------------------------------------------------------------------------------------- examples
@@ -340,6 +339,11 @@ def read_examples(path: Path) -> tuple[dict[str, np.ndarray], list[str], list[st
     return images, json.loads(about["clips"]), json.loads(about["names"])
 
 
+def alike(victim: Sequence[str], shown: str) -> int:
+    """In how much a victim's model, fold and training are those of ``shown``, model/fold/training."""
+    return sum(a == b for a, b in zip(victim, shown.split("/"), strict=True))
+
+
 def _examples(build: str, dataset: str, shown: str) -> tuple[dict, dict]:
     """One clip's images for each representation: of the wanted victim, and the same clip where it can be."""
     there = [cell for cell in study.points(build, dataset) if finished(cell, "04_attacks")]
@@ -347,8 +351,7 @@ def _examples(build: str, dataset: str, shown: str) -> tuple[dict, dict]:
     on = Counter((cell.model, cell.fold, cell.training) for cell in there)  # how many representations
     wanted = tuple(shown.split("/"))
     if wanted not in on and on:
-        alike = {victim: sum(a == b for a, b in zip(victim, wanted, strict=True)) for victim in on}
-        wanted = max(on, key=lambda victim: (alike[victim], on[victim]))
+        wanted = max(on, key=lambda victim: (alike(victim, shown), on[victim]))
     read = {
         cell.representation: read_examples(cell.path("examples.safetensors"))
         for cell in there

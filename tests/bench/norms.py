@@ -40,8 +40,7 @@ def compare(cell: study.Cell, n: int) -> dict:
     clips = rows[rows["attack"] == "CWA"].head(n).set_index("clip")
     catalogue = manifest.usable(cell).reset_index(names="position").set_index("clip").loc[clips.index]
     images = store.open(cell.up(1).path("store"), cell.representation)
-    copies = len(images) // len(manifest.usable(cell))
-    x = images[np.array(catalogue["position"]) * copies]
+    x = images[np.array(catalogue["position"]) * images.copies]
     model = Counted(models.load(cell.path("model.safetensors"))).eval()
     victim = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
     target = torch.tensor(clips["target"].to_numpy())

@@ -30,7 +30,7 @@ def compare(cell: study.Cell) -> list[dict]:
     names = cell.load("evaluated.csv")["clip"]
     clips = manifest.usable(cell).reset_index(names="position").set_index("clip").loc[names]
     images = store.open(cell.up(1).path("store"), cell.representation)
-    rows = np.array(clips["position"]) * (len(images) // len(manifest.usable(cell)))
+    rows = np.array(clips["position"]) * images.copies
     model = models.load(cell.path("model.safetensors")).eval()
     x, label = images[rows], torch.tensor(clips["label"].to_numpy())
     with torch.no_grad():
