@@ -71,6 +71,18 @@ def test_the_result_is_kept_and_extended_again(runs, tmp_path):
     assert not twice.remarks()
 
 
+def test_a_cell_of_both_runs_is_listed_once(runs, tmp_path):
+    images = study.Cell(str(tmp_path / "now"), "demo", "stft")
+    finish(images, "02_features", together="stft")
+    once = beside(results.gather("now", "demo"), runs, SHOWN)
+    folder = results.save(once, tmp_path / "joined")
+    leave(tmp_path / "now", "stft", "vgg16", "standard")
+    twice = beside(results.gather("now", "demo"), folder, SHOWN)
+    for frame in (twice.cells, twice.times):
+        assert (frame["chapter"] == "02_features").sum() == 1
+    assert len(twice.cells) == len(once.cells) + 2  # training and attacks of the new model
+
+
 def test_earlier_cells_are_compared_with_the_code_of_today(runs, monkeypatch):
     monkeypatch.setattr(receipts.Changes, "__init__", lambda self: None)
     monkeypatch.setattr(
@@ -122,7 +134,7 @@ def test_images_of_other_settings_are_noted(runs, tmp_path, floor):
     found = beside(results.gather("now", "demo"), runs, SHOWN)
     said = "02_features was run with different settings: floor = -60.0 in 1 cell, floor = -100.0 in 1 cell"
     assert found.remarks() == [said] * (floor != -100.0)
-    assert (found.cells["chapter"] == "02_features").sum() == 2
+    assert (found.cells["chapter"] == "02_features").sum() == len({floor, -100.0})
 
 
 def test_a_difference_that_is_gone_is_said_no_more(runs, tmp_path):

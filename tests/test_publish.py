@@ -1,6 +1,7 @@
 """Copies to read: what they show, what they keep to themselves, that they stay in step with the source."""
 
 import base64
+import dataclasses
 import io
 import shutil
 import subprocess
@@ -289,6 +290,35 @@ def test_a_picture_of_chapter_7_is_in_the_index_once(made, tmp_path):
     again = report.Report(tables.Analysis(made_up.grid()), shelf, ("accuracy",))
     again.add("accuracy")
     assert "## waveform attack (chapter 7)\n\nWhat it shows.\n\n![" in again.finish().read_text()
+
+
+@pytest.mark.parametrize("commit", ["abc", "def"])  # the cell that the shelf has, and another
+def test_a_picture_of_chapter_7_stays_with_the_rows_of_its_cell(made, tmp_path, commit):
+    found, shelf = made_up.grid(), tmp_path / "figures/esc10"
+    beyond = found.cells.iloc[:1].assign(
+        chapter="07_beyond", representation="", model="", fold="", training=""
+    )
+
+    def keep(commit):
+        cells = pd.concat([found.cells, beyond.assign(commit=commit)])
+        results.save(dataclasses.replace(found, cells=cells), made / "rows")
+
+    keep("abc")
+    ours = [made / f"waveform_attack.{kind}" for kind in ("png", "pdf", "csv", "md")]
+    for path in ours:
+        path.write_bytes(b"seven")
+    publish.shelve(made, shelf)
+    for path in ours:
+        path.unlink()
+    keep(commit)
+    for _ in range(2):
+        publish.shelve(made, shelf)
+        assert [(shelf / path.name).exists() for path in ours] == [commit == "abc"] * 4
+        said = (shelf / "README.md").read_text()
+        assert said.count("## waveform attack (chapter 7)\n\nseven\n") == (commit == "abc")
+    ours[0].write_bytes(b"of its own")
+    publish.shelve(made, shelf)
+    assert (shelf / ours[0].name).read_bytes() == b"of its own"
 
 
 @pytest.mark.parametrize("name", ["attacks.parquet", "examples.safetensors"])

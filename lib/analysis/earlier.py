@@ -56,8 +56,8 @@ def beside(found: Results, folder: str | Path, shown: str) -> Results:
             name: results.stacked([getattr(found, name), _without(getattr(rows, name), have)])
             for name in OF_MODELS
         },
-        cells=results.stacked([found.cells, _others(cells, found.cells, have)]),
-        times=results.stacked([found.times, _others(rows.times, found.times, have)]),
+        cells=_both(found.cells, cells, have),
+        times=_both(found.times, rows.times, have),
         sizes=results.stacked([found.sizes, rows.sizes]).drop_duplicates("representation", ignore_index=True),
         other_sizes=results.stacked([found.other_sizes, elsewhere]),
         notes=results.stacked([found.notes, rows.notes]).drop_duplicates(ignore_index=True),
@@ -107,11 +107,16 @@ def _without(frame: pd.DataFrame, points: set[tuple[str, ...]]) -> pd.DataFrame:
     return frame.loc[[point not in points for point in frame[POINT].itertuples(index=False, name=None)]]
 
 
-def _others(frame: pd.DataFrame, mine: pd.DataFrame, points: set[tuple[str, ...]]) -> pd.DataFrame:
-    """Cells of other models; also those of chapters 1 and 2 that these rest on, and chapter 7 if not mine."""
-    kept = _without(frame, points)
-    mine = {*mine["chapter"]} - {*results.IMAGES}
-    return kept[(kept["fold"] != "") | ~kept["chapter"].isin(mine)]
+def _both(mine: pd.DataFrame, theirs: pd.DataFrame, points: set[tuple[str, ...]]) -> pd.DataFrame:
+    """These cells and the earlier ones of other models, each once.
+
+    Of the earlier cells without a model, those of chapters 1 and 2 are kept, on which its models rest;
+    chapter 7 only where this run has none. Both may hold the very same cell, if this run extends itself again.
+    """
+    others = _without(theirs, points)
+    done = {*mine["chapter"]} - {*results.IMAGES}
+    others = others[(others["fold"] != "") | ~others["chapter"].isin(done)]
+    return results.stacked([mine, others]).drop_duplicates(ignore_index=True)
 
 
 def _renewed(cells: pd.DataFrame) -> pd.DataFrame:

@@ -316,6 +316,8 @@ def shelve(made: Path, shelf: Path) -> Path:
         shutil.rmtree(left, ignore_errors=True)
     try:
         shutil.copytree(made, part, ignore=shutil.ignore_patterns(".*"))
+        for path in _still_true(made, shelf):
+            shutil.copy(path, part)
         listed = (part / "README.md").read_text(encoding="utf-8")
         files.save(part / "README.md", listed + figures.unlisted(part, listed))
     except BaseException:
@@ -326,6 +328,24 @@ def shelve(made: Path, shelf: Path) -> Path:
     os.replace(part, shelf)
     shutil.rmtree(old, ignore_errors=True)
     return shelf
+
+
+def _still_true(made: Path, shelf: Path) -> list[Path]:
+    """Files that chapter 7 made of a published run, where this run has none and its rows name the same cell.
+
+    So it is when this run extends that one (`lib.analysis.earlier`).
+    """
+    from lib.analysis import results
+
+    if not (shelf / "rows").is_dir():
+        return []
+    mine, theirs = (results.load(folder / "rows").cells for folder in (made, shelf))
+    same = mine.merge(theirs[theirs["chapter"] == "07_beyond"])
+    text = (shelf / "README.md").read_text(encoding="utf-8") if len(same) else ""
+    found = re.findall(r"\(chapter 7\)\n.*?\((\w+)\.png\)", text, re.DOTALL)
+    return [
+        path for name in found for path in sorted(shelf.glob(f"{name}.*")) if not (made / path.name).exists()
+    ]
 
 
 def index(shelves: Path) -> Path:
