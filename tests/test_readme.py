@@ -158,7 +158,9 @@ def assert_networks(said: str) -> None:
     """What is said of the networks that were trained once, and of the one trained in several folds."""
     rows = table("networks")
     often, once = rows.query("model == 'resnet18'"), rows.query("model != 'resnet18'")
-    assert set(once["representation"]) == {"dwt"}
+    on = {name: set(once.query("representation == @name")["model"]) for name in ("stft", "dwt")}
+    assert on["stft"] == {"googlenet"}
+    assert on["dwt"] == {"googlenet", "alexnet", "resnet34", "resnet56"}
     for row in often.query("measure in ('gain_percent', 'accuracy_change_percent')").to_dict("records"):
         sign = 1 if row["measure"] == "gain_percent" else -1
         on = {"stft": "STFT", "dwt": "DWT"}[row["representation"]]
@@ -170,8 +172,9 @@ def assert_networks(said: str) -> None:
     assert f"by DeepFool or DDN takes {ratios.min():.1f} to {ratios.max():.1f} times the perturbation" in said
     gains = once.query("measure == 'gain_percent'")
     ends = f"higher by {gains['value'].min():.1f} to {gains['value'].max():.1f} points"
-    assert f"{ends}; the interval is above zero for GoogLeNet alone" in said
-    assert gains.loc[gains["low"] > 0, "model"].tolist() == ["googlenet"]
+    assert f"{ends}; the interval is above zero for GoogLeNet on DWT alone" in said
+    clear = gains.loc[gains["low"] > 0, ["representation", "model"]]
+    assert clear.to_numpy().tolist() == [["dwt", "googlenet"]]
     falls = once.query("measure == 'accuracy_change_percent'")
     ends = f"fell by {0 - falls['value'].max():.1f} to {0 - falls['value'].min():.1f} points"
     assert f"{ends}; the interval excludes zero for ResNet-56 alone." in said
@@ -180,14 +183,38 @@ def assert_networks(said: str) -> None:
     first = {
         name: getattr(run, name).query("fold == '1'") for name in ("attacks", "evaluated", "clean", "history")
     }
-    robust = tables.Analysis(dataclasses.replace(run, **first)).robustness.query("representation == 'dwt'")
-    ends = {
+    robust = tables.Analysis(dataclasses.replace(run, **first)).robustness
+    spans = {
         key: "{:.0f} to {:.0f} %".format(*values["value"].agg(["min", "max"]))
-        for key, values in robust.groupby(["measure", "training"])
+        for key, values in robust.groupby(["representation", "measure", "training"])
     }
-    before, after = (ends["robust_percent", training] for training in ("standard", "adversarial"))
-    assert f"all five networks on DWT is {before} before adversarial training and {after} after." in said
-    assert f"of the robust models on these clips, {ends['clean_percent', 'adversarial']}." in said
+    for on, name, count in (("stft", "STFT", "two"), ("dwt", "DWT", "five")):
+        before, after = (spans[on, "robust_percent", training] for training in ("standard", "adversarial"))
+        told = f"of the {count} networks on {name} is {before} before adversarial training and {after} after"
+        assert told in said
+        assert robust.query("representation == @on")["model"].nunique() == {"two": 2, "five": 5}[count]
+        assert f"{spans[on, 'clean_percent', 'adversarial']} on {name}" in said
+
+
+def assert_short(said: str) -> None:
+    """The few sentences above the tables, on all pairs of a representation and a network."""
+    rows, robust = table("networks"), table("robust_accuracy")
+    gains, falls, ratios = (
+        rows.query(f"measure == '{name}'")
+        for name in ("gain_percent", "accuracy_change_percent", "epsilon_ratio")
+    )
+    assert (len(gains), len(falls), ratios.groupby(["representation", "model"]).ngroups) == (7, 7, 7)
+    assert "Seven pairs of a representation and a network were run." in said
+    assert (ratios["low"] > 1).all()
+    ends = f"{ratios['value'].min():.1f} to {ratios['value'].max():.1f} times the perturbation"
+    assert f"For all seven, fooling the network takes more after adversarial training, {ends}." in said
+    assert (gains["value"] > 0).all()
+    assert (falls["value"] < 0).all()
+    assert ((gains["low"] > 0).sum(), (falls["high"] < 0).sum()) == (2, 2)
+    assert "higher for all seven, with an interval above zero for two;" in said
+    assert "lower for all seven, with an interval that excludes zero for two." in said
+    lost = 100 - robust.query("measure == 'robust_percent' and training == 'adversarial'")["value"]
+    assert f"still lose {lost.min():.0f} to {lost.max():.0f} % of the clips" in said
 
 
 def assert_claims(said: str) -> None:
@@ -244,6 +271,7 @@ def test_the_face_is_what_the_published_run_says():
     shown = [ROOT / f"figures/esc10/{name}.md" for name in ("summary", "networks")]
     lines = [line for path in shown for line in path.read_text(encoding="utf-8").splitlines()]
     assert rows == [line for line in lines if line.startswith("|")]
+    assert_short(said)
     assert_networks(said)
     assert_esc50(said)
     assert_claims(said)

@@ -111,7 +111,7 @@ def _both(mine: pd.DataFrame, theirs: pd.DataFrame, points: set[tuple[str, ...]]
     """These cells and the earlier ones of other models, each once.
 
     Of the earlier cells without a model, those of chapters 1 and 2 are kept, on which its models rest;
-    chapter 7 only where this run has none. Both may hold the very same cell, if this run extends itself again.
+    chapter 7 only where this run has none. A cell that both have, as one extends the other, is listed once.
     """
     others = _without(theirs, points)
     done = {*mine["chapter"]} - {*results.IMAGES}
