@@ -1,6 +1,5 @@
 """The README: its example of one's own recordings, followed as a new user would, and its numbers."""
 
-import dataclasses
 import os
 import re
 import shutil
@@ -14,10 +13,11 @@ import pytest
 import soundfile
 from conftest import ROOT, outside
 
-from lib.analysis import printing, published, results, tables
+from lib.analysis import printing, published
 
 SOUNDS = {"wren": 3000.0, "owl": 400.0, "jay": 1500.0}  # Hz
 PLACES = ("garden", "wood", "lake", "hill")
+COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 RATES = (8000, 16000, 22050, 44100, 48000)
 
 
@@ -141,7 +141,8 @@ def assert_esc50(said: str) -> None:
     )
     drop = rows.loc[("accuracy_drop_percent", "adversarial")]
     fall = [printing.number(0 - drop[end], sign=True) for end in ("value", "high", "low")]
-    assert "adversarial training ({} points [{}, {}])".format(*fall) in said
+    papers = printing.number(0 - drop["paper"], sign=True)
+    assert "adversarial training ({} points [{}, {}]; the paper: {})".format(*fall, papers) in said
     rows = table("robust_accuracy", "esc50").set_index(["measure", "training"])
     before, after = (rows.loc[("robust_percent", t), "value"] for t in ("standard", "adversarial"))
     gain = rows.loc[("gain_percent", "adversarial")]
@@ -151,7 +152,7 @@ def assert_esc50(said: str) -> None:
     assert f"takes {ratios['DeepFool']:.1f} (DeepFool) and {ratios['DDN']:.1f} times (DDN)" in said
     decided = table("claims", "esc50").query("verdict != 'open'")["claim"]
     assert decided.str.contains("more parameters").all()
-    assert "no sentence of the paper but the two on parameters" in said
+    assert "no sentence of the paper (two, on numbers of parameters, need no run)" in said
 
 
 def assert_networks(said: str) -> None:
@@ -168,8 +169,6 @@ def assert_networks(said: str) -> None:
     ratios = often.query("measure == 'epsilon_ratio'")
     assert "{:.1f} to {:.1f} times".format(*ratios["value"].agg(["min", "max"])) in said
     assert ("with every 95 % interval above 1" in said) == bool((ratios["low"] > 1).all())
-    ratios = once.query("measure == 'epsilon_ratio'")["value"]
-    assert f"by DeepFool or DDN takes {ratios.min():.1f} to {ratios.max():.1f} times the perturbation" in said
     gains = once.query("measure == 'gain_percent'")
     ends = f"higher by {gains['value'].min():.1f} to {gains['value'].max():.1f} points"
     assert f"{ends}; the interval is above zero for GoogLeNet on DWT alone" in said
@@ -179,42 +178,50 @@ def assert_networks(said: str) -> None:
     ends = f"fell by {0 - falls['value'].max():.1f} to {0 - falls['value'].min():.1f} points"
     assert f"{ends}; the interval excludes zero for ResNet-56 alone." in said
     assert falls.loc[falls["high"] < 0, "model"].tolist() == ["resnet56"]
-    run = results.load(ROOT / "figures/esc10/rows")
-    first = {
-        name: getattr(run, name).query("fold == '1'") for name in ("attacks", "evaluated", "clean", "history")
-    }
-    robust = tables.Analysis(dataclasses.replace(run, **first)).robustness
-    spans = {
-        key: "{:.0f} to {:.0f} %".format(*values["value"].agg(["min", "max"]))
-        for key, values in robust.groupby(["representation", "measure", "training"])
-    }
-    for on, name, count in (("stft", "STFT", "two"), ("dwt", "DWT", "five")):
-        before, after = (spans[on, "robust_percent", training] for training in ("standard", "adversarial"))
-        told = f"of the {count} networks on {name} is {before} before adversarial training and {after} after"
-        assert told in said
-        assert robust.query("representation == @on")["model"].nunique() == {"two": 2, "five": 5}[count]
-        assert f"{spans[on, 'clean_percent', 'adversarial']} on {name}" in said
+    first = table("robust_accuracy").query("training == 'standard' and representation == 'dwt'")
+    first = first.set_index(["model", "measure"])
+    assert {first.loc[(model, "clean_percent"), "value"] for model in ("googlenet", "resnet34")} == {85}
+    kept = [first.loc[(model, "robust_percent")] for model in ("googlenet", "resnet34")]
+    ends = [f"{row['value']:.0f} % [{row['low']:.0f}, {row['high']:.0f}]" for row in kept]
+    assert "both classify 85 % of the 20 clips correctly, but keep {} and {} within ε".format(*ends) in said
 
 
 def assert_short(said: str) -> None:
     """The few sentences above the tables, on all pairs of a representation and a network."""
-    rows, robust = table("networks"), table("robust_accuracy")
+    rows, robust, point = table("networks"), table("robust_accuracy"), ["representation", "model"]
     gains, falls, ratios = (
         rows.query(f"measure == '{name}'")
         for name in ("gain_percent", "accuracy_change_percent", "epsilon_ratio")
     )
-    assert (len(gains), len(falls), ratios.groupby(["representation", "model"]).ngroups) == (7, 7, 7)
-    assert "Seven pairs of a representation and a network were run." in said
+    once = (rows.groupby(point)["over"].first().str.contains("recordings")).sum()
+    count, few, clear = (COUNTS[number] for number in (len(gains), once, (falls["high"] < 0).sum()))
+    assert (
+        f"{count} pairs of a representation and a network were run, two in four folds and {few} once." in said
+    )
+    assert f"to the {few} other pairs, once each in fold 1" in said
     assert (ratios["low"] > 1).all()
-    ends = f"{ratios['value'].min():.1f} to {ratios['value'].max():.1f} times the perturbation"
-    assert f"For all seven, fooling the network takes more after adversarial training, {ends}." in said
+    largest = ratios.query("model == 'resnet56'").set_index("attack")["value"]
+    others = ratios.query("model != 'resnet56'")["value"]
+    ends = f"{others.min():.1f} to {others.max():.1f} times the perturbation after adversarial training"
+    assert f"{ends}, and {largest['DeepFool']:.1f} or {largest['DDN']:.1f} times for ResNet-56." in said
     assert (gains["value"] > 0).all()
     assert (falls["value"] < 0).all()
-    assert ((gains["low"] > 0).sum(), (falls["high"] < 0).sum()) == (2, 2)
-    assert "higher for all seven, with an interval above zero for two;" in said
-    assert "lower for all seven, with an interval that excludes zero for two." in said
-    lost = 100 - robust.query("measure == 'robust_percent' and training == 'adversarial'")["value"]
-    assert f"still lose {lost.min():.0f} to {lost.max():.0f} % of the clips" in said
+    assert f"lower for all {count}, with an interval that excludes zero for {clear}." in said
+    of = robust.pivot_table(index=[*point, "training"], columns="measure", values="value")
+    taken = (of["clean_percent"] - of["robust_percent"]).groupby("training").agg(["min", "max"]).round()
+    before, after = (
+        "{:.0f} to {:.0f}".format(*taken.loc[training]) for training in ("standard", "adversarial")
+    )
+    assert f"take {before} points from the accuracy of the original models and {after} from" in said
+    attacks = pd.read_parquet(ROOT / "figures/esc10/rows/attacks.parquet")
+    assert attacks.loc[attacks["attack"].isin(["DeepFool", "DDN"]), "fooled"].all()
+    curves = table("robust_curves").query("attack == 'worst case'")
+    curves = curves.pivot_table(index=["representation", "norm"], columns="training", values="rate")
+    better = curves[curves["standard"] > curves["adversarial"]].reset_index()
+    assert set(better["representation"]) == {"stft"}
+    assert f"for the smallest changes, up to about {better['norm'].max():.2f};" in said
+    budget = 3 * np.sqrt(64 * 128 / (768 * 1568))
+    assert f"which makes {budget:.3f} for our images of 64 × 128" in said
 
 
 def assert_claims(said: str) -> None:
@@ -231,9 +238,13 @@ def assert_claims(said: str) -> None:
         f"{told} of those of ResNet-18 (of the others' {others}; the paper: {ends[0]:.0f} to {ends[1]:.0f} %)"
         in said
     )
-    reference = table("attacks").query("training == 'adversarial' and attack == 'DDN'")["within_percent"]
-    assert f"any wrong class counts, fools {reference.item():.1f} % of the clips that ResNet-18" in said
+    within = table("attacks").query("training == 'adversarial' and attack == 'DeepFool'")["within_percent"]
+    most = (5 * 100 + within.item()) / 6
+    assert f"the mean would be {most:.0f} %, since DeepFool" in said
+    assert f"fools {within.item():.1f} % within ε" in said
     attacks = pd.read_parquet(ROOT / "figures/esc10/rows/attacks.parquet")
+    robust = attacks.query("model == 'resnet18' and training == 'adversarial' and attack == 'JSMA'")
+    assert robust["fooled"].mean() < 0.5, "JSMA left most clips unfooled"
     assert set(attacks.loc[attacks["attack"] == "PIA", "bound"]) == {"at most"}
 
 
