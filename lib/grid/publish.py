@@ -335,11 +335,10 @@ def _still_true(made: Path, shelf: Path) -> list[Path]:
 
     So it is when this run extends that one (`lib.analysis.earlier`).
     """
-    from lib.analysis import results
-
-    if not (shelf / "rows").is_dir():
+    tables = [folder / "rows" / "cells.parquet" for folder in (made, shelf)]
+    if not all(path.is_file() for path in tables):
         return []
-    mine, theirs = (results.load(folder / "rows").cells for folder in (made, shelf))
+    mine, theirs = (files.load(path) for path in tables)
     same = mine.merge(theirs[theirs["chapter"] == "07_beyond"])
     text = (shelf / "README.md").read_text(encoding="utf-8") if len(same) else ""
     found = re.findall(r"\(chapter 7\)\n.*?\((\w+)\.png\)", text, re.DOTALL)
