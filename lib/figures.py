@@ -5,6 +5,7 @@ by it. A chapter calls `use_style` once. The six colours of a family differ in l
 can be distinguished in grey and by colour-blind readers; markers and dashes repeat what colour says.
 """
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -557,6 +558,9 @@ def entry(name: str) -> list[str]:
     return [f"![{name}]({name}.png)", "", f"[png]({name}.png), [pdf]({name}.pdf), [csv]({name}.csv)", ""]
 
 
+_BEYOND = "(chapter 7)"  # at the end of the heading of a picture that is not chapter 6's
+
+
 def unlisted(folder: Path, index: str, besides: Collection[str] = ()) -> str:
     """Sections for those pictures in a folder that its index, made by chapter 6, does not show.
 
@@ -569,8 +573,13 @@ def unlisted(folder: Path, index: str, besides: Collection[str] = ()) -> str:
         if path.stem not in besides and f"({path.name})" not in index:
             caption = path.with_suffix(".md")
             said = [caption.read_text(encoding="utf-8"), ""] if caption.is_file() else []
-            lines += ["", f"## {path.stem.replace('_', ' ')} (chapter 7)", "", *said, *entry(path.stem)]
+            lines += ["", f"## {path.stem.replace('_', ' ')} {_BEYOND}", "", *said, *entry(path.stem)]
     return "\n".join(lines)
+
+
+def listed_beyond(index: str) -> list[str]:
+    """The names of the pictures of chapter 7 in an index, those that `unlisted` put there."""
+    return re.findall(rf"{re.escape(_BEYOND)}\n.*?\((\w+)\.png\)", index, re.DOTALL)
 
 
 # --------------------------------------------------------------------------------- pictures of the grid

@@ -310,6 +310,7 @@ def test_a_picture_of_chapter_7_stays_with_the_rows_of_its_cell(made, tmp_path, 
     publish.shelve(made, shelf)
     for path in ours:
         path.unlink()
+    beyond["changed"] = "lib/figures.py"  # as it may be when the rows are kept again
     keep(commit)
     for _ in range(2):
         publish.shelve(made, shelf)

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 from conftest import ROOT, outside
 
+from lib import metrics
 from lib.analysis import printing, published
 
 SOUNDS = {"wren": 3000.0, "owl": 400.0, "jay": 1500.0}  # Hz
@@ -207,6 +208,8 @@ def assert_short(said: str) -> None:
     assert (gains["value"] > 0).all()
     assert (falls["value"] < 0).all()
     assert f"lower for all {count}, with an interval that excludes zero for {clear}." in said
+    verdicts = table("claims")["verdict"]
+    assert f"Of the paper's {len(verdicts)} sentences, {(verdicts == 'open').sum()} remain open." in said
     of = robust.pivot_table(index=[*point, "training"], columns="measure", values="value")
     taken = (of["clean_percent"] - of["robust_percent"]).groupby("training").agg(["min", "max"]).round()
     before, after = (
@@ -220,7 +223,7 @@ def assert_short(said: str) -> None:
     better = curves[curves["standard"] > curves["adversarial"]].reset_index()
     assert set(better["representation"]) == {"stft"}
     assert f"for the smallest changes, up to about {better['norm'].max():.2f};" in said
-    budget = 3 * np.sqrt(64 * 128 / (768 * 1568))
+    budget = metrics.scaled_budget(published.BUDGET, (64, 128))
     assert f"which makes {budget:.3f} for our images of 64 × 128" in said
 
 

@@ -23,7 +23,7 @@ import nbformat
 from nbformat import NotebookNode, v4
 
 from lib import files, markup, names, study
-from lib.grid import receipts
+from lib.grid import plan, receipts
 from lib.grid.words import Refused
 
 MOST = 1_500_000  # bytes of a copy
@@ -335,16 +335,17 @@ def _still_true(made: Path, shelf: Path) -> list[Path]:
 
     So it is when this run extends that one (`lib.analysis.earlier`).
     """
+    from lib import figures
+
     tables = [folder / "rows" / "cells.parquet" for folder in (made, shelf)]
     if not all(path.is_file() for path in tables):
         return []
-    mine, theirs = (files.load(path) for path in tables)
-    same = mine.merge(theirs[theirs["chapter"] == "07_beyond"])
-    text = (shelf / "README.md").read_text(encoding="utf-8") if len(same) else ""
-    found = re.findall(r"\(chapter 7\)\n.*?\((\w+)\.png\)", text, re.DOTALL)
-    return [
-        path for name in found for path in sorted(shelf.glob(f"{name}.*")) if not (made / path.name).exists()
-    ]
+    mine, theirs = (files.load(path).drop(columns="changed") for path in tables)  # that is of today
+    if mine.merge(theirs[theirs["chapter"] == plan.BEYOND]).empty:
+        return []
+    names = figures.listed_beyond((shelf / "README.md").read_text(encoding="utf-8"))
+    found = [path for name in names for path in sorted(shelf.glob(f"{name}.*"))]
+    return [path for path in found if not (made / path.name).exists()]
 
 
 def index(shelves: Path) -> Path:
