@@ -23,7 +23,7 @@ import nbformat
 from nbformat import NotebookNode, v4
 
 from lib import files, markup, names, study
-from lib.grid import plan, receipts
+from lib.grid import receipts
 from lib.grid.words import Refused
 
 MOST = 1_500_000  # bytes of a copy
@@ -336,12 +336,13 @@ def _still_true(made: Path, shelf: Path) -> list[Path]:
     So it is when this run extends that one (`lib.analysis.earlier`).
     """
     from lib import figures
+    from lib.grid.plan import BEYOND
 
     tables = [folder / "rows" / "cells.parquet" for folder in (made, shelf)]
     if not all(path.is_file() for path in tables):
         return []
     mine, theirs = (files.load(path).drop(columns="changed") for path in tables)  # that is of today
-    if mine.merge(theirs[theirs["chapter"] == plan.BEYOND]).empty:
+    if mine.merge(theirs[theirs["chapter"] == BEYOND]).empty:
         return []
     names = figures.listed_beyond((shelf / "README.md").read_text(encoding="utf-8"))
     found = [path for name in names for path in sorted(shelf.glob(f"{name}.*"))]
