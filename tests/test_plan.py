@@ -2,7 +2,9 @@
 
 import ast
 import dataclasses
+import functools
 import io
+import math
 from pathlib import Path
 
 import foolbox
@@ -10,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import attacks, files, study
+from lib import attacks, device, files, models, study
 from lib.grid import plan, receipts
 from lib.grid.__main__ import main
 
@@ -87,7 +89,7 @@ def test_without_finished_cells_there_are_operations_and_the_table_s_rates(plann
         planner.passes((POINT.at(dataset="esc50"), "03_training"), planner.settings("esc50", "03_training"))
         / 3
     )
-    assert line(said.out, "03_training")[2:] == [None, pytest.approx(images / 292 / 3600, rel=0.02)]
+    assert line(said.out, "03_training")[2:] == [None, pytest.approx(images / 395 / 3600, rel=0.02)]
     assert "operations of networks" in said.out
     assert line(said.out, "01_data")[2:] == [None, None]
 
@@ -101,6 +103,39 @@ def test_a_size_between_those_of_the_table_is_taken_in_proportion():
     twice = planner.on_card((POINT, "03_training"))
     planner.known["demo", "02_features"] |= {"bins": 64}
     assert twice == pytest.approx(2 * planner.on_card((POINT, "03_training")))
+
+
+def test_the_share_of_an_attack_is_that_of_the_most_settings_that_are_all_given(monkeypatch):
+    shares = {"": 0.5, "pia_patience = 500": 0.2, "pia_patience = 500; pia_samples = 10": 0.1}
+    monkeypatch.setattr(plan, "_shares", lambda: {"PIA": shares})
+    share = functools.partial(plan.Planner(Path("params")).share, "esc50", "PIA")
+    assert share({"pia_patience": 0, "pia_samples": 10}) == 0.5
+    assert share({"pia_patience": 500, "pia_samples": 50}) == 0.2
+    assert share({"pia_patience": 500, "pia_samples": 10}) == 0.1
+
+
+@pytest.mark.parametrize("model", models.known())
+@pytest.mark.parametrize("rows", [64, 768])
+@pytest.mark.parametrize("precision", ["auto", "tf32", "bfloat16"])
+def test_a_training_is_planned_at_the_rate_of_the_precision_that_a_card_chooses(
+    model, rows, precision, monkeypatch
+):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    size = (rows, {64: 128, 768: 1568}[rows])
+    pays = models.create(model, 10, size).bfloat16_pays
+    chosen = device.resolve(precision, torch.device("cuda", 0), values=math.prod(size), bfloat16=pays)
+    planner, point = plan.Planner(Path("params")), (POINT.at(dataset="esc50", model=model), "03_training")
+    planner.known["esc50", "02_features"] = planner.settings("esc50", "02_features") | {
+        "bins": size[0],
+        "frames": size[1],
+    }
+    planner.known["esc50", "03_training"] = planner.settings("esc50", "03_training") | {
+        "precision": precision
+    }
+    table = pd.read_csv("lib/grid/h100.csv").set_index(["model", "rows"]).loc[(model, rows)]
+    rate = table["trained_in_bfloat16_per_s" if chosen == "bfloat16" else "trained_per_s"]
+    images = planner.passes(point, planner.settings("esc50", "03_training")) / plan.GRADIENT
+    assert planner.on_card(point) == pytest.approx(images / rate)
 
 
 def test_what_make_would_run_is_to_do(planned):
@@ -224,9 +259,9 @@ def test_without_finished_cells_the_shares_of_attacks_are_those_measured(planned
     likely = sum(passes * measured.get(name, 1.0) for name, passes in most.items())
     assert planner.passes(point, values) == pytest.approx(100 * sum(most.values()))
     assert planner.passes(point, values, likely=True) == pytest.approx(100 * likely)
-    for setting, shares in rows.drop("", level="setting").groupby(level="setting"):
-        name, _, value = setting.partition(" = ")
-        chosen = values | {name: ast.literal_eval(value)}
-        other = shares.droplevel("setting")
-        more = sum(most[attack] * (other[attack] - measured.get(attack, 1.0)) for attack in other.index)
-        assert planner.passes(point, chosen, likely=True) == pytest.approx(100 * (likely + more))
+    for (attack, setting), share in rows.drop("", level="setting").items():
+        given = dict(part.split(" = ") for part in setting.split("; "))
+        chosen = values | {name: ast.literal_eval(value) for name, value in given.items()}
+        other = {name: plan.most(ladder) for name, ladder in plan.ladders(chosen, (768, 1568)).items()}
+        planner.shares = {("esc50", name): 0.0 for name in other if name != attack}
+        assert planner.passes(point, chosen, likely=True) == pytest.approx(100 * other[attack] * share)

@@ -5,7 +5,8 @@ steps that its settings ask for at the most. Attacks that succeed early and trai
 less: *likely* is the share of it that finished cells of the data set took. Where none has run, it is that of
 ``passes.csv`` for attacks (ESC-10 at 64 × 128: by the bench with the ladders of ``params/esc50``, or from
 published rows) and all of it for trainings. Finished cells of the same chapter say how many seconds a unit of
-work takes; for a GPU on which none has run yet, ``h100.csv`` does (measured on one H100 in TF32).
+work takes; for a GPU on which none has run yet, ``h100.csv`` does: measured on one H100, gradients in TF32,
+trainings in TF32 and in bfloat16.
 """
 
 from __future__ import annotations
@@ -135,7 +136,14 @@ class Planner:
         rows, frames = self.size(*victim[:2])
         ratio = rows * frames / (table["rows"] * table["frames"])
         nearest = ratio.map(lambda x: max(x, 1 / x)).idxmin()
-        rate = table.loc[nearest, "trained_per_s" if point[1] in TRAINS else "gradients_per_s"]
+        kind = "gradients_per_s"
+        if point[1] in TRAINS:
+            kind = (
+                "trained_in_bfloat16_per_s"
+                if _in_bfloat16(victim, values, rows * frames)
+                else "trained_per_s"
+            )
+        rate = table.loc[nearest, kind]
         return self.passes(point, values, likely=likely) / GRADIENT / rate * ratio[nearest]
 
     def disk(self) -> tuple[float, float]:
@@ -185,11 +193,23 @@ def normalised(model: str) -> bool:
     return any(isinstance(layer, nn.BatchNorm2d) for layer in models.outline(model).modules())
 
 
+def _in_bfloat16(victim: tuple[str, str, str], values: Mapping[str, Any], size: int) -> bool:
+    """Whether a GPU trains a model on images of so many values in bfloat16 (`lib.device.resolve`)."""
+    from lib import device, models
+
+    if values["precision"] != "auto":
+        return values["precision"] == "bfloat16"
+    return size >= device.LARGE and getattr(models.module(victim[2]), "BFLOAT16_PAYS", True)
+
+
 def _measured(name: str, values: Mapping[str, Any]) -> float:
-    """Share of its most passes that an attack took: with a setting that is one of these, else without any."""
-    shares = _shares().get(name, {})
+    """Share of its most passes that an attack took, by the row with the most settings that are all given."""
     given = {f"{key} = {value}" for key, value in values.items()}
-    return next((share for setting, share in shares.items() if setting in given), shares.get("", 1.0))
+    rows = [
+        (setting.split("; ") if setting else [], share) for setting, share in _shares().get(name, {}).items()
+    ]
+    fitting = [(len(settings), share) for settings, share in rows if given.issuperset(settings)]
+    return max(fitting, default=(0, 1.0), key=lambda row: row[0])[1]
 
 
 @functools.cache
