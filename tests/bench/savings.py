@@ -20,12 +20,13 @@ from lib import attacks, files, models, names, store, study
 from lib.data import manifest, splits
 from lib.grid import plan, settings
 
-PLAIN = {"brackets": False, "jsma_features": 1, "pia_patience": 0}
+PLAIN = {"brackets": False, "jsma_features": 1, "pia_samples": 50, "pia_patience": 0}
 RUNS = [  # what is set, and for which attacks; DDN's norms say where the brackets of BIM begin
     ({}, [name for name in (*names.ATTACKS, *names.REFERENCE) if name != "PIA"]),
     ({"brackets": True}, ["BIM-a", "BIM-b", "JSMA", *names.REFERENCE]),
     *[({"brackets": True, "jsma_features": values}, ["JSMA"]) for values in (8, 16)],
     *[({"pia_patience": queries}, ["PIA"]) for queries in (0, 250, 500, 1000)],
+    ({"pia_patience": 500, "pia_samples": 20}, ["PIA"]),
 ]
 
 
