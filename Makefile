@@ -102,8 +102,8 @@ pack: $(ready) ## write the finished cells to one archive: FILE=, WEIGHTS=1 for 
 	@$(MAKE) -n --no-print-directory all | $(python) -m lib.grid pack $(words)
 unpack: $(ready) ## lay an archive of make pack out in BUILD: FILE=
 	@$(python) -m lib.grid unpack $(words)
-verify: $(ready) ## run a random tenth of the finished cells again and compare
-	@OMP_NUM_THREADS=$(threads) $(python) -m lib.grid verify $(words)
+verify: $(ready) ## run a random tenth of the finished cells again and compare; SHARE=1 for all
+	@OMP_NUM_THREADS=$(threads) $(python) -m lib.grid verify $(words) SHARE=$(call quoted,SHARE)
 lint: $(ready) ## ruff
 	@$(python) -m ruff check lib tests notebooks && $(python) -m ruff format --check lib tests notebooks
 test: lint ## lint and the quick tests

@@ -337,7 +337,8 @@ def _staircase(axes, line: pd.DataFrame, first: float, end: float, look: dict, b
     axes.step(norm, rate, where="post", **{"linewidth": 1.4} | look)
     if band and "low" in line and (line["high"] > line["low"]).any():
         shade = {"step": "post", "color": look["color"], "alpha": 0.12, "linewidth": 0}
-        axes.fill_between(line["norm"], line["low"], line["high"], **shade)
+        low, high = ([line[name].iloc[0], *line[name], line[name].iloc[-1]] for name in ("low", "high"))
+        axes.fill_between(norm, low, high, **shade)
 
 
 def _mark_budget(axes, budget: float) -> None:
@@ -612,7 +613,9 @@ def trade_off(frame: pd.DataFrame, *, title: str = "") -> Figure:
     for text, colour in (("original", "white"), ("robust", "#777777")):
         grid.axes.flat[-1].plot([], [], "o", color="#777777", markerfacecolor=colour, label=text)
     grid.set_axis_labels("clean accuracy [%]", "robust accuracy at ε [%]")
-    grid.set(xlim=(-3, 103), ylim=(-3, 103))
+    for what, ends in (("clean", "xlim"), ("robust", "ylim")):
+        reached = frame[[what, f"{what}_low", f"{what}_high"]]
+        grid.set(**{ends: (reached.min(axis=None) - 3, reached.max(axis=None) + 3)})
     return _finished(grid.figure, title)
 
 

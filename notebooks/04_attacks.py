@@ -162,7 +162,7 @@ print(f"{cell}: {len(right)} of {len(chosen)} clips are classified correctly")
 # sum of its squared values. If all $N$ values change by $r$ (or by $r$ in the root mean square, *RMS*), then
 # $\|\delta\|_2 = r \sqrt{N}$. So the same change per value has a larger norm in a larger image.
 #
-# The paper compares models within $\|\epsilon\|_2 \leq 3$ at 1568 × 768 values. We keep its change per
+# The paper compares models within $\|\epsilon\|_2 \leq 3$ at 768 × 1568 values. We keep its change per
 # value. Scaled by $\sqrt{N}$ to the images used here, this gives the budget $\epsilon$ that the next cell
 # prints. Rows of an appended tonnetz do not count in $N$, because the paper gives such images the same
 # budget.

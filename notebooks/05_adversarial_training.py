@@ -280,7 +280,7 @@ print(chapter.expectation("a drop above zero", seen if len(pairs) else "no origi
 # ## The gain in robust accuracy
 #
 # PGD now attacks the tested clips within the $\ell_2$ norm at which the paper compares its robust models
-# (Table II: 3 at 1568 × 768, scaled to this image so that it means the same change per value). The share of
+# (Table II: 3 at 768 × 1568, scaled to this image so that it means the same change per value). The share of
 # clips that are still classified correctly is the robust accuracy under this attack.
 #
 # Do not confuse the two budgets. In training, *each value* may change by at most $\epsilon_\infty$.

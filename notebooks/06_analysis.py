@@ -138,9 +138,9 @@ for representation, budget in analysis.budgets.items():
 #
 # Training with one step can *mask gradients*: it can leave a model whose gradients mislead attacks and which
 # is no more robust. Chapter 4 checks this for every victim. One thing speaks against it, where no clip is
-# censored under DeepFool and DDN in the table of ratios below: they follow gradients, and fool every clip.
-# This excludes complete masking, not a partial one. PIA needs no gradient, and would be the better witness if
-# it came to its end; where its walks are cut (≤), it says nothing.
+# *censored* (not fooled by the attack) under DeepFool and DDN in the table of ratios below: they follow
+# gradients, and fool every clip. This excludes complete masking, not a partial one. PIA needs no gradient,
+# and would be the better witness if it came to its end; where its walks are cut (≤), it says nothing.
 
 # %%
 parts.show("robust_curves")
@@ -233,8 +233,9 @@ parts.show("cost")
 # ## 5 · Which of the paper's claims hold?
 #
 # We test the statements of the abstract, of Section VIII and of the conclusion, in our own words, and on the
-# paper's data sets each cell of its tables. Two statements are controls that the paper lacks ("no control"),
-# and some no run of ours can decide; the ledger says why. A verdict is given only where this run could have
+# paper's data sets each cell of its tables: this list is the *ledger*. For two statements the paper measures
+# robust models only, and lacks the original ones beside them ("no control"). Some statements no run of ours
+# can decide; the column *why* gives the reason. A verdict is given only where this run could have
 # shown the opposite. A sentence about models, architectures or representations needs at least three trainings
 # of each (folds or seeds; folds share training clips, so their intervals may be too narrow), since the same
 # model trained again may differ by several points. "All" holds if every part is above its threshold by its
@@ -262,11 +263,12 @@ paper, official = (splits[splits["protocol"] == name] for name in ("paper", "off
 apart = [
     paper[end].to_numpy() - official[other].to_numpy() for end, other in (("low", "high"), ("high", "low"))
 ]
-seen = ", ".join(f"{100 * more:+.1f} points" for more in paper["above official"]) or "not measured"
-seen += ", one training each; expected where their two intervals do not meet"
+seen = ", ".join(f"{100 * more:+.1f} points" for more in paper["above official"])
+if seen:  # one training of each, so that no interval says whether another seed would turn it round
+    seen += f"; their two intervals {'meet' if chapter.above(*apart) is None else 'do not meet'}"
 print(
     chapter.expectation(
-        "the paper's split gives a higher accuracy than official folds", seen, chapter.above(*apart)
+        "the paper's split gives a higher accuracy than official folds", seen or "not measured", None
     )
 )
 
@@ -345,12 +347,13 @@ said += [f"image size: {seen}. {meaning}"] * (not found.other_sizes.empty)
 
 # %%
 missing, unfinished = found.missing(), len(analysis.unfinished)
+rare = set(analysis.attacked) - set(analysis.common)
 checks = {
     "all cells are as new as their code": (len(stale) == 0, f"{len(stale)} are not"),
     "all models of the grid are attacked": (len(missing) == 0, f"{len(missing)} are not"),
     "all networks are trained equally often": (
-        not analysis.rare,
-        f"{len(analysis.rare)} pairs of a network and a representation are not, and take no part in averages",
+        not rare,
+        f"{len(rare)} pairs of a network and a representation are trained less often, and not in every mean",
     ),
     "all trainings are finished": (unfinished == 0, f"{unfinished} models have one that is not"),
     f"there are {claims.TRAININGS} or more folds or seeds, so that intervals speak of other trainings": (

@@ -200,6 +200,18 @@ def test_a_grid_has_its_cells(checkout):
     assert demo.folds["demo"] == ["1"]
 
 
+@pytest.mark.parametrize(
+    ("representations", "there"), [("stft_tonnetz dwt_tonnetz", False), ("dwt_tonnetz stft", True)]
+)
+def test_chapter_7_is_in_a_grid_with_a_representation_that_has_nothing_appended(
+    checkout, representations, there
+):
+    found = axes.grid(USUAL | {"REPRESENTATIONS": representations})
+    for cells in (found.cells(), found.read("demo")):
+        assert "build/demo/06_analysis.ipynb" in cells
+        assert ("build/demo/07_beyond.ipynb" in cells) == there
+
+
 def test_a_reader_sees_the_point_that_was_named(checkout):
     """The first of the axes given, and dwt/resnet18 where none are."""
     assert axes.grid(USUAL).read("demo")[2:4] == [

@@ -205,6 +205,8 @@ def change(folder, name, **columns):
             "fold 1 has other clips, or other recordings or labels of them, such as a",
         ),
         (lambda rows: change(rows, "clean", clip=["a", "c"] * 2), "fold 1 has other clips"),
+        (lambda rows: change(rows, "clean", fold="1.2", label=1), "fold 1 has other clips"),
+        (lambda rows: change(rows, "clean", fold="2", label=1), "clip a has another recording or label"),
         (
             lambda rows: (
                 pd.read_parquet(rows / "cells.parquet")
@@ -215,7 +217,7 @@ def change(folder, name, **columns):
         ),
         (lambda rows: change(rows, "cells", parameters=None), "JSON object must be str"),
     ],
-    ids=["size", "bands", "labels", "clips", "cells", "parameters"],
+    ids=["size", "bands", "labels", "clips", "seed", "fold", "cells", "parameters"],
 )
 def test_rows_that_do_not_belong_into_one_table_are_refused(runs, damage, why):
     damage(runs)

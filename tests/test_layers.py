@@ -1,6 +1,7 @@
 """``lib`` imports downwards only, submodules included, and importing it does nothing."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -47,7 +48,7 @@ BELOW = {
         "study",
     },
     "grid": {"figures", "files", "markup", "models", "names", "reporting", "store", "study"},
-    "grid.plan": {"attacks", "files", "models", "names", "store", "study"},
+    "grid.plan": {"attacks", "device", "files", "models", "names", "store", "study"},
     "grid.words": {"names"},
     "grid.axes": {"data.changes", "files", "names"},
     "grid.guard": set(),
@@ -90,6 +91,18 @@ def test_a_module_imports_only_what_is_below_it(path):
         assert within or any(other == below or other.startswith(f"{below}.") for below in allowed(name)), (
             f"lib.{name} imports lib.{other}"
         )
+
+
+def test_the_page_of_the_library_lists_the_same_layers():
+    page = (LIB / "README.md").read_text(encoding="utf-8").partition("## Who may import whom")[2]
+    lines = [line.split(" → ") for line in re.search(r"```\n(.*?)```", page, re.DOTALL)[1].splitlines()]
+    listed = {
+        name: set() if below == "nothing of lib" else set(below.split(", "))
+        for names, below in lines
+        for name in names.split(", ")
+    }
+    assert listed.pop("grid"), "in words"
+    assert listed == {name: below for name, below in BELOW.items() if name.partition(".")[0] != "grid"}
 
 
 def test_a_submodule_is_seen():

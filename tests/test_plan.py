@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import io
 import math
+import re
 from pathlib import Path
 
 import foolbox
@@ -44,8 +45,9 @@ def planned(tmp_path, capsys, monkeypatch):
 
 
 def line(text, chapter):
-    """Of a chapter: cells, to do, and hours at the most on a CPU and on a GPU."""
-    words = next(line for line in text.splitlines() if line.startswith(chapter)).removeprefix(chapter).split()
+    """Of a chapter: cells, to do, and hours at the most on a CPU and on a GPU; a sum of some is only that."""
+    found = next(line for line in text.splitlines() if line.startswith(chapter)).removeprefix(chapter)
+    words = found.replace("> ", "").split()
     chosen = [*words[:2], *words[3:7:2]]
     return [float(word.replace(",", "")) if word != "?" else None for word in chosen]
 
@@ -143,6 +145,23 @@ def test_what_make_would_run_is_to_do(planned):
     assert line(seen, "03_training")[:2] == [1, 1]
     assert line(seen, "to do")[:3] == [2, 2, 1.0]
     assert line(planned("demo")[1].out, "to do")[:2] == [0, 0]
+
+
+def test_a_sum_that_lacks_cells_of_unknown_hours_is_marked(planned):
+    said = planned("demo", [(TRAINING, 3600.0)], waiting=[TRAINING, ATTACKING])[1].out
+    cpu = {name: re.search(rf"^{name} .*", said, re.MULTILINE)[0][38:58] for name in ("in all", "to do")}
+    assert cpu == dict.fromkeys(cpu, f"{'> 1.0':>10}" * 2)
+    assert "at once: > 1.0 CPU hours (> 1.0 at most)" in said
+    assert ">" not in re.search(r"^03_training .*", said, re.MULTILINE)[0]
+    whole = planned("demo", [(TRAINING, 3600.0)], waiting=[TRAINING])[1].out
+    assert re.search(r"^to do .*", whole, re.MULTILINE)[0][38:58] == f"{'1.0':>10}" * 2
+
+
+def test_the_cells_of_a_build_inside_the_build_are_not_counted(planned):
+    code, said = planned("demo", [(TRAINING, 3600.0), (f"more/{TRAINING}", 7200.0)])
+    assert code == 0, said.err
+    assert line(said.out, "03_training")[2] == 1.0
+    assert "1 on a CPU, up to 2.0 GiB" in said.out
 
 
 def test_the_images_of_a_data_set_are_made_once():

@@ -11,7 +11,7 @@ from conftest import ROOT
 from test_make import ALL, ATTACKS, TOLD
 
 from lib import files
-from lib.grid import receipts, sources
+from lib.grid import axes, receipts, sources
 
 IN_ORDER = [*ALL[:6], *TOLD]
 VICTIM = "build/tiny/dwt/alexnet/1/standard"
@@ -92,6 +92,12 @@ def test_every_state_has_its_word_and_make_runs_what_it_says(made):
     # What was executed by hand in the lab is no cell of the grid.
     shutil.copytree(made.folder / "build/tiny", made.folder / "build/lab/build/tiny")
     assert "build has 8 finished cells" in made.make("status").stdout
+    # Nor is what another BUILD inside this one has, with its .inputs or without, as laid out by hand.
+    shutil.copytree(made.folder / "build/tiny", made.folder / "build/more/tiny")
+    assert "build has 8 finished cells" in made.make("status").stdout
+    assert "build/more has 8 finished cells" in made.make("status", "BUILD=build/more").stdout
+    assert "build has 8 finished cells" in made.make("status").stdout
+    shutil.rmtree(made.folder / "build/more")
 
     # Older code: make does nothing, and refresh runs it again, with what rests on it.
     module = made.folder / "lib/attacks/bim.py"
@@ -103,6 +109,26 @@ def test_every_state_has_its_word_and_make_runs_what_it_says(made):
     finish(made, *IN_ORDER[-4:])
     assert states(made)[0] == {}
     assert runs(made, "refresh") == []
+
+
+def test_a_cell_of_a_build_is_as_deep_as_its_chapter(tmp_path):
+    """Whatever the folders above it are called: a build may have the name of a data set."""
+    deep = "dwt/resnet18/1/standard"
+    mine = ["a/01_data", "a/dwt/02_features", f"a/{deep}/03_training", f"a/{deep}/04_attacks"]
+    mine += ["a/dwt/resnet18/1/pgd/05_adversarial_training", "a/06_analysis", "a/07_beyond", "b/01_data"]
+    for above in ("", "small", "a", "a/dwt", "lab/build", "128x256"):
+        for cell in mine:
+            path = tmp_path / above / cell
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for ending in (".ipynb", receipts.ENDING):
+                path.with_name(f"{path.name}{ending}").touch()
+    for build in (tmp_path, tmp_path / "small", tmp_path / "lab/build"):
+        assert receipts.finished(build) == sorted(build / f"{cell}.ipynb" for cell in mine)
+        assert receipts.finished(build, "b") == [build / "b/01_data.ipynb"]
+
+
+def test_the_depth_of_every_chapter_is_known():
+    assert sorted(receipts.DEPTHS) == axes.chapters()
 
 
 def test_a_paragraph_makes_no_cell_old_and_code_does(made):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lib import study
 from lib.analysis import results
 from lib.analysis.results import POINT, Results
 from lib.grid import receipts
@@ -82,7 +83,7 @@ def _check(found: Results, rows: Results) -> None:
         if not all(len(one) == len(other) and np.allclose(one, other) for one, other in pairs):
             raise ValueError(f"its images of {row.representation} are of other frequencies or times")
     facts = ["fold", "clip", "source", "label"]
-    mine, theirs = (run.clean[facts].drop_duplicates() for run in (found, rows))
+    mine, theirs = (_without_seeds(run.clean)[facts].drop_duplicates() for run in (found, rows))
     for fold in sorted({*mine["fold"]} & {*theirs["fold"]}):
         differ = mine[mine["fold"] == fold].merge(theirs[theirs["fold"] == fold], how="outer", indicator=True)
         differ = differ[differ["_merge"] != "both"]
@@ -91,6 +92,15 @@ def _check(found: Results, rows: Results) -> None:
                 f"its fold {fold} has other clips, or other recordings or labels of them, such as "
                 f"{differ['clip'].iloc[0]}"
             )
+    both = results.stacked([mine, theirs])[facts[1:]].drop_duplicates()
+    twice = both.loc[both["clip"].duplicated(), "clip"]
+    if len(twice):
+        raise ValueError(f"its clip {twice.iloc[0]} has another recording or label than in this run")
+
+
+def _without_seeds(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows with the fold alone where it is repeated with another seed: the clips are the same."""
+    return frame.assign(fold=[str(study.fold_and_seed(fold)[0]) for fold in frame["fold"]])
 
 
 def _points(frame: pd.DataFrame) -> set[tuple[str, ...]]:

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -61,9 +61,10 @@ def _known(frame: pd.DataFrame, why: str) -> pd.DataFrame:
     return frame
 
 
-_NO_PAIR = "no model was trained both before and after adversarial training"
 _NO_ATTACK = "no model was attacked"
 _NO_PAIR_ATTACKED = "no model was attacked both before and after adversarial training"
+_ROUNDED = "Every number is rounded by itself, changes and gains as well."
+_EACH = " on each representation"
 
 
 def _over(frame: pd.DataFrame) -> str:
@@ -80,9 +81,11 @@ def _over(frame: pd.DataFrame) -> str:
             "that is wider (folds share training clips, so both may be too narrow)."
         )
     if clips:
-        units = ", with recordings as units," if any("recordings" in text for text in what) else ""
-        whose = "Those of a single training, or on which all agree, are" if repeats else "Intervals are 95 %,"
-        text += f" {whose} over {tables.spread(clips)} clips{units} and do not include another training."
+        over = f"over {tables.spread(clips)} clips"
+        over += ", with recordings as units," if any("recordings" in text for text in what) else ""
+        once = f"Of a single training, or where all {kinds.split()[-1]} agree, it is" if repeats else ""
+        text += f" {once} {over} and does not" if repeats else f" Intervals are 95 %, {over} and do not"
+        text += " include another training."
     return text
 
 
@@ -123,8 +126,9 @@ def cells_table(found: Analysis) -> Part:
     absent = rows.missing()
     caption = f"The cells that this analysis rests on. Missing from the grid: {len(absent)} attacked models"
     caption += f" ({', '.join(absent[:8])}{', …' if len(absent) > 8 else ''})." if absent else "."
-    met = set(rows.evaluated[POINT].itertuples(index=False, name=None))
-    empty = sorted(met - set(rows.attacks[POINT].itertuples(index=False, name=None)))
+    right = rows.clean[rows.clean["predicted"] == rows.clean["label"]].merge(rows.evaluated[[*POINT, "clip"]])
+    met, some = ({*frame[POINT].itertuples(index=False, name=None)} for frame in (rows.evaluated, right))
+    empty = sorted(met - some)
     if empty:
         points = ", ".join("/".join(point) for point in empty)
         caption += f" Attacked, but with no correctly classified clip: {len(empty)} ({points})."
@@ -144,15 +148,16 @@ def summary_table(found: Analysis) -> Part:
     }
     cells = _measures(frame, lambda row: (_label(row),), columns)
     cells += [((_label(row),), "networks", str(row["networks"])) for row in _records(frame)]
+    more = bool((frame["networks"] > 1).any())
     caption = (
-        "Clean and robust accuracy of the original and the robust model, averaged over networks. Robust "
-        "accuracy is the share of all evaluated clips that are correctly classified and that no attack "
-        "misclassifies within ε, the budget that means ‖δ‖₂ = 3 at the paper's image size. Change and gain "
-        "are paired by clip."
+        f"Clean and robust accuracy of the original and the robust model{', averaged over networks' * more}, "
+        "both of all evaluated clips. Robust accuracy is the share of them that are correctly classified and "
+        "that no attack misclassifies within ε, the budget that means ‖δ‖₂ = 3 at the paper's image size. "
+        f"Change and gain are paired by clip. {_ROUNDED}"
     )
-    several = ["networks"] * bool((frame["networks"] > 1).any())
+    several = ["networks"] * more
     shown = table(cells, ["representation"], [*columns.values(), *several, "n"])
-    return Part(caption + _over(frame) + _rare(found.rare), frame, shown)
+    return Part(caption + _over(frame) + _left_out(found, found.averaged, _EACH), frame, shown)
 
 
 def networks_table(found: Analysis) -> Part:
@@ -165,7 +170,7 @@ def networks_table(found: Analysis) -> Part:
     parts = [gains, drops.assign(measure="accuracy_change_percent", **turned), ratios]
     frame = pd.concat(parts, ignore_index=True).drop(columns=["paper", "difference", "comparable"])
     heads = {name: f"ε_r, {names.label(name)}" for name in free}
-    heads |= {"accuracy_change_percent": "change of clean accuracy [points]"}
+    heads |= {"accuracy_change_percent": "change of clean accuracy, all tested clips [points]"}
     heads |= {"gain_percent": "gain in robust accuracy [points]"}
     cells = []
     for row in _records(frame):
@@ -180,7 +185,8 @@ def networks_table(found: Analysis) -> Part:
     caption = (
         "Every network by itself: what adversarial training changes. The clean accuracy is of all tested "
         "clips, and the robust accuracy of the n evaluated ones. ε_r is the factor by which the perturbation "
-        "must be larger, over the clips that an attack fools in both models."
+        f"must be larger, over the clips that an attack fools in both models ({_fooled(ratios)} in all "
+        f"trainings of a pair). {_ROUNDED}"
     )
     if ratios["censored"].any():
         caption += " Censored: clips that it did not fool in one of them."
@@ -188,10 +194,28 @@ def networks_table(found: Analysis) -> Part:
     return Part(caption + _over(frame) + _dagger(found, frame), frame, shown)
 
 
-def _rare(victims: Iterable[tables.Victim], of: str = "") -> str:
-    """Which models are left out, if any."""
-    few = ", ".join(f"{names.label(v[1])} on {names.label(v[0])}" for v in victims)
-    return f" Left out{of}, since it was trained less often than others: {few}." if few else ""
+def _fooled(ratios: pd.DataFrame) -> str:
+    """How many clips the ratios of a pair are over."""
+    return f"{tables.spread(ratios['fooled'].astype(int))} clips" if len(ratios) else "none"
+
+
+def _left_out(found: Analysis, kept: Sequence[tables.Victim], where: str = "") -> str:
+    """Which pairs a mean is of, and which it leaves out, if any."""
+    left = [v for v in found.attacked if v not in kept]
+    if not left:
+        return ""
+    return f" Only what was trained most often{where}: {_pairs(kept)}. Left out: {_pairs(left)}."
+
+
+def _pairs(victims: Iterable[tables.Victim]) -> str:
+    """Models with their representations: ``GoogLeNet, AlexNet (STFT, DWT); ResNet-34 (DWT)``."""
+    on: dict[str, list[str]] = {}
+    for representation, model, _ in victims:
+        on.setdefault(names.label(model), []).append(names.label(representation))
+    models: dict[str, list[str]] = {}
+    for model, representations in on.items():
+        models.setdefault(", ".join(representations), []).append(model)
+    return "; ".join(f"{', '.join(each)} ({where})" for where, each in models.items())
 
 
 def _records(frame: pd.DataFrame) -> list[dict]:
@@ -213,26 +237,23 @@ def _measures(frame: pd.DataFrame, key: Callable[[dict], tuple], heads: Mapping)
 
 
 def answer(found: Analysis) -> str:
-    """The answer to chapter 6's question in one sentence: means over all pairs that were attacked."""
+    """The answer to chapter 6's question: of each representation what changes, with its interval."""
     frame = tables.summary(found)
     if frame.empty:
         return "No model was attacked both before and after adversarial training, so there is no answer yet."
-    means = frame.assign(value=frame["value"] * frame["networks"]).groupby(["measure", "training"])
-    value = (means["value"].sum() / means["networks"].sum()).to_dict()
-    clean, robust = ([value[f"{m}_percent", t] for t in ("standard", ROBUST)] for m in ("clean", "robust"))
-    gains = found.robustness.query("measure == 'gain_percent' and training == @ROBUST")
-    gains = gains[
-        [(*v, "standard") in found.averaged for v in gains[PAIR].itertuples(index=False, name=None)]
-    ]
-    folds = [len(tables.restrict(found.needed, [v, tables.defended(v)])) for v in found.averaged]
-    pairs = f"{len(folds)} network–representation pair{'s' * (len(folds) != 1)}"
-    pairs += f" ({tables.spread(folds)} {found.kind if max(folds) > 1 else 'fold'} each)"
-    return (
-        f"Averaged over {pairs}, the robust accuracy within the budget is {robust[1]:.0f} % after "
-        f"adversarial training and {robust[0]:.0f} % before; the 95 % interval of the gain is above zero for "
-        f"{int((gains['low'] > 0).sum())} of {len(gains)} pairs. The clean accuracy of the same clips is "
-        f"{clean[1]:.0f} % after and {clean[0]:.0f} % before."
-    )
+    said = []
+    for representation, rows in frame.groupby("representation", sort=False):
+        of = {(row["measure"], row["training"]): row for row in _records(rows)}
+        gain, change = of["gain_percent", ROBUST], of["clean_change_percent", ROBUST]
+        before, after = (number(of["robust_percent", t]["value"]) for t in ("standard", ROBUST))
+        models = ", ".join(names.label(v[1]) for v in found.averaged if v[0] == representation)
+        said.append(
+            f"{names.label(representation)} ({models}; {gain['over']}): the robust accuracy within the "
+            f"budget is {before} % before adversarial training and {after} % after it "
+            f"({interval(gain, 1, sign=True)} points); the clean accuracy of the same clips changes by "
+            f"{interval(change, 1, sign=True)} points."
+        )
+    return " ".join(said)
 
 
 def accuracy_table(found: Analysis) -> Part:
@@ -330,6 +351,7 @@ def table_2(found: Analysis) -> Part:
     columns += ["paper, robust"] * any(column == "paper, robust" for _, column, _ in cells)
     coarse = ", ".join(map(names.label, found.too_coarse))
     coarse = f" {coarse} cannot succeed within ε: already the smallest step is larger." if coarse else ""
+    coarse += _moves(found)
     cut = ", ".join(map(names.label, names.in_order(key[3] for key in sorted(found.at_most))))
     cut = f" Walks of {cut} that were cut count as not fooled, so rates are at least these." if cut else ""
     caption = (
@@ -339,6 +361,17 @@ def table_2(found: Analysis) -> Part:
     )
     shown = table(cells, ["representation", "model"], columns)
     return Part(caption + coarse + cut + _over(frame) + _dagger(found, frame), frame, shown)
+
+
+def _moves(found: Analysis) -> str:
+    """How many values JSMA, which moves one at a time, can move within ε, in a sentence."""
+    rows = found.results.attacks.reindex(columns=["attack", "representation", "smallest"])
+    least = rows[rows["attack"] == "JSMA"].groupby("representation")["smallest"].min()
+    moves = [int((found.budgets[each] / norm) ** 2) for each, norm in least.items() if norm > 0]
+    if not any(moves):
+        return ""
+    plural = "s" if max(moves) > 1 else ""
+    return f" Within ε, JSMA can move {tables.spread(moves)} value{plural} by its smallest displacement."
 
 
 def table_3(found: Analysis) -> Part:
@@ -382,7 +415,8 @@ def ratio_table(found: Analysis) -> Part:
         cells.append((key, names.label(row["attack"]), _ratio(row)))
     caption = (
         "ε_r attack by attack: ‖δ‖₂ on the robust model divided by ‖δ‖₂ on the original, geometric mean over "
-        "the clips that the attack fooled in both. Censored: clips that it did not fool in one of them. "
+        "the clips that the attack fooled in both. Censored: clips that it did not fool in one of them; a "
+        "ratio with many of them is of the easiest clips alone. "
         "PIA's norms are what it had reached when its queries ended, so its ratio may be too large or too "
         "small (?)."
     )
@@ -418,13 +452,13 @@ def attacks_table(found: Analysis) -> Part:
         cells.append((key, "median ‖δ‖₂", _median(row)))
         cells.append((key, "models", str(row["victims"])))
     caption = (
-        "Each attack, averaged over the models that were attacked under every training, of the clips that "
-        "they classify correctly. Fooled: the attack's goal was reached, which is the target for a targeted "
-        "attack, and any wrong class for DeepFool, the reference and the worst case. Any wrong class: "
+        "Each attack, averaged over models, of the clips that they classify correctly. Fooled: the attack's "
+        "goal was reached, which is the target for a targeted attack, and any wrong class for DeepFool, the "
+        "reference and the worst case. Any wrong class: "
         "counting every example that the attack produced, also intermediate ones. FGSM and noise are "
         "controls, not part of the worst case. ≥ before a rate: walks were cut, and could have come nearer. "
         "Median: ≥ where some clips were not fooled, ≤ where walks were cut, ∞ where most clips were not "
-        f"fooled.{_rare(found.rare)}"
+        f"fooled.{_left_out(found, found.common)}"
     )
     shown = table(cells, ["training", "attack"], [*_ATTACKS.values(), "median ‖δ‖₂", "models"])
     return Part(caption, frame, shown)
@@ -474,7 +508,8 @@ def splits_table(found: Analysis) -> Part:
             cells.append((key, column, str(row[column])))
     columns = ["accuracy [%]", "above official [points]", "recordings crossing", "clips crossing"]
     caption = (
-        "How much the paper's way of splitting adds: one training per split, each tested on its own clips. "
+        "How much the paper's way of splitting adds: one training per split. official and copies test the "
+        "same clips, random and paper others. "
         "official: the data set's folds decide, and recordings are kept apart; random: clips are drawn at "
         "random, so recordings leak; copies: folds decide, but the copies of all clips are trained on, those "
         "of tested clips as well; paper: clips and copies are drawn at random, so both leak. Crossing: in "
@@ -490,8 +525,12 @@ def folds_table(found: Analysis) -> Part:
         "gain_percent": "gain of robust accuracy [points]",
     }
     cells = _measures(frame, lambda row: (row["fold"],), heads)
-    caption = "The two changes by fold and seed, averaged over network–representation pairs, paired by clip."
-    return Part(caption + _over(frame) + _rare(found.rare), frame, table(cells, ["fold"], heads.values()))
+    caption = (
+        "The two changes by fold and seed, averaged over pairs of a network and a representation, paired by "
+        "clip."
+    )
+    caption += _over(frame) + _left_out(found, found.common)
+    return Part(caption, frame, table(cells, ["fold"], heads.values()))
 
 
 def sizes_table(found: Analysis) -> Part:
@@ -599,7 +638,9 @@ def ledger(found: Analysis) -> Part:
         "supports it least. A verdict is on the models that were run here, and says nothing of the others. "
         "The CSV names where each is said, and what would have shown the opposite."
     )
-    return Part(caption + _rare(claims.rare(found), " of claims on every model"), frame, shown)
+    if few := claims.rare(found):
+        caption += f" Left out of claims on every model, since they were trained less often: {_pairs(few)}."
+    return Part(caption, frame, shown)
 
 
 def _counts(row: Mapping) -> str:
@@ -649,20 +690,39 @@ def weights() -> dict[str, int]:
 
 
 def robust_curves(found: Analysis) -> Part:
-    frame = _known(tables.robust_curves(found), _NO_ATTACK)
+    frame = tables.robust_curves(found)
     drawn = frame["attack"].isin([names.WORST, "DeepFool"])
-    frame = frame[drawn & frame["training"].isin(["standard", ROBUST])]
+    frame = _known(frame[drawn & frame["training"].isin(["standard", ROBUST])], _NO_ATTACK)
     place = {"standard": 0, ROBUST: 1, names.WORST: 0, "DeepFool": 1}  # in the legend
     frame = frame.sort_values(["training", "attack"], key=lambda keys: keys.map(place), kind="stable")
-    clips = found.results.evaluated.groupby("fold")["clip"].nunique()
-    n = found.repeats(clips) if len(clips) > 1 else f"{clips.iloc[0]} clips"
     caption = (
-        f"Robust accuracy against ‖δ‖₂: the share of all evaluated clips that stay correct (n = {n}), mean "
-        "over networks and folds, the band from the lowest to the highest. Thick: the worst case over all "
-        "attacks; thin: DeepFool alone. Vertical line: the budget ε, the paper's ‖δ‖₂ ≤ 3 scaled to this "
-        f"image size.{_decided(found)}{_without_reference(found)}{_rare(found.rare)}"
+        f"Robust accuracy against ‖δ‖₂: the share of all evaluated clips that stay correct (n = "
+        f"{_evaluated(found)}){_mean(found)} Thick: the worst case over all attacks; thin: DeepFool alone. "
+        "Vertical line: the budget ε, the paper's ‖δ‖₂ ≤ 3 scaled to this image size."
+        f"{_decided(found)}{_without_reference(found)}{_left_out(found, found.averaged, _EACH)}"
     )
     return Part(caption, frame, figure=figures.robust_curves(frame, found.budgets))
+
+
+def _evaluated(found: Analysis) -> str:
+    """The clips behind a curve, by representation where they differ."""
+    rows = found.results.evaluated
+    of: dict[str, list[str]] = {}
+    for representation in names.in_order(v[0] for v in found.averaged):
+        models = [v[1] for v in found.averaged if v[0] == representation]
+        mine = rows[(rows["representation"] == representation) & rows["model"].isin(models)]
+        clips = mine.groupby("fold")["clip"].nunique()
+        n = found.repeats(clips) if len(clips) > 1 else f"{clips.iloc[0]} clips"
+        of.setdefault(n, []).append(names.label(representation))
+    return "; ".join(f"{n} on {', '.join(on)}" if len(of) > 1 else n for n, on in of.items())
+
+
+def _mean(found: Analysis) -> str:
+    """What a curve is the mean of, and its band, if there is more than one victim behind it."""
+    networks = max((len([v for v in found.averaged if v[0] == w[0]]) for w in found.averaged), default=0) > 1
+    folds = len(found.results.folds) > 1
+    what = " and ".join(["networks"] * networks + [found.kind] * folds)
+    return f", mean over {what}, the band from the lowest to the highest." if what else "."
 
 
 def _decided(found: Analysis) -> str:
@@ -700,6 +760,7 @@ def trade_off(found: Analysis) -> Part:
 
 
 _END = {"value": "", "low": "_low", "high": "_high"}
+FEWEST = 5  # clips of a ratio that is drawn
 
 
 def epsilon_ratio(found: Analysis) -> Part:
@@ -708,8 +769,13 @@ def epsilon_ratio(found: Analysis) -> Part:
     kept = frame.assign(exact=(frame["bound"] == "=") & (frame["censored"] == 0))
     caption = (
         "ε_r by attack: one point per network, the bar its interval where it has one; 1 means that both "
-        "models need the same. Hollow: clips are censored, or the norms are bounds."
+        "models need the same. Hollow: clips are censored, or the norms are bounds. A clip that an attack "
+        "did not fool is left out, so that a ratio with many censored ones is of the easiest clips alone."
     )
+    few = kept["fooled"] < FEWEST
+    if few.any():
+        caption += f" Not drawn: {few.sum()} ratios over fewer than {FEWEST} clips."
+        kept = kept[~few]
     return Part(caption, kept, figure=figures.ratios(kept))
 
 
@@ -726,10 +792,9 @@ def norm_by_size(found: Analysis) -> Part:
 def fooling_curves(found: Analysis) -> Part:
     frame = _known(tables.fooling_curves(found), _NO_ATTACK)
     caption = (
-        "All attacks by their goals, of correctly classified clips: fooling rate against ‖δ‖₂, means "
-        "over networks and folds, the band from the lowest to the highest. The vertical line is the budget "
-        "ε, the paper's ‖δ‖₂ ≤ 3 scaled to this image size; the dotted one is a fooling rate of 0.9."
-        f"{_rare(found.rare)}"
+        f"All attacks by their goals, of correctly classified clips: fooling rate against ‖δ‖₂{_mean(found)} "
+        "The vertical line is the budget ε, the paper's ‖δ‖₂ ≤ 3 scaled to this image size; the dotted one "
+        f"is a fooling rate of 0.9.{_left_out(found, found.averaged, _EACH)}"
     )
     return Part(caption, frame, figure=figures.fooling_curves(frame, found.budgets))
 
@@ -823,7 +888,8 @@ PARTS = {
 class Report:
     """Makes parts, and puts them into a folder once all of them were made.
 
-    Until then they lie in a hidden folder in it, so that a failure leaves the earlier tables as they were.
+    Until then they lie in a hidden folder in it, one for each process, so that a failure leaves the earlier
+    tables as they were, and two reports at once do not meet.
 
     Parameters
     ----------
@@ -835,7 +901,7 @@ class Report:
     def __init__(self, found: Analysis, folder: str | Path, parts: Iterable[str] = tuple(PARTS)):
         self.found, self.folder, self.parts = found, Path(folder), tuple(parts)
         self.made: dict[str, Part] = {}
-        self.waiting = self.folder / ".new"
+        self.waiting = self.folder / f".new-{os.getpid()}"
         shutil.rmtree(self.waiting, ignore_errors=True)
 
     def show(self, name: str):
@@ -874,12 +940,13 @@ class Report:
         if missing:
             raise ValueError(f"the report is not complete: {', '.join(missing)} was not made")
         files.save(self.waiting / "README.md", self._index())
-        for name in self.made:
-            if not (self.waiting / f"{name}.csv").exists():
-                for ending in ("csv", "md", "tex", "png", "pdf"):
-                    (self.folder / f"{name}.{ending}").unlink(missing_ok=True)
-        for path in sorted(self.waiting.iterdir()):
-            os.replace(path, self.folder / path.name)
+        with files.locked(self.folder / "README.md"):
+            for name, part in self.made.items():
+                if part.frame.empty:
+                    for ending in ("csv", "md", "tex", "png", "pdf"):
+                        (self.folder / f"{name}.{ending}").unlink(missing_ok=True)
+            for path in sorted(self.waiting.iterdir()):
+                os.replace(path, self.folder / path.name)
         self.waiting.rmdir()
         return self.folder / "README.md"
 

@@ -93,7 +93,8 @@ class Analysis:
         """What it takes to have an evaluated clip misclassified: clip × (victim, attack); 0 if it is anyway.
 
         Beside the attacks "worst case", the least of those attacks that its neighbours of other trainings
-        have met as well, so that trainings are compared under the same adversary.
+        have met as well, so that trainings are compared under the same adversary. A victim of which no such
+        attack is known is left out, unless it classifies no clip correctly, so that there was none to attack.
         """
         found, panels = {}, self._norms(self.results.attacks, "any")
         for fold, part in self.results.evaluated.groupby("fold", sort=True):
@@ -102,6 +103,9 @@ class Analysis:
             for victim, clips in part.groupby(VICTIM)["clip"]:
                 least = metrics.needed(of_victim(norms, victim), clips)
                 met = least[common(norms, victim)]
+                right = self.correct.get(fold, pd.DataFrame()).get(victim, pd.Series(dtype=float))
+                if not len(met.columns) and right.reindex(list(clips)).gt(0).any():
+                    continue
                 least[names.WORST] = metrics.worst_case(met) if len(met.columns) else 0.0
                 columns |= {(*victim, attack): least[attack] for attack in least}
             found[fold] = pd.DataFrame(columns)
@@ -190,11 +194,15 @@ class Analysis:
         """The pairs, by their original models, that are in enough repeats for a mean over pairs.
 
         Enough are `TRAININGS` or, where no pair has so many, as many as any has. A mean is taken in each
-        repeat that holds all of its pairs, so one that is in few would leave little of the others.
+        repeat that holds all of its pairs, so one that leaves too few of them takes no part.
         """
         count = {v: len(restrict(panels, [v, defended(v)])) for v in originals}
-        enough = min(TRAININGS, max(count.values(), default=0))
-        return [v for v in originals if count[v] >= enough]
+        enough = max(1, min(TRAININGS, max(count.values(), default=0)))
+        kept: list[Victim] = []
+        for v in sorted(originals, key=lambda v: -count[v]):
+            together = [victim for pair in [*kept, v] for victim in (pair, defended(pair))]
+            kept += [v] * (len(restrict(panels, together)) >= enough)
+        return [v for v in originals if v in kept]
 
     @functools.cached_property
     def averaged(self) -> list[Victim]:
@@ -203,9 +211,9 @@ class Analysis:
         return [v for mine in each for v in self.often(self.needed, mine)]
 
     @functools.cached_property
-    def rare(self) -> list[Victim]:
-        """The other pairs of `attacked`: they have rows of their own, and take no part in means."""
-        return [v for v in self.attacked if v not in self.averaged]
+    def common(self) -> list[Victim]:
+        """Of `attacked`, the pairs that means over representations are of, too."""
+        return self.often(self.needed, self.attacked)
 
     def scores(self, panels: Panels, victims: Sequence[Victim], score) -> list[pd.Series]:
         """A number per clip of each repeat that holds all the victims, where there is any."""
@@ -344,7 +352,8 @@ class Analysis:
         attacks = names.in_order(attack for before, after in pairs for attack in before if attack in after)
         found, lost = {}, {}
         for attack in attacks:
-            each = [metrics.paired_ratios(before[attack], after[attack]) for before, after in pairs]
+            met = [pair for pair in pairs if attack in pair[0] and attack in pair[1]]
+            each = [metrics.paired_ratios(before[attack], after[attack]) for before, after in met]
             found[attack], lost[attack] = [ratios for ratios, _ in each], sum(count for _, count in each)
         rows = []
         for attack, ratios in found.items():
@@ -359,6 +368,7 @@ class Analysis:
             rows.append(self._row(robust, "epsilon_ratio", measured, **more))
         bounds = {row["attack"] for row in rows if row["bound"] != "=" or row["censored"]}
         exact = [attack for attack in attacks if attack in published.ATTACKS and attack not in bounds]
+        exact = [attack for attack in exact if len(found[attack]) == len(pairs)]
         if len(exact) > 1:
             frames = [pd.DataFrame({a: found[a][i] for a in exact}) for i in range(len(pairs))]
             measured = self.over(frames, metrics.geometric_mean)
@@ -498,11 +508,10 @@ def summary(found: Analysis) -> pd.DataFrame:
             return panel[[(*v, names.WORST) for v in victims]].dropna().mean(axis=1)
 
         for share, change, panels in kinds:
-            before = found.mean(panels, mine, lambda p, v=mine: mean(p, v))
-            after = found.mean(panels, robust, lambda p, v=robust: mean(p, v))
-            gain = found.mean(
-                panels, [*mine, *robust], lambda p, b=mine, a=robust: mean(p, a) - mean(p, b), POINTS
-            )
+            both = [*mine, *robust]  # in the same repeats, so that the change is that of the two
+            before = found.mean(panels, both, lambda p, v=mine: mean(p, v))
+            after = found.mean(panels, both, lambda p, v=robust: mean(p, v))
+            gain = found.mean(panels, both, lambda p, b=mine, a=robust: mean(p, a) - mean(p, b), POINTS)
             for measure, training, measured in (
                 (share, "standard", before),
                 (share, ROBUST, after),
@@ -540,7 +549,7 @@ def gains_by_own_attacks(found: Analysis) -> dict[str, float]:
     gains: dict[str, list[float]] = {}
     for v in found.averaged:
         for fold, panel in found.robust.items():
-            if (*v, names.WORST) in panel:
+            if {(*v, names.WORST), (*defended(v), names.WORST)} <= set(panel.columns):
                 gains.setdefault(v[0], []).append((robust(fold, defended(v)) - robust(fold, v)).mean())
     return {representation: float(np.mean(each)) for representation, each in gains.items()}
 
@@ -548,16 +557,15 @@ def gains_by_own_attacks(found: Analysis) -> dict[str, float]:
 def by_fold(found: Analysis) -> pd.DataFrame:
     """What adversarial training changes in each fold and seed: means over pairs, paired by clip [points].
 
-    Pairs that were trained less often than others are left out, so that folds have the same ones.
-    Columns fold, measure (``accuracy_drop_percent``, ``gain_percent``), value, low, high, over.
+    They are of the pairs of `Analysis.common`, so that folds have the same ones. Columns fold, measure
+    (``accuracy_drop_percent``, ``gain_percent``), value, low, high, over.
     """
     rows = []
-    often = [v for v in found.pairs if v not in found.rare]
     for fold in found.results.folds:
         for measure, panels in (("accuracy_drop_percent", found.correct), ("gain_percent", found.robust)):
             panel = panels.get(fold, pd.DataFrame())
             worst = (names.WORST,) if measure == "gain_percent" else ()
-            pairs = [v for v in often if {(*v, *worst), (*defended(v), *worst)} <= set(panel.columns)]
+            pairs = [v for v in found.common if {(*v, *worst), (*defended(v), *worst)} <= set(panel.columns)]
             if not pairs:
                 continue
             before, after = (panel[[(*of(v), *worst) for v in pairs]] for of in (tuple, defended))
@@ -587,9 +595,10 @@ def _curves(found: Analysis, panels: Panels, count: int = 120) -> pd.DataFrame:
     """Shares of clips at or below ``count`` norms, even in the logarithm, and every stair where those are
     fewer."""
     gathered: dict[tuple[str, str, str], list[pd.Series]] = {}
-    for panel in panels.values():
+    for fold, panel in panels.items():
         for (representation, model, training, attack), values in panel.items():
-            if (representation, model, "standard") not in found.rare:
+            alone = representation not in {v[0] for v in found.attacked}
+            if alone or _both(found, found.averaged, (representation, model), fold):
                 gathered.setdefault((representation, training, attack), []).append(values.dropna())
     budgets = found.budgets.values()
     every = np.concatenate([*(v for victims in gathered.values() for v in victims), [np.inf]])
@@ -613,18 +622,16 @@ def _curves(found: Analysis, panels: Panels, count: int = 120) -> pd.DataFrame:
 def by_attack(found: Analysis) -> pd.DataFrame:
     """Fooling of each attack, averaged over victims of a training: within ε, without limit, norms.
 
-    Over those pairs of representation and model that were attacked under the most trainings, so that
-    trainings are compared over the same ones. Columns training, attack (the worst case and the controls among
-    them), ``within_percent`` and ``ever_percent`` by the attack's goal, ``any_percent`` (any wrong class
-    within ε, of any example that it met), ``median_norm`` (of clips, ∞ where most attacks failed), bound ("≥"
-    where some clips are censored, "≤" where norms are those of cut walks), victims.
+    The paper's two trainings are compared over the same pairs, those of `Analysis.common`. Columns training,
+    attack (the worst case and the controls among them), ``within_percent`` and ``ever_percent`` by the
+    attack's goal, ``any_percent`` (any wrong class within ε, of any example that it met), ``median_norm`` (of
+    clips, ∞ where most attacks failed), bound ("≥" where some clips are censored, "≤" where norms are those
+    of cut walks), victims.
     """
-    rows = found.results.attacks
-    count = rows.groupby([*PAIR, "fold"])["training"].transform("nunique")
-    rows = rows[count == count.max()]
     gathered: dict[tuple[str, str], list] = {}
-    for (representation, model, _, training), part in rows.groupby([*PAIR, "fold", "training"]):
-        if (representation, model, "standard") in found.rare:
+    points = found.results.attacks.groupby([*PAIR, "fold", "training"])
+    for (representation, model, fold, training), part in points:
+        if found.attacked and not _both(found, found.common, (representation, model), fold):
             continue
         limit = found.budgets[representation]
         least, harm = (_with_worst(metrics.least_norms(part, success=how)) for how in ("fooled", "any"))
@@ -643,6 +650,13 @@ def by_attack(found: Analysis) -> pd.DataFrame:
             lines[-1] += (len(values),)
     columns = ["training", "attack", "within_percent", "ever_percent", "any_percent", "median_norm"]
     return pd.DataFrame(lines, columns=[*columns, "bound", "victims"])
+
+
+def _both(found: Analysis, pairs: Sequence[Victim], model: tuple[str, str], fold: str) -> bool:
+    """Whether a model is one of these pairs, and both of the pair were attacked in this fold."""
+    original = (*model, "standard")
+    have = {column[:3] for column in found.needed.get(fold, pd.DataFrame()).columns}
+    return original in pairs and {original, defended(original)} <= have
 
 
 def _with_worst(norms: pd.DataFrame) -> pd.DataFrame:

@@ -62,6 +62,12 @@ class Grid(NamedTuple):
         """The notebooks of chapter 4, on which chapters 6 and 7 rest."""
         return [f"{folder}/04_attacks.ipynb" for folder in self.victims(dataset)]
 
+    def ends(self, dataset: str) -> list[str]:
+        """The notebooks of chapters 6 and 7; the latter needs a representation with nothing appended."""
+        plain = any("_" not in name for name in self.representations)
+        chapters = ["06_analysis", *["07_beyond"] * plain]
+        return [f"{self.build}/{dataset}/{name}.ipynb" for name in chapters]
+
     def cells(self) -> list[str]:
         """The notebooks of the whole grid."""
         found = []
@@ -71,7 +77,7 @@ class Grid(NamedTuple):
             found += [f"{root}/{name}/02_features.ipynb" for name in self.representations]
             for folder in self.victims(dataset):
                 found += [f"{folder}/{trains(folder)}.ipynb", f"{folder}/04_attacks.ipynb"]
-            found += [f"{root}/06_analysis.ipynb", f"{root}/07_beyond.ipynb"]
+            found += self.ends(dataset)
         return found
 
     def read(self, dataset: str, attacked: str = "", defended: str = "") -> list[str]:
@@ -94,8 +100,7 @@ class Grid(NamedTuple):
             f"{above}/standard/03_training.ipynb",
             f"{attacked}/04_attacks.ipynb",
             f"{defended or f'{above}/{other}'}/05_adversarial_training.ipynb",
-            f"{root}/06_analysis.ipynb",
-            f"{root}/07_beyond.ipynb",
+            *self.ends(dataset),
         ]
 
 

@@ -371,7 +371,7 @@ def make_plan(given: Mapping[str, str]) -> None:
     )
     for name, group in [*cells.groupby("chapter"), ("in all", cells), ("to do", cells[cells["to do"]])]:
         shown = [device + word for device in DEVICES for word in (" likely", "")]
-        hours = "".join(f"{_round(group[name].sum(min_count=1)):>10}" for name in shown)
+        hours = "".join(f"{_said(group[name].sum(), group[name]):>10}" for name in shown)
         seen = [
             f"{row.cells} on a {device.upper()}, up to {row.gib:.1f} GiB"
             for (chapter, device), row in zip(known.index, known.itertuples(), strict=True)
@@ -379,19 +379,20 @@ def make_plan(given: Mapping[str, str]) -> None:
         ]
         print(f"{name:<25}{len(group):>6}{group['to do'].sum():>7}{hours}   {'; '.join(seen)}")
     chains = [chain(dict(zip(planner.points, cells[name].fillna(0), strict=True))) for name in shown]
-    measured = cells[shown].notna().any()
-    hours = [_round(each if measured[name] else math.nan) for name, each in zip(shown, chains, strict=True)]
+    hours = [_said(each, cells[name]) for name, each in zip(shown, chains, strict=True)]
     print(
         f"one after the other, however many run at once: {hours[0]} CPU hours ({hours[1]} at most), "
         f"{hours[2]} GPU hours ({hours[3]} at most)\n"
         f"{cells['work likely'].sum():.1e} operations of networks ({cells['work'].sum():.1e} at most); "
         f"{images / 1e9:.1f} GB of images and {models / 1e9:.1f} GB of models on disk\n"
         "Likely is what finished cells took of the most, else lib/grid/passes.csv. GPU hours without "
-        "finished cells are of one H100, by lib/grid/h100.csv."
+        "finished cells are of one H100, by lib/grid/h100.csv. A sum after > lacks cells of unknown hours."
     )
 
 
-def _round(hours: float) -> str:
-    if math.isnan(hours):
+def _said(hours: float, cells: pd.Series) -> str:
+    """A sum of the hours of cells, after > where those of some are unknown; ? where those of all are."""
+    if cells.isna().all():
         return "?"
-    return f"{hours:.2g}" if hours < 1 else f"{hours:,.{int(hours < 100)}f}"
+    rounded = f"{hours:.2g}" if hours < 1 else f"{hours:,.{int(hours < 100)}f}"
+    return f"> {rounded}" if cells.isna().any() else rounded

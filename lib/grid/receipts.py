@@ -23,13 +23,30 @@ BESIDE = (".inputs", "bench", "book", "lab")  # what make writes to BUILD beside
 COLUMNS = ("commit", "dirty", "device", "data", "seconds", "cpu_seconds", "peak_memory_mib")
 NEEDED = {"parameters", "sources", *COLUMNS}
 CHECKED = 64 << 20  # bytes; larger files, models and stores, are known by their size alone
+DEPTHS = {
+    "01_data": 1,
+    "02_features": 2,
+    "03_training": 5,
+    "04_attacks": 5,
+    "05_adversarial_training": 5,
+    "06_analysis": 1,
+    "07_beyond": 1,
+}
+"""How many folders below BUILD a chapter's notebook is: the axes of its point."""
 
 
 def finished(build: Path, dataset: str = "*") -> list[Path]:
-    """The notebooks of a data set below ``build``, or of all, that have a receipt."""
-    found = sorted(build.glob(f"{dataset}/**/*{ENDING}"))
-    notebooks = [path.with_name(path.name.replace(ENDING, ".ipynb")) for path in found]
-    return [path for path in notebooks if path.relative_to(build).parts[0] not in BESIDE and path.exists()]
+    """The notebooks of a data set of ``build``, or of all, that have a receipt.
+
+    A build folder inside this one, such as ``build/small`` or ``build/lab/build``, has cells of its own. They
+    are deeper than the cells of their chapter are here.
+    """
+    found = [
+        path.with_name(f"{chapter}.ipynb")
+        for chapter, depth in DEPTHS.items()
+        for path in build.glob("/".join([dataset, *"*" * (depth - 1), f"{chapter}{ENDING}"]))
+    ]
+    return sorted(path for path in found if path.exists())
 
 
 def receipt(notebook: Path) -> dict[str, Any]:

@@ -1,24 +1,29 @@
 """Do finished cells come out the same again? A random part of them is run once more and compared.
 
-A cell is run in a shadow of its build folder, where what it reads is a link to the grid and nothing of its
-own is there. What it writes is compared with what it wrote first, apart from times: tables value by value,
-tensors bit by bit, other files byte by byte.
+A cell is run in a shadow of its build folder, where what it reads is a link to the grid; neither its own
+notebook is there nor what came after it. What it writes is compared with what it wrote first, apart from
+times: tables value by value, tensors bit by bit, other files byte by byte.
 """
 
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+import yaml
 
 from lib import files
 from lib.grid import execute, lab, receipts
+from lib.grid.words import Refused
 
 Tensors = tuple[dict[str, torch.Tensor], dict[str, str]]
 
@@ -26,6 +31,10 @@ TIMED = ("seconds", "cpu_seconds", "images_per_second")
 """Columns that no two runs share."""
 
 STORE = "02_features"  # the chapter whose store is its own, and is not linked
+
+LAST = ("06_analysis", "07_beyond")  # chapters that look at whatever is there; no cell rests on them
+
+SHOWN = 80  # letters of a value that differs
 
 
 def again(target: Path, build: Path, shadow: Path) -> list[Path]:
@@ -39,26 +48,42 @@ def again(target: Path, build: Path, shadow: Path) -> list[Path]:
     ------
     RuntimeError : if it fails, with the runner's last line.
     """
-    own = {f"{target.stem}{ending}" for ending in (".ipynb", ".partial.ipynb", receipts.ENDING)}
-    dataset = target.relative_to(build).parts[0]
+    receipt, dataset = receipts.receipt(target), target.relative_to(build).parts[0]
+    unseen = _after(target, build, target.stat().st_mtime - receipt["seconds"])
+    unseen |= {target.with_suffix(ending) for ending in (".ipynb", ".partial.ipynb", receipts.ENDING)}
 
     def read(path: Path) -> bool:
         store = target.stem == STORE and path.relative_to(build).parts[1] == "store"
-        return not store and not (path.parent == target.parent and path.name in own)
+        return not store and path not in unseen
 
     lab.link(build, dataset, shadow, read)
+    settings = shadow / "settings.yaml"  # as text of the command line, 1e-05 would be refused
+    values = receipt["parameters"] | {"build": str(shadow)}
+    settings.write_text(yaml.safe_dump(values), encoding="utf-8")
     command = [sys.executable, "-m", "lib.grid.execute", f"notebooks/{target.stem}.py"]
-    command.append(str(shadow / target.relative_to(build)))
-    for name, value in (receipts.receipt(target)["parameters"] | {"build": shadow}).items():
-        command += ["-p", name, str(value)]
+    command += [str(shadow / target.relative_to(build)), "-f", str(settings)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1])
     made = [
         path for path in sorted((shadow / dataset).rglob("*")) if path.is_file() and not path.is_symlink()
     ]
-    made = [path for path in made if not path.name.startswith(".") and path.name not in own]
-    return [path.relative_to(shadow) for path in made]
+    made = [path.relative_to(shadow) for path in made if not path.name.startswith(".")]
+    return [path for path in made if build / path not in unseen]
+
+
+def _after(target: Path, build: Path, began: float) -> set[Path]:
+    """The files of later cells, which a cell of chapter 6 or 7 did not see; the others look at no such files.
+
+    What it rests on ended before it did, else make would run it again. Chapters 6 and 7 may run at once.
+    """
+    found: set[Path] = set()
+    ended = target.stat().st_mtime
+    for cell in receipts.finished(build, target.relative_to(build).parts[0]) if target.stem in LAST else []:
+        if cell != target and cell.stat().st_mtime > (began if cell.stem in LAST else ended):
+            written = receipts.receipt(cell)["files"]
+            found |= {cell, cell.with_suffix(receipts.ENDING), *(build / name for name in written)}
+    return found
 
 
 def difference(one: Path, other: Path) -> str:
@@ -77,13 +102,18 @@ def _of_frames(one: pd.DataFrame, other: pd.DataFrame) -> str:
     if list(one.columns) != list(other.columns) or len(one) != len(other):
         return f"{one.shape} values became {other.shape}"
     for column in one:
-        before, after = one[column], other[column]
+        before, after = (frame[column].map(_of_list) for frame in (one, other))
         same = (before == after) | (before.isna() & after.isna())
         if not same.all():
             row = int((~same).to_numpy().argmax())
-            changed = f"{before.iloc[row]} became {after.iloc[row]}"
-            return f"{column}: {changed}, and {(~same).sum() - 1} values more"
+            old, new = (str(values.iloc[row])[:SHOWN] for values in (before, after))
+            return f"{column}: {old} became {new}, and {(~same).sum() - 1} values more"
     return ""
+
+
+def _of_list(value: Any) -> Any:
+    """A list in a table as text, in which NaN is equal to itself; any other value as it is."""
+    return str(value.tolist()) if isinstance(value, np.ndarray) else value
 
 
 def _of_tensors(one: Tensors, other: Tensors) -> str:
@@ -104,7 +134,7 @@ def compare(target: Path, build: Path) -> tuple[int, list[str]]:
     shadow = execute.temporary()
     try:
         texts = {name: difference(build / name, shadow / name) for name in again(target, build, shadow)}
-    except RuntimeError as error:
+    except (RuntimeError, OSError, ValueError) as error:  # of this cell; the others are still compared
         return 0, [str(error)]
     finally:
         shutil.rmtree(shadow)
@@ -113,11 +143,13 @@ def compare(target: Path, build: Path) -> tuple[int, list[str]]:
 
 def make_verify(given: Mapping[str, str]) -> int:
     """Run a random tenth (SHARE) of the finished cells again and report whether they come out the same."""
-    build = Path(given["BUILD"])
+    build, share = Path(given["BUILD"]), given.get("SHARE") or "0.1"
+    if not (re.fullmatch(r"[0-9]*\.?[0-9]+", share) and 0 < float(share) <= 1):
+        raise Refused(f"SHARE={share!r}: a number above 0 is needed, of 1 at the most")
     found = receipts.finished(build)
     if not found:
         raise ValueError(f"{build} has no finished cell")
-    chosen = random.sample(found, max(1, round(float(given.get("SHARE", 0.1)) * len(found))))
+    chosen = random.sample(found, max(1, round(float(share) * len(found))))
     wrong = 0
     for target in sorted(chosen):
         count, differences = compare(target, build)
