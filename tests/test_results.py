@@ -180,6 +180,17 @@ def test_a_file_that_is_missing_or_damaged_is_named(tmp_path, file, damage):
     assert set(found.clean["model"]) >= {"resnet18"}
 
 
+def test_damaged_examples_are_named_and_not_shown(tmp_path):
+    for representation in ("dwt", "stft"):
+        leave(tmp_path, representation, "alexnet", "standard")
+    path = study.Cell(str(tmp_path), "demo", "dwt", "alexnet", "1", "standard").path("examples.safetensors")
+    path.write_bytes(path.read_bytes()[:20])
+    found = results.gather(str(tmp_path), "demo")
+    assert list(found.examples) == list(found.about) == ["stft"]
+    (note,) = found.notes["note"]
+    assert "demo/dwt/alexnet/1/standard/examples.safetensors is damaged, so it is not shown" in note
+
+
 def test_rows_of_an_older_version_are_read_and_what_they_lack_is_noted(tmp_path):
     leave(tmp_path, "dwt", "alexnet", "standard")
     leave(tmp_path, "dwt", "resnet18", "standard")

@@ -144,7 +144,7 @@ def gather(
     if "seconds" in attacks:
         by_attack = attacks.groupby([*POINT, "attack"], sort=False)["seconds"].sum().reset_index()
         spent.append(by_attack.assign(chapter="04_attacks"))
-    examples, about = _examples(build, dataset, shown)
+    examples, about, lost = _examples(build, dataset, shown)
     sizes = _sizes(build, dataset)
     elsewhere, also, said = _other_sizes(other_sizes, dataset, sizes)
     also = also[~also["chapter"].isin(IMAGES)]  # these differ: they make the size
@@ -158,7 +158,7 @@ def gather(
         sizes=sizes,
         cells=cells.drop(columns=["dataset", *TIMES]),
         times=pd.concat(spent, ignore_index=True).reindex(columns=["chapter", *POINT, "attack", *TIMES]),
-        notes=pd.DataFrame({"note": notes + said}, dtype=object),
+        notes=pd.DataFrame({"note": notes + lost + said}, dtype=object),
         examples=examples,
         about=about,
         other_sizes=elsewhere,
@@ -344,19 +344,24 @@ def alike(victim: Sequence[str], shown: str) -> int:
     return sum(a == b for a, b in zip(victim, shown.split("/"), strict=True))
 
 
-def _examples(build: str, dataset: str, shown: str) -> tuple[dict, dict]:
-    """One clip's images for each representation: of the wanted victim, and the same clip where it can be."""
+def _examples(build: str, dataset: str, shown: str) -> tuple[dict, dict, list[str]]:
+    """One clip's images for each representation: of the wanted victim, and the same clip where it can be.
+
+    With facts about them, and a note on each file that is damaged.
+    """
     there = [cell for cell in study.points(build, dataset) if finished(cell, "04_attacks")]
     there = [cell for cell in there if cell.path("examples.safetensors").is_file()]
     on = Counter((cell.model, cell.fold, cell.training) for cell in there)  # how many representations
     wanted = tuple(shown.split("/"))
     if wanted not in on and on:
         wanted = max(on, key=lambda victim: (alike(victim, shown), on[victim]))
-    read = {
-        cell.representation: read_examples(cell.path("examples.safetensors"))
-        for cell in there
-        if (cell.model, cell.fold, cell.training) == wanted
-    }
+    read, notes = {}, []
+    for cell in there:
+        if (cell.model, cell.fold, cell.training) == wanted:
+            try:
+                read[cell.representation] = read_examples(cell.path("examples.safetensors"))
+            except (ValueError, KeyError) as error:
+                notes.append(f"{cell}/examples.safetensors is damaged, so it is not shown ({error})")
     known = [clip for _, clips, _ in read.values() for clip in clips]
     often = max(dict.fromkeys(known), key=known.count, default="")
     examples, about = {}, {}
@@ -366,7 +371,7 @@ def _examples(build: str, dataset: str, shown: str) -> tuple[dict, dict]:
             examples[representation] = {name: image[i] for name, image in images.items()}
             about[representation] = {"clip": clips[i], "name": classes[i]}
             about[representation] |= dict(zip(("model", "fold", "training"), wanted, strict=True))
-    return examples, about
+    return examples, about, notes
 
 
 # ----------------------------------------------------------------------------------------------- keeping
