@@ -13,12 +13,13 @@ import pytest
 import soundfile
 from conftest import ROOT, outside
 
-from lib import metrics
+from lib import metrics, names
 from lib.analysis import printing, published
 
 SOUNDS = {"wren": 3000.0, "owl": 400.0, "jay": 1500.0}  # Hz
 PLACES = ("garden", "wood", "lake", "hill")
 COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+PAIR = ["representation", "model"]
 RATES = (8000, 16000, 22050, 44100, 48000)
 
 
@@ -156,29 +157,60 @@ def assert_esc50(said: str) -> None:
     assert "no sentence of the paper (two, on numbers of parameters, need no run)" in said
 
 
+def trained_once(rows):
+    """Which rows are of a pair that was trained once, in one fold."""
+    over = rows.query("measure == 'gain_percent'").set_index(PAIR)["over"]
+    once = over.index[~over.str.contains("folds")]
+    return pd.MultiIndex.from_frame(rows[PAIR]).isin(once)
+
+
+def pairs(rows) -> list[str]:
+    """The pairs of some rows as the text calls them."""
+    return [f"{names.label(model)} on {names.label(which)}" for which, model in rows[PAIR].to_numpy()]
+
+
 def assert_networks(said: str) -> None:
-    """What is said of the networks that were trained once, and of the one trained in several folds."""
+    """What is said of the pairs that were trained once, and of those trained in several folds."""
     rows = table("networks")
-    often, once = rows.query("model == 'resnet18'"), rows.query("model != 'resnet18'")
-    on = {name: set(once.query("representation == @name")["model"]) for name in ("stft", "dwt")}
-    assert on["stft"] == {"googlenet", "alexnet"}
-    assert on["dwt"] == {"googlenet", "alexnet", "resnet34", "resnet56"}
-    for row in often.query("measure in ('gain_percent', 'accuracy_change_percent')").to_dict("records"):
-        sign = 1 if row["measure"] == "gain_percent" else -1
-        on = {"stft": "STFT", "dwt": "DWT"}[row["representation"]]
-        assert re.search(rf"by {sign * row['value']:.1f} (points )?on {on}", said), row
+    often, once = rows[~trained_once(rows)], rows[trained_once(rows)]
+    assert set(pairs(often)) == {"ResNet-18 on STFT", "ResNet-18 on DWT"}
+    on = once.groupby("model")["representation"].agg(lambda which: sorted(set(which))).to_dict()
+    assert on.pop("googlenet") == on.pop("alexnet") == ["dwt", "stft"]
+    assert on == {"resnet34": ["dwt"], "resnet56": ["dwt"]}
+    assert "in fold 1: GoogLeNet and AlexNet on STFT and DWT, ResNet-34 and ResNet-56 on DWT" in said
+    changes = {
+        "rose by": often.query("measure == 'gain_percent'"),
+        "the clean accuracy fell by": often.query("measure == 'accuracy_change_percent'"),
+    }
+    for verb, change in changes.items():
+        stft, dwt = change.set_index("representation").loc[["stft", "dwt"]].to_dict("records")
+        assert f"{verb} {abs(stft['value']):.1f} points on STFT and by {abs(dwt['value']):.1f} " in said, verb
+        assert np.sign([stft["value"], dwt["value"]]).tolist() == [1 if verb == "rose by" else -1] * 2
+    clear = [((change["low"] > 0) | (change["high"] < 0)).tolist() for change in changes.values()]
+    assert clear == [[True, True], [False, False]]
+    assert "the interval excludes zero on both. On all 80 tested clips" in said
+    assert "the interval includes zero on both. (On the 20 clips" in said
     ratios = often.query("measure == 'epsilon_ratio'")
     assert "{:.1f} to {:.1f} times".format(*ratios["value"].agg(["min", "max"])) in said
     assert ("with every 95 % interval above 1" in said) == bool((ratios["low"] > 1).all())
+    counts = [
+        "{:.0f} to {:.0f}".format(*part["fooled"].dropna().agg(["min", "max"])) for part in (once, often)
+    ]
+    assert "({} of a pair that was trained once, {} of the others):".format(*counts) in said
     gains = once.query("measure == 'gain_percent'")
     ends = f"higher by {gains['value'].min():.1f} to {gains['value'].max():.1f} points"
     assert f"{ends}; the interval is above zero for GoogLeNet on DWT alone" in said
-    clear = gains.loc[gains["low"] > 0, ["representation", "model"]]
-    assert clear.to_numpy().tolist() == [["dwt", "googlenet"]]
+    assert pairs(gains[gains["low"] > 0]) == ["GoogLeNet on DWT"]
     falls = once.query("measure == 'accuracy_change_percent'")
     ends = f"fell by {0 - falls['value'].max():.1f} to {0 - falls['value'].min():.1f} points"
-    assert f"{ends}; the interval excludes zero for ResNet-56 alone." in said
-    assert falls.loc[falls["high"] < 0, "model"].tolist() == ["resnet56"]
+    assert f"{ends}; the interval excludes zero for ResNet-56 on DWT alone." in said
+    assert pairs(falls[falls["high"] < 0]) == ["ResNet-56 on DWT"]
+    same = table("summary").query("measure == 'clean_change_percent'").set_index("representation")
+    ends = (
+        f"fell by {-same.loc['stft', 'value']:.1f} points on STFT and rose by {same.loc['dwt', 'value']:.1f}"
+    )
+    assert f"{ends} on DWT, and neither interval excludes zero.)" in said
+    assert ((same["low"] < 0) & (same["high"] > 0)).all()
     first = table("robust_accuracy").query("training == 'standard' and representation == 'dwt'")
     first = first.set_index(["model", "measure"])
     assert {first.loc[(model, "clean_percent"), "value"] for model in ("googlenet", "resnet34")} == {85}
@@ -189,28 +221,30 @@ def assert_networks(said: str) -> None:
 
 def assert_short(said: str) -> None:
     """The few sentences above the tables, on all pairs of a representation and a network."""
-    rows, robust, point = table("networks"), table("robust_accuracy"), ["representation", "model"]
+    rows, robust = table("networks"), table("robust_accuracy")
     gains, falls, ratios = (
         rows.query(f"measure == '{name}'")
         for name in ("gain_percent", "accuracy_change_percent", "epsilon_ratio")
     )
-    once = (rows.groupby(point)["over"].first().str.contains("recordings")).sum()
-    count, few, clear = (COUNTS[number] for number in (len(gains), once, (falls["high"] < 0).sum()))
-    assert (
-        f"{count} pairs of a representation and a network were run, two in four folds and {few} once." in said
-    )
+    once = trained_once(gains)
+    count, few, often = (COUNTS[k] for k in (len(gains), once.sum(), (~once).sum()))
+    assert f"each of the {count} pairs of a representation and a network that were run on ESC-10" in said
+    assert f"{often.capitalize()} pairs were run in all five folds, and {few} once; 20 clips of each" in said
+    assert set(gains.loc[~once, "over"]) == {"5 folds × 20 clips"}
     assert f"to the {few} other pairs, once each in fold 1" in said
     assert (ratios["low"] > 1).all()
     largest = ratios.query("model == 'resnet56'").set_index("attack")["value"]
     others = ratios.query("model != 'resnet56'")["value"]
-    ends = f"{others.min():.1f} to {others.max():.1f} times the perturbation after adversarial training"
-    assert f"{ends}, and {largest['DeepFool']:.1f} or {largest['DDN']:.1f} times for ResNet-56." in said
+    ends = f"{others.min():.1f} to {others.max():.1f} times as large, and for ResNet-56"
+    assert f"{ends} {largest['DeepFool']:.1f} times by DeepFool and {largest['DDN']:.1f} by DDN," in said
     assert (gains["value"] > 0).all()
+    sure, clear = (COUNTS[k] for k in ((gains["low"] > 0).sum(), (falls["high"] < 0).sum()))
+    assert f"is higher for all {count}, with an interval above zero for {sure}." in said
     assert (falls["value"] < 0).all()
-    assert f"lower for all {count}, with an interval that excludes zero for {clear}." in said
+    assert f"is lower for all {count}, with an interval that excludes zero for {clear}." in said
     verdicts = table("claims")["verdict"]
     assert f"Of the paper's {len(verdicts)} sentences, {(verdicts == 'open').sum()} remain open." in said
-    of = robust.pivot_table(index=[*point, "training"], columns="measure", values="value")
+    of = robust.pivot_table(index=[*PAIR, "training"], columns="measure", values="value")
     taken = (of["clean_percent"] - of["robust_percent"]).groupby("training").agg(["min", "max"]).round()
     before, after = (
         "{:.0f} to {:.0f}".format(*taken.loc[training]) for training in ("standard", "adversarial")
@@ -218,7 +252,7 @@ def assert_short(said: str) -> None:
     assert f"take {before} points from the accuracy of the original models and {after} from" in said
     attacks = pd.read_parquet(ROOT / "figures/esc10/rows/attacks.parquet")
     assert attacks.loc[attacks["attack"].isin(["DeepFool", "DDN"]), "fooled"].all()
-    curves = table("robust_curves").query("attack == 'worst case'")
+    curves = table("robust_curves").query("attack == 'worst case' and representation in ('stft', 'dwt')")
     curves = curves.pivot_table(index=["representation", "norm"], columns="training", values="rate")
     better = curves[curves["standard"] > curves["adversarial"]].reset_index()
     assert set(better["representation"]) == {"stft"}
@@ -232,15 +266,14 @@ def assert_claims(said: str) -> None:
     counted = (ROOT / "figures/esc10/claims.md").read_text(encoding="utf-8").splitlines()[0]
     assert counted.split(". ", 1)[1].split(". ")[0].rstrip(".") in said
     rows = table("table_2").query("measure == 'fooling_auc_percent' and training == 'adversarial'")
-    fooled = rows.query("model == 'resnet18'")["value"]  # of the models that the verdict is on
+    here = (rows["model"] == "resnet18") & rows["representation"].isin(["stft", "dwt"])
+    fooled = rows.loc[here, "value"]  # of the models that the verdict is on
     papers = [published.table("fooling_auc_percent", dataset) for dataset in published.DATASETS]
     ends = [min(each.min().min() for each in papers), max(each.max().max() for each in papers)]
     told = "it fools {:.1f} to {:.1f} %".format(*fooled.agg(["min", "max"]))
-    others = "{:.1f} to {:.1f} %".format(*rows.query("model != 'resnet18'")["value"].agg(["min", "max"]))
-    assert (
-        f"{told} of those of ResNet-18 (of the others' {others}; the paper: {ends[0]:.0f} to {ends[1]:.0f} %)"
-        in said
-    )
+    others = "{:.1f} to {:.1f} %".format(*rows.loc[~here, "value"].agg(["min", "max"]))
+    ends = f"(of the others' {others}; the paper: {ends[0]:.0f} to {ends[1]:.0f} %)"
+    assert f"{told} of those of ResNet-18 on STFT and DWT {ends}" in said
     within = table("attacks").query("training == 'adversarial' and attack == 'DeepFool'")["within_percent"]
     most = (5 * 100 + within.item()) / 6
     assert f"the mean would be {most:.0f} %, since DeepFool" in said
@@ -293,7 +326,9 @@ def test_the_face_is_what_the_published_run_says():
     index = (ROOT / "figures/esc10/README.md").read_text(encoding="utf-8")
     (counts,) = re.findall(r"evaluated, (.*) attacked", index)
     assert f"of which {counts} are classified correctly" in said
-    (alone,) = re.findall(r"six attacks alone, the gain at ε is \+(.*?), \+(.*?) points on DWT", index)
+    (alone,) = re.findall(
+        r"six attacks alone, the gain at ε is \+(.*? on STFT), \+(.*?) points on DWT", index
+    )
     assert "gains would be {} and {} on DWT".format(*alone) in said
     largest = table("image_sizes").sort_values("bins").iloc[-1]
     ends = f"[{largest['relative_low']:.2f}, {largest['relative_high']:.2f}]"
