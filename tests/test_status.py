@@ -11,6 +11,7 @@ from conftest import ROOT
 from test_make import ALL, ATTACKS, TOLD
 
 from lib import files
+from lib.data import changes
 from lib.grid import axes, receipts, sources
 
 IN_ORDER = [*ALL[:6], *TOLD]
@@ -160,6 +161,26 @@ def test_what_only_a_gpu_uses_makes_no_cell_of_a_cpu_old(made):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=made.folder, capture_output=True, text=True)
     assert done.stdout.strip() == "[[], ['lib/graphs.py']]", done.stderr
+
+
+def test_recordings_with_other_times_damage_no_cell(tmp_path):
+    """Copied to another machine they are the same, and only the note of their times is written anew."""
+    recording = tmp_path / "a.wav"
+    recording.write_bytes(b"sound")
+    changes.record(
+        tmp_path / "build/demo", {str(recording): files.digest(recording)}, 0
+    )  # its time is not kept
+    note = tmp_path / "build/demo" / changes.NAME
+    entry = {"bytes": note.stat().st_size, "sha256": files.digest(note)}
+    notebook = tmp_path / "build/demo/01_data.ipynb"
+    listed = {"files": {f"demo/{changes.NAME}": entry}, "parameters": {}, "sources": {}}
+    files.save(notebook.with_suffix(receipts.ENDING), dict.fromkeys(receipts.NEEDED, "") | listed)
+    assert not changes.changed(note.parent)
+    assert files.digest(note) != entry["sha256"]
+    for thorough in (False, True):
+        assert receipts.problem(notebook, tmp_path / "build", thorough=thorough) == ""
+    note.unlink()
+    assert "is missing" in receipts.problem(notebook, tmp_path / "build")
 
 
 def test_a_finished_cell_whose_files_are_gone_is_not_finished(made):
