@@ -16,8 +16,9 @@
 #
 # Previous: [6 · Analysis](06_analysis.ipynb). Terms are explained in the [glossary](README.md#glossary).
 #
-# <small>Reads `clips.parquet`, the store and the models of one fold. Writes `sound.parquet` (one row per
-# clip and model), `transfer.csv`, `waveform.csv`, `across.csv` and pictures in `figures/`.</small>
+# <small>Reads `clips.parquet`, the store and the models of one fold that lie in this build folder: those that
+# chapter 6 takes from an earlier run have no weights here. Writes `sound.parquet` (one row per clip and
+# model), `transfer.csv`, `waveform.csv`, `across.csv` and pictures in `figures/`.</small>
 
 # %%
 from pathlib import Path
