@@ -116,7 +116,7 @@ def kept(build):
     """What the next run goes on from."""
     words = []
     for path in sorted(build.rglob("checkpoint.safetensors")):
-        words.append(f"{len(json.loads(files.metadata(path)['run'])['history'])} epochs")
+        words.append(f"{len(json.loads(files.metadata(path)['training'])['history'])} epochs")
     for path in sorted(build.rglob("*.pieces")):
         words.append(f"{len(list(path.glob('*.safetensors')))} pieces")
     for path in sorted(build.rglob("*.done"))[:1]:
