@@ -92,16 +92,6 @@ told = {{"threads": os.environ["OMP_NUM_THREADS"], "node": os.environ.get("SLURM
 cell.save("{name}.json", told | {{"pid": os.getpid()}})
 """
 
-CHAPTERS = {
-    "01_data": 1,
-    "02_features": 2,
-    "03_training": 5,
-    "04_attacks": 5,
-    "05_adversarial_training": 5,
-    "06_analysis": 1,
-    "07_beyond": 1,
-}
-
 
 def outside() -> dict[str, str]:
     """The environment less what a make above these tests has put there for its own children."""
@@ -113,6 +103,7 @@ class Tiny:
     """A checkout with the real Makefile and library, and chapters that wait, say so, and leave a file."""
 
     def __init__(self, folder: Path) -> None:
+        from lib.grid.receipts import DEPTHS
         from lib.study import AXES
 
         self.folder = folder
@@ -120,7 +111,7 @@ class Tiny:
         (folder / "lib").symlink_to(ROOT / "lib")
         (folder / "notebooks").mkdir()
         (folder / "params" / "tiny").mkdir(parents=True)
-        for name, depth in CHAPTERS.items():
+        for name, depth in DEPTHS.items():
             axes = "".join(f'{axis} = "1"\n' for axis in AXES[1:depth])
             data = {"01_data": 'data_folder = "data"\n', "02_features": 'together = ""\n'}.get(name, "")
             point = ", ".join(["build", *AXES[:depth]])

@@ -998,9 +998,8 @@ def test_clear_effects_are_found_and_two_trainings_find_none():
     mixed = 3 + 0.1 * rng.normal(size=5), -3 + 0.1 * rng.normal(size=5)
     assert claims.decide(trained(mixed), 0.0) == claims.FAILS
     assert claims.decide(trained([mixed[0], [np.nan] * 5]), 0.0) == claims.OPEN
-    assert (
-        claims.decide(trained([[-9.0, -10.0, -11.0], [0.0] * 3]), 0.0) == claims.FAILS
-    )  # one part is enough
+    # One part is enough, whatever the others leave open.
+    assert claims.decide(trained([[-9.0, -10.0, -11.0], [0.0] * 3]), 0.0) == claims.FAILS
     assert claims.decide(trained([[-9.0, -10.0, -11.0], [5.0]]), 0.0) == claims.FAILS
     assert claims.decide(trained([[9.0, 10.0, 11.0], [5.0]]), 0.0) == claims.OPEN
 

@@ -167,9 +167,8 @@ def test_recordings_with_other_times_damage_no_cell(tmp_path):
     """Copied to another machine they are the same, and only the note of their times is written anew."""
     recording = tmp_path / "a.wav"
     recording.write_bytes(b"sound")
-    changes.record(
-        tmp_path / "build/demo", {str(recording): files.digest(recording)}, 0
-    )  # its time is not kept
+    # Reading began at 0, before the file was written, so that its time is not kept.
+    changes.record(tmp_path / "build/demo", {str(recording): files.digest(recording)}, 0)
     note = tmp_path / "build/demo" / changes.NAME
     entry = {"bytes": note.stat().st_size, "sha256": files.digest(note)}
     notebook = tmp_path / "build/demo/01_data.ipynb"

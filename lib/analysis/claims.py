@@ -108,20 +108,22 @@ class Claim:
 
 def decide(parts: Mapping[str, Measured], threshold: float) -> str:
     """The verdict on "every part is above the threshold"; see the head of this module."""
-    below, above = [], []
-    for part in parts.values():
-        known, mean = np.asarray(part.values, dtype=float), part.mean
-        if len(known) < TRAININGS or not np.isfinite(known).all() or part.agree:
-            below, above = [*below, 1.0], [*above, 1.0]  # it decides nothing, but others may lie below
-            continue
-        t = (known.mean() - threshold) / (known.std(ddof=1) / np.sqrt(len(known)))
-        below.append(stats.t.cdf(t, len(known) - 1) if mean.high < threshold else 1.0)
-        above.append(stats.t.sf(t, len(known) - 1) if mean.low > threshold else 1.0)
     if not parts:
         return OPEN
+    below, above = zip(*(_chances(part, threshold) for part in parts.values()), strict=True)
     if max(above) <= WRONG:
         return HOLDS
     return FAILS if min(below) <= WRONG / len(parts) else OPEN  # Holm's first step: is any part below?
+
+
+def _chances(part: Measured, threshold: float) -> tuple[float, float]:
+    """The p-values of a part below and above the threshold; 1 where it does not decide that."""
+    known, mean = np.asarray(part.values, dtype=float), part.mean
+    if len(known) < TRAININGS or not np.isfinite(known).all() or part.agree:
+        return 1.0, 1.0
+    t = (known.mean() - threshold) / (known.std(ddof=1) / np.sqrt(len(known)))
+    below = stats.t.cdf(t, len(known) - 1) if mean.high < threshold else 1.0
+    return below, stats.t.sf(t, len(known) - 1) if mean.low > threshold else 1.0
 
 
 def ledger(found: Analysis, parameters: Mapping[str, int] | None = None) -> pd.DataFrame:

@@ -246,7 +246,7 @@ def answer(found: Analysis) -> str:
         of = {(row["measure"], row["training"]): row for row in _records(rows)}
         gain, change = of["gain_percent", ROBUST], of["clean_change_percent", ROBUST]
         before, after = (number(of["robust_percent", t]["value"]) for t in ("standard", ROBUST))
-        models = ", ".join(names.label(v[1]) for v in found.averaged if v[0] == representation)
+        models = ", ".join(names.label(v[1]) for v in found.averaged_on(representation))
         said.append(
             f"{names.label(representation)} ({models}; {gain['over']}): the robust accuracy within the "
             f"budget is {before} % before adversarial training and {after} % after it "
@@ -709,7 +709,7 @@ def _evaluated(found: Analysis) -> str:
     rows = found.results.evaluated
     of: dict[str, list[str]] = {}
     for representation in names.in_order(v[0] for v in found.averaged):
-        models = [v[1] for v in found.averaged if v[0] == representation]
+        models = [v[1] for v in found.averaged_on(representation)]
         mine = rows[(rows["representation"] == representation) & rows["model"].isin(models)]
         clips = mine.groupby("fold")["clip"].nunique()
         n = found.repeats(clips) if len(clips) > 1 else f"{clips.iloc[0]} clips"
@@ -719,7 +719,7 @@ def _evaluated(found: Analysis) -> str:
 
 def _mean(found: Analysis) -> str:
     """What a curve is the mean of, and its band, if there is more than one victim behind it."""
-    networks = max((len([v for v in found.averaged if v[0] == w[0]]) for w in found.averaged), default=0) > 1
+    networks = any(len(found.averaged_on(v[0])) > 1 for v in found.averaged)
     folds = len(found.results.folds) > 1
     what = " and ".join(["networks"] * networks + [found.kind] * folds)
     return f", mean over {what}, the band from the lowest to the highest." if what else "."

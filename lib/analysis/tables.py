@@ -210,6 +210,10 @@ class Analysis:
         each = [[v for v in self.attacked if v[0] == r] for r in names.in_order(v[0] for v in self.attacked)]
         return [v for mine in each for v in self.often(self.needed, mine)]
 
+    def averaged_on(self, representation: str) -> list[Victim]:
+        """Those of a representation."""
+        return [v for v in self.averaged if v[0] == representation]
+
     @functools.cached_property
     def common(self) -> list[Victim]:
         """Of `attacked`, the pairs that means over representations are of, too."""
@@ -501,7 +505,7 @@ def summary(found: Analysis) -> pd.DataFrame:
         ("robust_percent", "gain_percent", found.robust),
     )
     for representation in names.in_order(v[0] for v in found.attacked):
-        mine = [v for v in found.averaged if v[0] == representation]
+        mine = found.averaged_on(representation)
         robust = [defended(v) for v in mine]
 
         def mean(panel: pd.DataFrame, victims: Sequence[Victim]) -> pd.Series:
@@ -595,9 +599,10 @@ def _curves(found: Analysis, panels: Panels, count: int = 120) -> pd.DataFrame:
     """Shares of clips at or below ``count`` norms, even in the logarithm, and every stair where those are
     fewer."""
     gathered: dict[tuple[str, str, str], list[pd.Series]] = {}
+    paired = {v[0] for v in found.attacked}
     for fold, panel in panels.items():
         for (representation, model, training, attack), values in panel.items():
-            alone = representation not in {v[0] for v in found.attacked}
+            alone = representation not in paired
             if alone or _both(found, found.averaged, (representation, model), fold):
                 gathered.setdefault((representation, training, attack), []).append(values.dropna())
     budgets = found.budgets.values()

@@ -136,13 +136,12 @@ class Planner:
         rows, frames = self.size(*victim[:2])
         ratio = rows * frames / (table["rows"] * table["frames"])
         nearest = ratio.map(lambda x: max(x, 1 / x)).idxmin()
-        kind = "gradients_per_s"
-        if point[1] in TRAINS:
-            kind = (
-                "trained_in_bfloat16_per_s"
-                if _in_bfloat16(victim, values, rows * frames)
-                else "trained_per_s"
-            )
+        if point[1] not in TRAINS:
+            kind = "gradients_per_s"
+        elif _in_bfloat16(victim, values, rows * frames):
+            kind = "trained_in_bfloat16_per_s"
+        else:
+            kind = "trained_per_s"
         rate = table.loc[nearest, kind]
         return self.passes(point, values, likely=likely) / GRADIENT / rate * ratio[nearest]
 
