@@ -23,7 +23,7 @@ from pathlib import Path
 from IPython.display import Markdown
 
 from lib import chapter, figures, metrics, names, ranges, study
-from lib.analysis import claims, published, report, results, tables
+from lib.analysis import answer, claims, published, report, results, tables
 from lib.analysis.earlier import beside
 
 figures.use_style()
@@ -292,7 +292,7 @@ parts.show("image_sizes")
 parts.show("norm_by_size")
 
 # %%
-seen, same, meaning = report.scaling_answer(analysis)
+seen, same, meaning = answer.scaling(analysis)
 print(chapter.expectation("norm ÷ √D is the same at all sizes", seen, same))
 print(meaning)
 
@@ -333,17 +333,9 @@ results.save(found, where / "rows")
 print(f"{sum(1 for _ in where.iterdir())} files in {where}, listed in {index.name}")
 
 # %%
-ledger = parts.made["claims"].frame
-sentences = ledger[~ledger["where"].str.fullmatch("Table I+")]
+first, *more = answer.sentences(analysis, parts.made["claims"].frame)
 sizes = ", ".join(f"{size.rows} × {size.frames}" for size in found.sizes.drop_duplicates("rows").itertuples())
-said = [
-    f"{len(found.clean.groupby(results.POINT))} models of {names.label(dataset)}, folds and seeds "
-    f"{', '.join(found.folds)}, images of {sizes} values (rows × frames)",
-    report.counted(ledger),
-]
-judged = sentences[sentences["verdict"] != claims.OPEN]
-said += [f"*{row.verdict}*: {row.claim}" for row in judged.itertuples()]
-said += [f"image size: {seen}. {meaning}"] * (not found.other_sizes.empty)
+more += [f"**Image size.** {seen}. {meaning}"] * (not found.other_sizes.empty)
 
 # %%
 missing, unfinished = found.missing(), len(analysis.unfinished)
@@ -367,4 +359,4 @@ checks = {
     "the data set is one of the paper's": (dataset in published.DATASETS, f"{names.label(dataset)} is not"),
     "all models are run with the same settings and attacks": (not found.remarks(), "some are not"),
 }
-Markdown(chapter.summary(report.answer(analysis), said, checks))
+Markdown(chapter.summary(first, more, checks))

@@ -279,6 +279,38 @@ def test_figures_are_put_in_place_of_the_old_ones_and_told(made, tmp_path):
     assert results.load(shelf / "rows").dataset == "esc10"
 
 
+def test_the_readme_says_what_the_published_runs_say(tmp_path):
+    shelves, readme = tmp_path / "figures", tmp_path / "README.md"
+    for name, rows in {"esc10": "| 1 |\n| 2 |\n", "esc50": "| 1 |\n", "urbansound8k": ""}.items():
+        (shelves / name).mkdir(parents=True)
+        if rows:
+            (shelves / name / "answer.md").write_text(f"- Of {name}.\n")
+            (shelves / name / "networks.md").write_text(f"A caption.\n\n| n |\n|---|\n{rows}")
+    assert not publish.face(readme, shelves), "there is no README"
+    readme.write_text("No place.\n")
+    assert not publish.face(readme, shelves)
+    assert readme.read_text() == "No place.\n"
+    wanted = """
+### [ESC-10](figures/esc10/README.md)
+
+- Of esc10.
+
+| n |
+|---|
+| 1 |
+| 2 |
+
+### [ESC-50](figures/esc50/README.md)
+
+- Of esc50.
+
+"""
+    readme.write_text(f"Before.\n{publish.FACE[0]}\nOld.\n{publish.FACE[1]}\nAfter.\n")
+    for _ in range(2):
+        assert publish.face(readme, shelves)
+        assert readme.read_text() == f"Before.\n{publish.FACE[0]}\n{wanted}{publish.FACE[1]}\nAfter.\n"
+
+
 def test_a_picture_of_chapter_7_is_in_the_index_once(made, tmp_path):
     (made / "waveform_attack.png").write_bytes(b"")
     shelf = tmp_path / "figures/esc10"

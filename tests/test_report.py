@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from lib import figures, metrics, names
-from lib.analysis import claims, printing, published, report, results, tables
+from lib.analysis import answer, claims, printing, published, report, results, tables
 from lib.analysis.results import POINT
 from lib.analysis.tables import Analysis
 from tests import made_up
@@ -207,7 +207,6 @@ def test_with_three_folds_every_table_says_how_many_clips_of_each():
     assert "All tested clips; the tables of robust accuracy use the 6 of each fold that were drawn" in said
     assert "Student's t over 3 folds × 30 clips, or over all these clips where that is wider" in said
     assert "All tested clips" not in report.accuracy_table(Analysis(run)).caption
-    assert "STFT (AlexNet; 3 folds × 6 clips): the robust accuracy" in report.answer(found)
 
 
 def test_folds_that_agree_by_chance_are_not_surer_than_their_clips():
@@ -291,17 +290,6 @@ def test_a_network_that_gains_and_loses_nothing_is_told_so():
     assert shown.iloc[0].str.startswith("+0.0 [−").tolist()[:2] == [True, True]
 
 
-@pytest.mark.parametrize(("ratio", "sign"), [(4.0, 1), (1.0, -1)])
-def test_the_answer_gives_every_representation_with_its_intervals(ratio, sign):
-    found = Analysis(made_up.grid(models=("alexnet",), clips=100, ratio=ratio))
-    gains = tables.summary(found).query("measure == 'gain_percent'").set_index("representation")
-    for representation, said in zip(("stft", "dwt"), report.answer(found).split(" points. "), strict=True):
-        assert said.startswith(f"{names.label(representation)} (AlexNet; 100 clips): the robust accuracy")
-        assert printing.interval(gains.loc[representation], 1, sign=True) in said
-        assert gains.loc[representation, "value"] * sign > 0
-        assert "the clean accuracy of the same clips changes by −20.0 [" in said
-
-
 def test_the_attacks_that_decide_the_worst_case_are_counted():
     """The least factor of made-up norms is BIM-a's, so that it alone finds every broken clip."""
     run = made_up.grid(**ONE, clips=100)
@@ -382,24 +370,6 @@ def test_norms_at_three_sizes_are_compared_with_root_growth(power, relative):
     assert (frame["norm"] < frame["norm_high"]).all()
 
 
-@pytest.mark.parametrize(
-    ("power", "clips", "holds", "said"),
-    [
-        (0.5, 40, True, "equally large at each of these sizes"),
-        (0.0, 40, False, "more robust on small images"),
-        (0.8, 40, False, "less robust on small images"),
-        (0.5, 3, None, "cannot say"),
-    ],
-)
-def test_what_sizes_mean_for_budgets_follows_the_norms(power, clips, holds, said):
-    run = made_up.grid(**ONE, clips=clips, accuracy=(1.0, 1.0))
-    run = made_up.at_sizes(run, power, noise=0.1 if clips > 3 else 1.0)
-    seen, answer, meaning = report.scaling_answer(Analysis(run))
-    assert answer is holds
-    assert said in meaning
-    assert "at 256 × 512, √values is 4 times that of the smallest size" in seen
-
-
 def test_sizes_are_compared_on_clips_that_are_correct_at_all_of_them():
     run = made_up.at_sizes(made_up.grid(**ONE), 0.5)
     rows = run.other_sizes
@@ -449,7 +419,7 @@ def test_any_part_of_a_grid_is_reported(part, tmp_path, undrawn):
     clips = rf"^- Clips of a model: 20 tested, 20 evaluated, (\d+ to )?{most} attacked\.$"
     assert re.search(clips, text, re.MULTILINE)
     heads = re.findall(r"^## (.*)$", text, re.MULTILINE)
-    first = [head for head in ("summary", "robust curves", "networks", "claims") if head in heads]
+    first = [head for head in ("answer", "summary", "robust curves", "networks", "claims") if head in heads]
     assert heads[: len(first)] == first
     assert heads[-2:] == ["cells", "times"]
     for name, part in made.made.items():
@@ -697,17 +667,11 @@ def test_the_ledger_is_read_from_its_verdicts_and_counts_why_others_are_open():
     assert list(part.shown) == ["paper", "here", "verdict", "why", "n"]
     assert (part.shown["n"] == "a count").sum() == 2  # the two sentences on weights
     frame = part.frame[part.frame["verdict"] == claims.OPEN]
-    said = re.search(r"(\d+) remain open \((.*?)\)", report.counted(part.frame))
+    said = re.search(r"(\d+) remain open \((.*?)\)", answer.counted(part.frame))
     assert int(said[1]) == len(frame) == sum(int(text.split()[0]) for text in said[2].split(", "))
     assert f"{(frame['trainings'] == 0).sum() - 3} not run, 3 that no run of ours can decide" in said[2]
     one = claims.ledger(Analysis(made_up.grid(**ONE)))
-    assert f"{(one['trainings'] == 1).sum()} with too few trainings)" in report.counted(one)
-
-
-def test_a_count_and_its_verb_agree():
-    rows = [("VIII", claims.HOLDS), ("VIII", claims.FAILS), ("VIII", claims.FAILS), ("VIII", claims.OPEN)]
-    frame = pd.DataFrame(rows, columns=["where", "verdict"]).assign(open=None)
-    assert report.counted(frame) == "Of 4 sentences, 1 holds, 2 do not hold, and 1 remains open"
+    assert f"{(one['trainings'] == 1).sum()} with too few trainings)" in answer.counted(one)
 
 
 def test_ratios_are_reported_as_ratios_and_shares_within_0_and_100():
@@ -815,7 +779,7 @@ def test_pairs_of_other_folds_are_not_averaged():
     run = made_up.grid(**ONE | {"models": ("resnet18", "alexnet")}, **FOLDS, clips=60)
     found = uneven(run, resnet18=("1", "2", "3"), alexnet=("4", "5"))
     assert [v[1] for v in found.averaged] == [v[1] for v in found.common] == ["resnet18"]
-    assert not re.search("nan|: –", report.answer(found))
+    assert not re.search("nan|–", "".join(answer.sentences(found, claims.ledger(found))))
     assert set(report.networks_table(found).shown.index.get_level_values("model")) == {"ResNet-18", "AlexNet"}
 
 
@@ -1046,7 +1010,6 @@ def test_a_model_of_one_fold_leaves_the_folds_of_the_others():
     row = ledger[ledger.index.str.startswith(sentence)].iloc[0]
     assert (row["verdict"], row["trainings"]) == (claims.HOLDS, len(run.folds))
     assert "trained less often: AlexNet (STFT)." in report.ledger(few).caption
-    assert report.answer(few) == report.answer(alone)
     for made in (tables.robust_curves, tables.fooling_curves, tables.by_attack):
         pd.testing.assert_frame_equal(made(few), made(alone))
     assert {"alexnet", "resnet18"} == set(few.recognition["model"]) == set(few.robustness["model"])

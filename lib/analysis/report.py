@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib import figures, files, markup, metrics, names
-from lib.analysis import claims, published, results, tables
+from lib import figures, files, markup, names
+from lib.analysis import answer, claims, published, results, tables
 from lib.analysis.printing import interval, latex, markdown, marked, number, table
 from lib.analysis.results import POINT
 from lib.analysis.tables import COUNTS, EXACT, MEANS, PAIR, ROBUST, Analysis
@@ -234,26 +234,6 @@ def _measures(frame: pd.DataFrame, key: Callable[[dict], tuple], heads: Mapping)
         cells.append((key(row), head, interval(row, 1, row["measure"] in _SIGNED)))
         cells.append((key(row), "n", row["over"]))
     return cells
-
-
-def answer(found: Analysis) -> str:
-    """The answer to chapter 6's question: of each representation what changes, with its interval."""
-    frame = tables.summary(found)
-    if frame.empty:
-        return "No model was attacked both before and after adversarial training, so there is no answer yet."
-    said = []
-    for representation, rows in frame.groupby("representation", sort=False):
-        of = {(row["measure"], row["training"]): row for row in _records(rows)}
-        gain, change = of["gain_percent", ROBUST], of["clean_change_percent", ROBUST]
-        before, after = (number(of["robust_percent", t]["value"]) for t in ("standard", ROBUST))
-        models = ", ".join(names.label(v[1]) for v in found.averaged_on(representation))
-        said.append(
-            f"{names.label(representation)} ({models}; {gain['over']}): the robust accuracy within the "
-            f"budget is {before} % before adversarial training and {after} % after it "
-            f"({interval(gain, 1, sign=True)} points); the clean accuracy of the same clips changes by "
-            f"{interval(change, 1, sign=True)} points."
-        )
-    return " ".join(said)
 
 
 def accuracy_table(found: Analysis) -> Part:
@@ -567,45 +547,6 @@ def _measured(row: Mapping, name: str) -> dict:
     return {"value": row[name], "low": row[f"{name}_low"], "high": row[f"{name}_high"]}
 
 
-ALIKE = 1.5  # the factor within which budgets of two sizes count as equally large
-
-
-def scaling_answer(found: Analysis) -> tuple[str, bool | None, str]:
-    """Whether norms grow with √(number of values): what was seen, the answer, and what it means for budgets.
-
-    The answer is False where some size differs, by its p-value after Holm's correction; True where none does
-    and every interval lies within a factor `ALIKE` of equality; None otherwise.
-    """
-    frame = tables.scaling(found)
-    if frame.empty:
-        return "no model was attacked at two sizes", None, "This run does not test how budgets scale."
-    frame = frame[frame["still"] < 1]
-    largest = frame[frame["still"] == frame["still"].min()]
-    factor = float(np.exp(np.log(largest["relative"]).mean()))
-    root = 1 / largest["still"].iloc[0]
-    differ = bool(frame["p"].min() <= (1 - metrics.LEVEL) / len(frame))
-    close = bool((np.log(frame[["relative_low", "relative_high"]]).abs() < np.log(ALIKE)).all(axis=None))
-    same = False if differ else True if close else None
-    several = f", mean of {len(largest)} models" if len(largest) > 1 else ""
-    low, high = largest["relative_low"].min(), largest["relative_high"].max()
-    seen = (
-        f"at {largest['bins'].iloc[0]} × {largest['frames'].iloc[0]}, √values is {root:.2g} times that of "
-        f"the smallest size, and the norm {root * factor:.2g} times ({int(largest['clips'].min())} clips"
-        f"{several})"
-    )
-    meaning = {
-        True: "Relative to the norm that fools a model, a budget that is scaled with √values is equally "
-        f"large at each of these sizes, to within a factor of {ALIKE:g}.",
-        None: "This run cannot say whether a budget that is scaled with √values is equally large at each "
-        "size, relative to the norm that fools a model: at the largest size that norm, divided by √values, "
-        f"may be {low:.2f} to {high:.2f} times what it is at the smallest.",
-        False: f"Relative to the norm that fools a model, a budget that is scaled with √values is "
-        f"{1 / factor:.2f} times as large at the largest size as at the smallest. So at the scaled budget a "
-        f"model looks {'more' if factor < 1 else 'less'} robust on small images than on large ones.",
-    }
-    return seen, same, meaning[same]
-
-
 def times_table(found: Analysis) -> Part:
     frame = tables.seconds(found.results)
     shown = pd.DataFrame(
@@ -633,7 +574,7 @@ def ledger(found: Analysis) -> Part:
         index=pd.Index([row["claim"] for row in rows], name="claim"),
     )
     caption = (
-        f"The paper's claims on {names.label(found.results.dataset)}. {counted(frame)}. Where a claim "
+        f"The paper's claims on {names.label(found.results.dataset)}. {answer.counted(frame)}. Where a claim "
         "has several parts (such as one per network and representation), the number here is of the part that "
         "supports it least. A verdict is on the models that were run here, and says nothing of the others. "
         "The CSV names where each is said, and what would have shown the opposite."
@@ -652,31 +593,6 @@ def _counts(row: Mapping) -> str:
     parts = f"{row['parts']} parts, " if row["parts"] > 1 else ""
     clips = f", at least {row['clips']:.0f} clips" if row["clips"] > 0 else ""
     return f"{parts}{row['trainings']} training{'s' if row['trainings'] != 1 else ''}{clips}"
-
-
-def counted(frame: pd.DataFrame) -> str:
-    """The verdicts of a ledger in a sentence, and why others are open: of sentences and, if any, of cells."""
-    cells = frame["where"].str.fullmatch("Table I+")
-    kinds = [("sentence", "", frame[~cells], {claims.HOLDS: "hold", claims.FAILS: "do not hold"})]
-    both = {claims.AGREES: "are compatible", claims.DIFFERS: "are not compatible"}
-    kinds.append(("cell", " of its tables", frame[cells], both))
-    said = []
-    for what, whose, mine, verdicts in kinds:
-        if len(mine):
-            count = mine["verdict"].value_counts()
-            parts = [_agree(count.get(it, 0), words) for it, words in verdicts.items()]
-            parts.append("and " + _agree(count.get(claims.OPEN, 0), "remain open"))
-            said.append(f"Of {len(mine)} {what}{'s' if len(mine) != 1 else ''}{whose}, {', '.join(parts)}")
-            why = mine["open"].value_counts().reindex(claims.REASONS).dropna().astype(int)
-            said[-1] += f" ({', '.join(f'{n} {reason}' for reason, n in why.items())})" if len(why) else ""
-    return ". ".join(said)
-
-
-def _agree(n: int, words: str) -> str:
-    """A number and its verb: 2 remain open, 1 remains open."""
-    verb, *rest = words.split()
-    alone = {"hold": "holds", "do": "does", "are": "is", "remain": "remains"}
-    return " ".join([str(n), alone[verb] if n == 1 else verb, *rest])
 
 
 def weights() -> dict[str, int]:
@@ -939,6 +855,9 @@ class Report:
         missing = [name for name in self.parts if name not in self.made]
         if missing:
             raise ValueError(f"the report is not complete: {', '.join(missing)} was not made")
+        if "claims" in self.made:
+            said = answer.sentences(self.found, self.made["claims"].frame)
+            files.save(self.waiting / "answer.md", "".join(f"- {line}\n" for line in said))
         files.save(self.waiting / "README.md", self._index())
         with files.locked(self.folder / "README.md"):
             for name, part in self.made.items():
@@ -953,6 +872,9 @@ class Report:
     def _index(self) -> str:
         """What there is, of what run, the answers first: captions, tables, pictures, and links to files."""
         lines = _about_the_run(self.found)
+        said = self.waiting / "answer.md"
+        if said.is_file():
+            lines += ["## answer", "", said.read_text(encoding="utf-8"), "[md](answer.md)", ""]
         middle = [name for name in PARTS if name not in (*_FIRST, *_LAST)]
         for name in sorted(self.parts, key=[*_FIRST, *middle, *_LAST].index):
             part = self.made[name]

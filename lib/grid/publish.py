@@ -40,6 +40,8 @@ One folder per data set: what chapters 6 and 7 made of its run, each picture as 
 table as Markdown, LaTeX and CSV, and in `rows/` what they were drawn from (`make figures` draws
 them again). Written by `make publish` and `make shelve`."""
 
+FACE = ("<!-- what came out: make publish and make shelve write this -->", "<!-- end of what came out -->")
+
 _PATH = re.compile(r"file://\S*|(?<![\w.)\]}/:<>~])/[\w.+-]+/[\w.+-]+\S*")
 _AUDIO = re.compile(r"<audio|data:audio/")
 _PLAYER = re.compile(
@@ -361,6 +363,27 @@ def index(shelves: Path) -> Path:
     return files.save(shelves / "README.md", "\n".join(lines) + "\n")
 
 
+def face(readme: Path, shelves: Path) -> bool:
+    """Put what published runs say between the two lines `FACE` of a README; False where it has none."""
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    found = re.search(f"(?<={re.escape(FACE[0])}\n).*(?={re.escape(FACE[1])})", text, re.DOTALL)
+    if found:
+        files.save(readme, text[: found.start()] + answers(shelves) + text[found.end() :])
+    return bool(found)
+
+
+def answers(shelves: Path) -> str:
+    """What the published runs say, a section each, with its table of networks where it has several."""
+    sections = []
+    for name in names.in_order(path.parent.name for path in sorted(shelves.glob("*/answer.md"))):
+        said = (shelves / name / "answer.md").read_text(encoding="utf-8")
+        shown = shelves / name / "networks.md"
+        table = shown.read_text(encoding="utf-8").partition("\n\n")[2] if shown.is_file() else ""
+        sections.append(f"### [{markup.text(names.label(name))}]({shelves.name}/{name}/README.md)\n\n{said}")
+        sections += [table.rstrip() + "\n"] * (len(table.splitlines()) > 3)
+    return "\n" + "\n".join(sections) + "\n"
+
+
 def make_publish(given: Mapping[str, str]) -> None:
     """Write copies of executed CELLS to notebooks/, and figures and rows of their data set to figures/."""
     cells = [Path(cell) for cell in given["CELLS"].split()]
@@ -376,4 +399,5 @@ def make_shelve(given: Mapping[str, str]) -> None:
     """Write figures and rows of the first data set to figures/."""
     dataset, shelves = given["DATASETS"].split()[0], Path("figures")
     shelve(Path(given["BUILD"], dataset, "figures"), shelves / dataset)
-    print(f"{shelves / dataset}, listed in {index(shelves)}")
+    told = " and README.md" if face(Path("README.md"), shelves) else ""
+    print(f"{shelves / dataset}, listed in {index(shelves)}{told}")

@@ -1,0 +1,218 @@
+"""What a run says, in a few sentences that are computed from it.
+
+Chapter 6 ends with them, the index of a run's tables begins with them, and ``make publish`` puts them on the
+README's face. So none of the three can say anything else than the rows do.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+import pandas as pd
+
+from lib import markup, metrics, names
+from lib.analysis import claims, published, tables
+from lib.analysis.printing import interval, number
+from lib.analysis.tables import PAIR, ROBUST, Analysis, Panels
+
+NOTHING = "No model was attacked both before and after adversarial training, so there is no answer yet."
+FREE = ("DeepFool", *names.REFERENCE)  # attacks that look for the least perturbation, without a limit
+ALIKE = 1.5  # the factor within which budgets of two sizes count as equally large
+
+
+def sentences(found: Analysis, ledger: pd.DataFrame) -> list[str]:
+    """The answer to chapter 6's question in Markdown, one sentence or two for each thing that was measured.
+
+    Parameters
+    ----------
+    ledger : the verdicts on the paper's claims, of `claims.ledger`.
+    """
+    if not found.attacked:
+        return [NOTHING]
+    said = [_perturbation(found), _robust(found), _clean(found), _without_limit(found)]
+    return [line for line in said if line] + [_verdicts(found, ledger), _run(found)]
+
+
+def _perturbation(found: Analysis) -> str:
+    """How much larger a perturbation has to be after adversarial training."""
+    rows = found.ratios[found.ratios["attack"].isin(FREE) & found.ratios["value"].notna()].to_dict("records")
+    if not rows:
+        return ""
+    head = "multiplies the perturbation that fools a clip by"
+    if len(rows) <= len(FREE):
+        each = listed(f"{interval(row, 2)} for {names.label(row['attack'])}" for row in rows)
+        return f"**Perturbation.** Adversarial training of {pair(rows[0])} {head} {each}."
+    least, most = (end(rows, key=lambda row: row["value"]) for end in (min, max))
+    ends = " to ".join(f"{number(row['value'], 2)} ({pair(row)})" for row in (least, most))
+    attacks = listed(names.label(name) for name in names.in_order(row["attack"] for row in rows))
+    above = sum(row["low"] > 1 for row in rows)
+    sure = f"{above} of {len(rows)}" if above < len(rows) else f"all {above}"
+    return (
+        f"**Perturbation.** Adversarial training {head} {ends}, for {attacks}; {sure} intervals are above 1."
+    )
+
+
+def _robust(found: Analysis) -> str:
+    """How the robust accuracy within the budget changes."""
+    rows = found.robustness[found.robustness["measure"] == "gain_percent"]
+    worst = lambda panel, victim: panel[(*victim, names.WORST)]  # noqa: E731
+    return _change(found, "**Robust accuracy.** Within the budget ε, it", rows, found.robust, worst)
+
+
+def _clean(found: Analysis) -> str:
+    """How the accuracy on all tested clips changes, of models that were attacked."""
+    rows = found.recognition[found.recognition["measure"] == "accuracy_drop_percent"]
+    rows = rows[pd.MultiIndex.from_frame(rows[PAIR]).isin([v[:2] for v in found.attacked])]
+    rows = rows.assign(value=0 - rows["value"], low=0 - rows["high"], high=0 - rows["low"])
+    head = "**Clean accuracy.** On all tested clips, it"
+    return _change(found, head, rows, found.correct, lambda panel, victim: panel[victim])
+
+
+def _change(found: Analysis, head: str, rows: pd.DataFrame, panels: Panels, score: Callable) -> str:
+    """For how many pairs a share rises and falls, and those of which the interval excludes no change.
+
+    Parameters
+    ----------
+    rows : the changes, with their intervals.
+    panels, score : the share itself is the mean of ``score(panel, victim)``, in trainings of both models.
+    """
+    changes = rows[rows["training"] == ROBUST].dropna(subset="value").to_dict("records")
+
+    def told(row: Mapping) -> str:
+        original = (row["representation"], row["model"], "standard")
+        both = [original, tables.defended(original)]
+        ends = (found.mean(panels, both, lambda panel, v=v: score(panel, v)).value for v in both)
+        share = " to ".join(map(number, ends))
+        return f"{pair(row)} from {share} % ({interval(row, 1, sign=True)} points, {row['over']})"
+
+    if len(changes) < 2:
+        return f"{head} changes for {told(changes[0])}." if changes else ""
+    ways = [(row["value"] > 0) - (row["value"] < 0) for row in changes]
+    verbs = {"rises": 1, "falls": -1, "is the same": 0}
+    said = listed(f"{verb} for {ways.count(way)}" for verb, way in verbs.items() if way in ways)
+    clear = [told(row) for row in changes if row["low"] > 0 or row["high"] < 0]
+    sure = f"the interval excludes zero for {len(clear)}: {'; '.join(clear)}"
+    return f"{head} {said} of {len(changes)} pairs; {sure if clear else 'no interval excludes zero'}."
+
+
+def _without_limit(found: Analysis) -> str:
+    """Which attacks fool every clip that they attack, whatever it takes."""
+    rows = found.results.attacks
+    rows = rows[rows["attack"].isin([*published.ATTACKS, *names.REFERENCE])]
+    robust = [tables.defended(v) for v in found.attacked]
+    share = (
+        rows[pd.MultiIndex.from_frame(rows[tables.VICTIM]).isin(robust)].groupby("attack")["fooled"].mean()
+    )
+    if share.empty:
+        return ""
+    every = [names.label(name) for name in names.in_order(share.index[share == 1])]
+    fools = f"{listed(every)} fool{'s' * (len(every) == 1)} every" if every else "no attack fools each"
+    return f"**No limit.** Without a budget, {fools} clip that the robust models classify correctly."
+
+
+def _verdicts(found: Analysis, ledger: pd.DataFrame) -> str:
+    """The counts of the ledger, and each of the paper's sentences that it decides, as a list of its own."""
+    sentences = ledger[~_cells(ledger)]
+    judged = sentences[sentences["verdict"] != claims.OPEN]
+    text = f"**The paper's claims.** {counted(ledger)}."
+    if claims.rare(found) and len(judged):
+        common = listed(pair(dict(zip(PAIR, v, strict=False))) for v in found.common)
+        text += f" Those on every model are decided by what was trained most often, {common}."
+    return text + "".join(f"\n  - *{row.verdict}*: {markup.text(row.claim)}" for row in judged.itertuples())
+
+
+def _run(found: Analysis) -> str:
+    """What was run of the paper's pairs, and how often each was trained."""
+    every = len(published.REPRESENTATIONS) * len(published.MODELS)
+    mine = sum(r in published.REPRESENTATIONS and m in published.MODELS for r, m, _ in found.attacked)
+    gains = found.robustness.query("measure == 'gain_percent' and training == @ROBUST").dropna(subset="value")
+    said, once = [], []
+    for over, rows in gains.groupby("over", sort=False):
+        here = list(map(pair, rows.to_dict("records")))
+        if tables.trainings(over):
+            said.append(f"{listed(here)} in {over.split(' × ')[0]}")
+        else:
+            once += here
+    if once:
+        few = listed(once) if len(once) <= 3 else f"{'the other ' * bool(said)}{len(once)}"
+        said.append(f"{few} trained once")
+    return (
+        f"**What was run.** {mine} of the paper's {every} pairs of a representation and a network, original "
+        f"and robust: {', '.join(said)}."
+    )
+
+
+def pair(row: Mapping) -> str:
+    """A network and its representation: ``ResNet-18 on DWT``."""
+    return markup.text(f"{names.label(row['model'])} on {names.label(row['representation'])}")
+
+
+def listed(words: Iterable[str]) -> str:
+    """Words in a sentence: ``a, b and c``."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def scaling(found: Analysis) -> tuple[str, bool | None, str]:
+    """Whether norms grow with √(number of values): what was seen, the answer, and what it means for budgets.
+
+    The answer is False where some size differs, by its p-value after Holm's correction; True where none does
+    and every interval lies within a factor `ALIKE` of equality; None otherwise.
+    """
+    frame = tables.scaling(found)
+    if frame.empty:
+        return "no model was attacked at two sizes", None, "This run does not test how budgets scale."
+    frame = frame[frame["still"] < 1]
+    largest = frame[frame["still"] == frame["still"].min()]
+    factor = float(np.exp(np.log(largest["relative"]).mean()))
+    root = 1 / largest["still"].iloc[0]
+    differ = bool(frame["p"].min() <= (1 - metrics.LEVEL) / len(frame))
+    close = bool((np.log(frame[["relative_low", "relative_high"]]).abs() < np.log(ALIKE)).all(axis=None))
+    same = False if differ else True if close else None
+    several = f", mean of {len(largest)} models" if len(largest) > 1 else ""
+    low, high = largest["relative_low"].min(), largest["relative_high"].max()
+    seen = (
+        f"at {largest['bins'].iloc[0]} × {largest['frames'].iloc[0]}, √values is {root:.2g} times that of "
+        f"the smallest size, and the norm {root * factor:.2g} times ({int(largest['clips'].min())} clips"
+        f"{several})"
+    )
+    meaning = {
+        True: "Relative to the norm that fools a model, a budget that is scaled with √values is equally "
+        f"large at each of these sizes, to within a factor of {ALIKE:g}.",
+        None: "This run cannot say whether a budget that is scaled with √values is equally large at each "
+        "size, relative to the norm that fools a model: at the largest size that norm, divided by √values, "
+        f"may be {low:.2f} to {high:.2f} times what it is at the smallest.",
+        False: f"Relative to the norm that fools a model, a budget that is scaled with √values is "
+        f"{1 / factor:.2f} times as large at the largest size as at the smallest. So at the scaled budget a "
+        f"model looks {'more' if factor < 1 else 'less'} robust on small images than on large ones.",
+    }
+    return seen, same, meaning[same]
+
+
+def counted(frame: pd.DataFrame) -> str:
+    """The verdicts of a ledger in a sentence, and why others are open: of sentences and, if any, of cells."""
+    cells = _cells(frame)
+    kinds = [("sentence", "", frame[~cells], {claims.HOLDS: "hold", claims.FAILS: "do not hold"})]
+    both = {claims.AGREES: "are compatible", claims.DIFFERS: "are not compatible"}
+    kinds.append(("cell", " of its tables", frame[cells], both))
+    said = []
+    for what, whose, mine, verdicts in kinds:
+        if len(mine):
+            count = mine["verdict"].value_counts()
+            parts = [_agree(count.get(it, 0), words) for it, words in verdicts.items()]
+            parts.append("and " + _agree(count.get(claims.OPEN, 0), "remain open"))
+            said.append(f"Of {len(mine)} {what}{'s' if len(mine) != 1 else ''}{whose}, {', '.join(parts)}")
+            why = mine["open"].value_counts().reindex(claims.REASONS).dropna().astype(int)
+            said[-1] += f" ({', '.join(f'{n} {reason}' for reason, n in why.items())})" if len(why) else ""
+    return ". ".join(said)
+
+
+def _cells(frame: pd.DataFrame) -> pd.Series:
+    """Which rows of a ledger are cells of the paper's tables."""
+    return frame["where"].str.fullmatch("Table I+")
+
+
+def _agree(n: int, words: str) -> str:
+    """A number and its verb: 2 remain open, 1 remains open."""
+    verb, *rest = words.split()
+    alone = {"hold": "holds", "do": "does", "are": "is", "remain": "remains"}
+    return " ".join([str(n), alone[verb] if n == 1 else verb, *rest])

@@ -1,0 +1,137 @@
+"""What a run says in a few sentences, on made-up runs whose effects are known."""
+
+import dataclasses
+
+import pandas as pd
+import pytest
+
+from lib import names
+from lib.analysis import answer, claims, printing
+from lib.analysis.tables import Analysis
+from tests import made_up
+
+ONE = {"representations": ("stft",), "models": ("alexnet",)}
+FOLDS = {"folds": ("1", "2", "3", "4", "5"), "noise": 0.1}
+
+
+NOT_RUN = {"where": "VIII", "verdict": claims.OPEN, "open": claims.NOT_RUN, "claim": "one"}
+
+
+def said(found: Analysis, ledger: pd.DataFrame | None = None) -> dict[str, str]:
+    """The sentences by the bold words that each begins with; without a ledger, as if no claim was tested."""
+    lines = answer.sentences(found, pd.DataFrame([NOT_RUN]) if ledger is None else ledger)
+    return {line.split(".**")[0].strip("*"): line for line in lines}
+
+
+def test_a_run_without_a_pair_has_no_answer_yet():
+    found = Analysis(made_up.grid(**ONE, trainings=("standard",)))
+    assert answer.sentences(found, pd.DataFrame([NOT_RUN])) == [answer.NOTHING]
+
+
+@pytest.mark.parametrize(("ratio", "above"), [(4.0, 8), (1.0, 0), (0.5, 0)])
+def test_the_perturbation_is_told_from_the_least_to_the_most_of_all_pairs(ratio, above):
+    found = Analysis(made_up.grid(clips=40, ratio=ratio, noise=0.1))
+    ratios = found.ratios[found.ratios["attack"].isin(["DeepFool", "DDN"])]
+    line = said(found)["Perturbation"]
+    for end in ("min", "max"):
+        row = ratios.loc[ratios["value"] == ratios["value"].agg(end)].iloc[0]
+        who = f"{names.label(row['model'])} on {names.label(row['representation'])}"
+        assert f"{row['value']:.2f} ({who})" in line
+    assert (ratios["low"] > 1).sum() == above or ratio == 1.0
+    count = (ratios["low"] > 1).sum()
+    assert line.endswith(f"; {'all 8' if count == 8 else f'{count} of 8'} intervals are above 1.")
+
+
+def test_one_pair_is_told_with_its_intervals():
+    found = Analysis(made_up.grid(**ONE, clips=100, ratio=2.0))
+    lines = said(found)
+    for name in ("DeepFool", "DDN"):
+        (row,) = found.ratios.query("attack == @name").to_dict("records")
+        assert f"{printing.interval(row, 2)} for {names.label(name)}" in lines["Perturbation"]
+    drop = found.recognition.query("measure == 'accuracy_drop_percent'").iloc[0]
+    clean = f"from 80.0 to 60.0 % (−20.0 [−{drop['high']:.1f}, −{drop['low']:.1f}] points, 100 clips)"
+    assert lines["Clean accuracy"].endswith(f"it changes for AlexNet on STFT {clean}.")
+    assert lines["What was run"].startswith("**What was run.** 1 of the paper's 24 pairs")
+    assert lines["What was run"].endswith("AlexNet on STFT trained once.")
+
+
+@pytest.mark.parametrize(("ratio", "way"), [(6.0, "rises"), (1.0, "falls")])
+def test_of_several_pairs_it_counts_which_way_and_names_those_that_are_sure(ratio, way):
+    found = Analysis(made_up.grid(clips=100, ratio=ratio))
+    gains = found.robustness.query("measure == 'gain_percent'")
+    line = said(found)["Robust accuracy"]
+    assert f"it {way} for 4 of 4 pairs; the interval excludes zero for 4: " in line
+    for row in gains.to_dict("records"):
+        assert f"({printing.interval(row, 1, sign=True)} points, 100 clips)" in line
+    assert len(gains) == 4
+
+
+def test_what_changes_nothing_is_neither_a_rise_nor_a_fall():
+    lines = said(Analysis(made_up.grid(clips=40, ratio=1.0, accuracy=(0.8, 0.8))))
+    for what in ("Robust accuracy", "Clean accuracy"):
+        assert lines[what].endswith("it is the same for 4 of 4 pairs; no interval excludes zero.")
+
+
+def test_levels_are_of_the_trainings_that_the_change_is_of():
+    """The robust model is missing in two of five folds, in which the original is better."""
+    run = made_up.grid(**ONE, **FOLDS, clips=60)
+    away = (run.clean["training"] == "adversarial") & run.clean["fold"].isin(["4", "5"])
+    right = run.clean["fold"].isin(["4", "5"]) & (run.clean["training"] == "standard")
+    clean = run.clean.assign(predicted=run.clean["predicted"].where(~right, run.clean["label"]))
+    found = Analysis(dataclasses.replace(run, clean=clean[~away]))
+    both = [("stft", "alexnet", training) for training in ("standard", "adversarial")]
+    before, after = (found.mean(found.correct, both, lambda p, v=v: p[v]).value for v in both)
+    assert f"from {before:.1f} to {after:.1f} %" in said(found)["Clean accuracy"]
+    whole = found.recognition.query("measure == 'accuracy_percent' and training == 'standard'")
+    assert whole["value"].item() > before + 1
+
+
+def test_attacks_that_fool_every_clip_are_named():
+    assert (
+        "DeepFool, CWA, PIA and DDN (reference) fool every clip that"
+        in said(Analysis(made_up.grid()))["No limit"]
+    )
+    some = Analysis(made_up.grid(failing=0.5))
+    assert "no attack fools each clip that the robust models" in said(some)["No limit"]
+
+
+def test_decided_sentences_of_the_paper_are_listed_with_whom_they_are_of():
+    two = ONE | {"models": ("alexnet", "resnet18")}
+    run = made_up.grid(**two, folds=("1", "2", "3"), noise=0.1, clips=40, ratio=4.0)
+    found = Analysis(run)
+    ledger = claims.ledger(found)
+    line = said(found, ledger)["The paper's claims"]
+    judged = ledger[ledger["verdict"] != claims.OPEN]
+    assert len(judged) > 0
+    assert line.count("\n  - *") == len(judged)
+    assert "most often" not in line
+    rows = {name: getattr(run, name) for name in ("clean", "evaluated", "attacks", "history")}
+    kept = {name: rows[rows["model"].ne("alexnet") | rows["fold"].eq("1")] for name, rows in rows.items()}
+    few = Analysis(dataclasses.replace(run, **kept))
+    line = said(few, ledger)["The paper's claims"]
+    assert "decided by what was trained most often, ResNet-18 on STFT." in line
+    assert said(few)["What was run"].endswith("ResNet-18 on STFT in 3 folds, AlexNet on STFT trained once.")
+
+
+def test_a_count_and_its_verb_agree():
+    rows = [("VIII", claims.HOLDS), ("VIII", claims.FAILS), ("VIII", claims.FAILS), ("VIII", claims.OPEN)]
+    frame = pd.DataFrame(rows, columns=["where", "verdict"]).assign(open=None)
+    assert answer.counted(frame) == "Of 4 sentences, 1 holds, 2 do not hold, and 1 remains open"
+
+
+@pytest.mark.parametrize(
+    ("power", "clips", "holds", "said"),
+    [
+        (0.5, 40, True, "equally large at each of these sizes"),
+        (0.0, 40, False, "more robust on small images"),
+        (0.8, 40, False, "less robust on small images"),
+        (0.5, 3, None, "cannot say"),
+    ],
+)
+def test_what_sizes_mean_for_budgets_follows_the_norms(power, clips, holds, said):
+    run = made_up.grid(**ONE, clips=clips, accuracy=(1.0, 1.0))
+    run = made_up.at_sizes(run, power, noise=0.1 if clips > 3 else 1.0)
+    seen, same, meaning = answer.scaling(Analysis(run))
+    assert same is holds
+    assert said in meaning
+    assert "at 256 × 512, √values is 4 times that of the smallest size" in seen
