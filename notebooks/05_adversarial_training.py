@@ -165,7 +165,7 @@ print(
 )
 
 # %% [markdown]
-# ## Five losses
+# ## Six losses
 #
 # Which loss is minimised, and how good the attack is that makes $\mathbf{x}'$, is the whole difference
 # between the trainings. *PGD*, projected gradient descent, is FGSM in several smaller steps. It begins at a
@@ -179,6 +179,7 @@ print(
 # | fgsm_rs | Eq. 14 | one step of $1.25\,\epsilon_\infty$ from a random start |
 # | pgd | Eq. 14 | `steps` steps of $2.5\,\epsilon_\infty/$`steps` from a random start |
 # | trades | $J(\mathbf{x}) + \beta\,\mathrm{KL}(p(\mathbf{x}) \Vert p(\mathbf{x}'))$ | maximises that KL |
+# | random_signs | Eq. 14 | $\mathbf{x} \pm \epsilon_\infty$ in every value, by chance: a control |
 #
 # In TRADES, $p$ are the probabilities of the classes, and KL (Kullback–Leibler) measures how far those of
 # $\mathbf{x}'$ are from those of $\mathbf{x}$: the answers should be right, and agree. The sources are
@@ -186,7 +187,10 @@ print(
 # (2020)](https://arxiv.org/abs/2001.03994), [Madry et al. (2018)](https://arxiv.org/abs/1706.06083) and
 # [Zhang et al. (2019)](https://arxiv.org/abs/1901.08573).
 #
-# This is Eq. 14 as it is computed, by three of the five trainings; `loss` is the cross-entropy:
+# The control is moved as far as by FGSM, and knows nothing of the model. So what it gains comes from being
+# disturbed, and what FGSM gains beyond that from being *attacked*.
+#
+# This is Eq. 14 as it is computed, by four of the six trainings; `loss` is the cross-entropy:
 
 # %%
 Markdown(chapter.source(defences.equation14))

@@ -88,7 +88,7 @@ def test_every_training_learns_what_can_be_learnt(name, images, split):
     assert len(training.cost(history)) == len(history)
 
 
-@pytest.mark.parametrize("name", ["standard", "fgsm_rs", "trades"])
+@pytest.mark.parametrize("name", ["standard", "fgsm_rs", "random_signs", "trades"])
 def test_the_same_seed_gives_the_same_model_and_another_does_not(name, images, split):
     def run(seed):
         model = tiny()
@@ -223,7 +223,7 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("name", ["standard", "fgsm_rs"])
+@pytest.mark.parametrize("name", ["standard", "fgsm_rs", "random_signs"])
 @pytest.mark.parametrize("epoch", [1, 3])
 def test_a_killed_run_goes_on_as_if_it_had_not_been(name, epoch, images, split, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "CHECKPOINT_SHARE", math.inf)  # a checkpoint after every epoch
@@ -401,7 +401,7 @@ def test_memory_that_never_suffices_is_an_error(images, split, monkeypatch):
     [
         (
             {"training": "distillation"},
-            "training = 'distillation' is none of adversarial, fgsm_rs, pgd, standard, trades",
+            "training = 'distillation' is none of adversarial, fgsm_rs, pgd, random_signs, standard, trades",
         ),
         ({"schedule": "steps"}, "schedule = 'steps' is none of"),
         ({"layers": "some"}, "layers = 'some'"),
@@ -494,6 +494,24 @@ def test_examples_stay_in_the_ball_and_in_range(name, images, monkeypatch):
         assert (crafted - clean).abs().max() <= 0.04 + 1e-6
         assert crafted.min() >= 0
         assert crafted.max() <= 1
+
+
+def test_the_control_moves_every_value_as_far_as_fgsm_and_asks_no_model(images):
+    seen = []
+
+    class Spy(torch.nn.Module):
+        def forward(self, x):
+            seen.append(x)
+            return x.flatten(1)[:, :CLASSES]
+
+    x = images[:6] * 0.8 + 0.1  # so that nothing is clipped
+    labels, settings = torch.arange(6) % CLASSES, defences.Settings(budget=0.04)
+    defences.get("random_signs")(Spy(), x, labels, plain, settings)
+    (changed,) = seen
+    assert torch.allclose((changed - x).abs(), torch.full_like(x, 0.04), atol=1e-6)
+    assert 0.4 < (changed > x).float().mean() < 0.6
+    defences.get("random_signs")(Spy(), torch.ones_like(x), labels, plain, settings)
+    assert seen[-1].max() <= 1
 
 
 @pytest.mark.parametrize("name", ["adversarial", "fgsm_rs", "pgd", "trades"])

@@ -28,7 +28,7 @@ def sentences(found: Analysis, ledger: pd.DataFrame) -> list[str]:
     """
     if not found.attacked:
         return [NOTHING]
-    said = [_perturbation(found), _robust(found), _clean(found), _without_limit(found)]
+    said = [_perturbation(found), _robust(found), _control(found), _clean(found), _without_limit(found)]
     return [line for line in said if line] + [_verdicts(found, ledger), _run(found)]
 
 
@@ -56,6 +56,19 @@ def _robust(found: Analysis) -> str:
     rows = found.robustness[found.robustness["measure"] == "gain_percent"]
     worst = lambda panel, victim: panel[(*victim, names.WORST)]  # noqa: E731
     return _change(found, "**Robust accuracy.** Within the budget ε, it", rows, found.robust, worst)
+
+
+def _control(found: Analysis) -> str:
+    """How much more adversarial training gains than training on random changes of the same size, if known."""
+    rows, said = found.robustness, []
+    gains = rows[(rows["measure"] == "gain_percent") & (rows["training"] == names.CONTROL)].set_index(PAIR)
+    for row in rows[rows["measure"] == "more_percent"].to_dict("records"):
+        if (row["representation"], row["model"]) in gains.index:
+            by_chance = interval(gains.loc[(row["representation"], row["model"])], 1, sign=True)
+            more = f"{interval(row, 1, sign=True)} points more, {row['over']}"
+            said.append(f"{by_chance} points for {pair(row)} (adversarial training gains {more})")
+    head = "**Control.** Training on random changes as large as FGSM's gains within the budget ε"
+    return f"{head} {'; '.join(said)}." if said else ""
 
 
 def _clean(found: Analysis) -> str:

@@ -222,7 +222,7 @@ def _records(frame: pd.DataFrame) -> list[dict]:
     return frame.to_dict("records")
 
 
-_SIGNED = {"accuracy_drop_percent", "clean_change_percent", "gain_percent", "less_percent"}  # differences
+_SIGNED = {"accuracy_drop_percent", "clean_change_percent", "gain_percent", "less_percent", "more_percent"}
 
 
 def _measures(frame: pd.DataFrame, key: Callable[[dict], tuple], heads: Mapping) -> list[tuple]:
@@ -262,7 +262,10 @@ def robust_table(found: Analysis) -> Part:
         "clean_percent": "clean accuracy [%]",
         "robust_percent": "robust accuracy at ε [%]",
         "gain_percent": "gain over the original [points]",
+        "more_percent": "more than the control [points]",
     }
+    if not (frame["measure"] == "more_percent").any():
+        del heads["more_percent"]
 
     def key(row: dict) -> tuple:
         dagger = " †" * ((row["representation"], row["model"], row["training"]) in found.unfinished)
@@ -271,8 +274,13 @@ def robust_table(found: Analysis) -> Part:
     caption = (
         "Robust accuracy: the share of all evaluated clips that are correctly classified and that no attack "
         "misclassifies by ‖δ‖₂ ≤ ε, worst case over attacks. At ε = 0 it is the clean accuracy of these "
-        "clips. The gain is paired by clip."
+        "clips. Differences are paired by clip."
     )
+    if "more_percent" in heads:
+        caption += (
+            f" The control ({names.label(names.CONTROL)}) is trained on random changes as large as FGSM's; "
+            "what it gains is gained by being disturbed, and not by being attacked."
+        )
     cells = _measures(frame, key, heads)
     shown = table(cells, ["representation", "model", "training"], [*heads.values(), "n"])
     return Part(caption + _over(frame) + _dagger(found, frame), frame, shown)

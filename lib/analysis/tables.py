@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from lib import metrics, names
+from lib import metrics, names, study
 from lib.analysis import published
 from lib.analysis.results import POINT, Results, at_size
 from lib.metrics import Estimate
@@ -250,7 +250,7 @@ class Analysis:
     @functools.cached_property
     def kind(self) -> str:
         """What the repeats of this run are: folds, seeds of one fold, or both."""
-        folds = {fold.split(".")[0] for fold in self.results.folds}
+        folds = {study.fold_and_seed(fold)[0] for fold in self.results.folds}
         several = "folds" if len(folds) == len(self.results.folds) else "folds and seeds"
         return several if len(folds) > 1 else "seeds"
 
@@ -282,8 +282,9 @@ class Analysis:
     def robustness(self) -> pd.DataFrame:
         """Robust accuracy [%] of every training, over all evaluated clips, worst case over attacks.
 
-        Measures: ``clean_percent``, RA(0); ``robust_percent``, RA(ε); ``gain_percent``, RA(ε) less that of
-        the original model, paired by clip.
+        Measures: ``clean_percent``, RA(0); ``robust_percent``, RA(ε); ``gain_percent``, RA(ε) less that
+        of the original model; of the paper's defence ``more_percent``, RA(ε) less that of the control, which
+        is trained on random changes of the same size. Differences are paired by clip.
         """
         rows = []
         for victim in self.all_victims:
@@ -294,9 +295,12 @@ class Analysis:
             rows.append(self._row(victim, "clean_percent", clean))
             measured = self.mean(self.robust, [victim], lambda p, w=worst: p[w])
             rows.append(self._row(victim, "robust_percent", measured))
-            if victim != original and restrict(self.robust, [original, victim]):
-                measured = self.mean(self.robust, [original, victim], gain(original, victim), POINTS)
-                rows.append(self._row(victim, "gain_percent", measured))
+            others = {"gain_percent": original}
+            others |= {"more_percent": (*victim[:2], names.CONTROL)} if victim[2] == ROBUST else {}
+            for measure, other in others.items():
+                if other != victim and restrict(self.robust, [other, victim]):
+                    measured = self.mean(self.robust, [other, victim], gain(other, victim), POINTS)
+                    rows.append(self._row(victim, measure, measured))
         return _tidy(rows)
 
     @functools.cached_property
