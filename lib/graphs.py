@@ -7,6 +7,7 @@ is overwritten by each replay. Elsewhere than on CUDA, replaying is doing the wo
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 from collections.abc import Callable, Iterator
 
@@ -46,11 +47,20 @@ def record(work: Callable[[], None], device: torch.device) -> Callable[[], None]
     if device.type != "cuda":
         return work
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream(device)
-    recording = torch.cuda.graph(graph, capture_error_mode="thread_local")
+    recording = torch.cuda.graph(graph, stream=_side(device), capture_error_mode="thread_local")
     # Where a recording fails, torch stays on the stream of the recording: the second context leaves it.
     with torch.cuda.device(device), torch.cuda.stream(stream), _uncollected(), recording:
         work()
     return graph.replay
+
+
+@functools.cache
+def _side(device: torch.device) -> torch.cuda.Stream:
+    """The stream of all recordings on a device; torch's own belongs to the device that recorded first.
+
+    It is one for all, since a gradient is taken on the stream of its pass, and is recorded after it.
+    """
+    return torch.cuda.Stream(device)
 
 
 @contextlib.contextmanager
