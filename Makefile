@@ -111,7 +111,7 @@ test: lint ## lint and the quick tests
 test-all: lint ## lint and all tests: faults, Slurm and browser too
 	@OMP_NUM_THREADS=1 $(python) -m pytest -q -n $(cores) --maxprocesses 16 -m ""
 test-gpu: $(ready) ## the tests that need a CUDA device
-	@$(python) -m pytest -q -m gpu
+	@OMP_NUM_THREADS=2 $(python) -m pytest -q -n 4 -m gpu tests/test_gpu.py
 bench-%: $(ready) ## measure: bench-attacks, -features, -gpu, -grid, -norms, -reference, -savings, -training
 	@OMP_NUM_THREADS=1 $(python) -m tests.bench $* --build $(BUILD)
 lab: $(ready) ## chapters in JupyterLab, to be executed by hand; LAB= passes arguments on
