@@ -94,17 +94,17 @@ where = choose_device(device)
 pictures = Path(folder or cell.path("figures"))
 enough = 10  # clips or tries, below which no expectation is judged
 catalogue = manifest.usable(cell)
-here = [point for point in study.points(build, dataset) if point.path("model.safetensors").is_file()]
-fold = fold or min(point.fold for point in here)
-here = [point for point in here if point.fold == fold]
-plain = [name for name in names.in_order(point.representation for point in here) if "_" not in name]
-here = [point for point in here if point.representation in plain]  # nothing appended, such as tonnetz
-order = [*plain, *names.TRAININGS]  # of every table and legend
-here.sort(key=lambda point: (order.index(point.representation), order.index(point.training)))
+finished = [point for point in study.points(build, dataset) if point.path("model.safetensors").is_file()]
+usable = [point for point in finished if "_" not in point.representation]  # nothing appended, such as tonnetz
+fold = fold or min((point.fold for point in usable), default="")
+here = [point for point in usable if point.fold == fold]
 if not here:
-    raise ValueError(
-        f"{cell}: no model of fold {fold} uses a representation without tonnetz, which this chapter needs"
-    )
+    whose = f" of fold {fold}" if fold else ""
+    raise ValueError(f"{cell}: this chapter needs a representation without tonnetz; no model{whose} uses one")
+plain = names.in_order(point.representation for point in here)
+trainings = names.in_order(point.training for point in here)
+here.sort(key=lambda point: (plain.index(point.representation), trainings.index(point.training)))
+printed = {name: names.label(name) for name in [*plain, *trainings]}
 pool = names.in_order(point.model for point in here)
 chosen_model = heard if heard in pool else pool[0]
 spoken = [point for point in here if point.model == chosen_model]
@@ -180,9 +180,9 @@ shares = pd.concat(pairs, ignore_index=True)
 cell.save("transfer.csv", shares)
 own = shares["made against"] == shares["shown to"]
 others, made = shares[~own], int(shares.loc[own, "fooled"].sum())
-moved, tried = int(others["fooled"].sum()), int(others["over"].sum())
-few = moved < tried / 2 if min(tried, len(clip)) >= enough else None
-seen = f"in {moved} of {tried} pairs of one of {made} examples and another model, it fools that one"
+moved, shown_to = int(others["fooled"].sum()), int(others["over"].sum())
+few = moved < shown_to / 2 if min(shown_to, len(clip)) >= enough else None
+seen = f"in {moved} of {shown_to} pairs of one of {made} examples and another model, it fools that one"
 print(chapter.expectation("most examples fool their own model only", seen, few))
 
 # %% [markdown]
@@ -314,19 +314,19 @@ table = waveform.assign(entry=entries).pivot_table(
     index=["representation", "training", "change"], columns="snr", values="entry", aggfunc="first", sort=False
 )
 table = table[sorted(table, reverse=True)].rename(columns="{:g} dB".format).reset_index()
-Markdown(markup.table(table.replace(names.REPRESENTATIONS | names.TRAININGS), index=False))
+Markdown(markup.table(table.replace(printed), index=False))
 
 # %%
 recording = catalogue.loc[chosen["position"], "source"].to_numpy()
-tried = [metrics.over_clips(row.flags, recording[row.clips]) for row in waveform.itertuples()]
+measured = [metrics.over_clips(row.flags, recording[row.clips]) for row in waveform.itertuples()]
 drawn = waveform.drop(columns=["clips", "flags"]).assign(
-    **{name: [getattr(one, name) for one in tried] for name in ("low", "high")}
+    **{name: [getattr(one, name) for one in measured] for name in ("low", "high")}
 )
-drawn = drawn.assign(rate=[one.value for one in tried]).query("change in ['attack', 'noise']")
+drawn = drawn.assign(rate=[one.value for one in measured]).query("change in ['attack', 'noise']")
 curve = figures.levels(drawn)
-tested = " to ".join(map(str, sorted({drawn["over"].min(), drawn["over"].max()})))
+behind = " to ".join(map(str, sorted({drawn["over"].min(), drawn["over"].max()})))
 caption = (
-    f"Share of correctly classified clips (n = {tested} per model) that a change of the sound fools: an "
+    f"Share of correctly classified clips (n = {behind} per model) that a change of the sound fools: an "
     "attack, and noise of the same level. Bars: 95 % over recordings. Points are moved sideways to be seen."
 )
 figures.export(curve, drawn, "waveform_attack", pictures, caption)
@@ -447,7 +447,7 @@ for source in dict.fromkeys(point.representation for point in spoken):
         across.append((source, other, int(((seen_as != label).numpy() & correct).sum()), int(correct.sum())))
 across = pd.DataFrame(across, columns=["made in", "shown in", "fooled", "over"])
 cell.save("across.csv", across)
-Markdown(markup.table(across.replace(names.REPRESENTATIONS), index=False))
+Markdown(markup.table(across.replace(printed), index=False))
 
 # %%
 diagonal = across["made in"] == across["shown in"]
@@ -465,7 +465,7 @@ answer = (
     f"{after} of them do. Changing the sound itself at {loudness:g} dB SNR fools {middle['fooled']} of "
     f"{middle['over']} pairs of a clip and a model, and noise of that level "
     f"{counts['noise'].loc[loudness]['fooled']}. Shown to another model, an example fools it in {moved} of "
-    f"{int(others['over'].sum())} pairs. All counts are of {len(clip)} clips."
+    f"{shown_to} pairs. All counts are of {len(clip)} clips."
 )
 found = [
     f"{point}: {row['fooled as an image']} fooled as an image, {row['still fooled as a sound']} of these "
