@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from lib import names
-from lib.analysis import answer, claims, printing
+from lib.analysis import answer, claims, printing, report
 from lib.analysis.tables import Analysis
 from tests import made_up
 
@@ -70,6 +70,28 @@ def test_what_changes_nothing_is_neither_a_rise_nor_a_fall():
     lines = said(Analysis(made_up.grid(clips=40, ratio=1.0, accuracy=(0.8, 0.8))))
     for what in ("Robust accuracy", "Clean accuracy"):
         assert lines[what].endswith("it is the same for 4 of 4 pairs; no interval excludes zero.")
+
+
+def test_a_control_is_told_beside_what_adversarial_training_gains_more():
+    trainings = ("standard", "adversarial", names.CONTROL)
+    run = made_up.grid(**ONE, trainings=trainings, clips=60, ratio=4.0)
+    weak = run.attacks["training"] == names.CONTROL  # as fragile as the original
+    attacks = run.attacks.assign(l2=run.attacks["l2"].mask(weak, run.attacks["l2"] / 4))
+    found = Analysis(dataclasses.replace(run, attacks=attacks))
+    rows = found.robustness.set_index(["measure", "training"])
+    more, by_chance = rows.loc["more_percent", "adversarial"], rows.loc["gain_percent", names.CONTROL]
+    adversarial = rows.loc[("gain_percent", "adversarial"), "value"]
+    assert more["value"] == pytest.approx(adversarial - by_chance["value"])
+    assert by_chance["value"] < 0 < adversarial
+    line = said(found)["Control"]
+    assert f"{printing.interval(by_chance, 1, sign=True)} points for AlexNet on STFT" in line
+    assert f"gains {printing.interval(more, 1, sign=True)} points more, 60 clips" in line
+    part = report.robust_table(found)
+    assert part.shown["more than the control [points]"].tolist().count("–") == 2
+    assert "random changes as large as FGSM's" in part.caption
+    without = Analysis(made_up.grid(**ONE))
+    assert "Control" not in said(without)
+    assert "more than the control [points]" not in report.robust_table(without).shown
 
 
 def test_levels_are_of_the_trainings_that_the_change_is_of():
