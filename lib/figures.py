@@ -27,7 +27,7 @@ _COLOURS = {  # of each family, by place in the order; beyond the last the wheel
     "attacks": ("#332288", "#882255", "#4477AA", "#EE6677", "#E69F00", "#88CCEE"),
     "models": ("#661100", "#004488", "#997700", "#EE6677", "#56B4E9", "#DDCC77"),
     "representations": ("#004488", "#BB5566", "#6699CC", "#DDAA33"),
-    "trainings": ("#222222", "#BB5566", "#4477AA", "#DDAA33", "#88CCEE"),
+    "trainings": ("#222222", "#BB5566", "#4477AA", "#DDAA33", "#88CCEE", "#999933"),
     "controls": ("#111111", "#666666", "#AAAAAA"),
 }
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")

@@ -615,17 +615,23 @@ def weights() -> dict[str, int]:
 
 def robust_curves(found: Analysis) -> Part:
     frame = tables.robust_curves(found)
-    drawn = frame["attack"].isin([names.WORST, "DeepFool"])
-    frame = _known(frame[drawn & frame["training"].isin(["standard", ROBUST])], _NO_ATTACK)
-    place = {"standard": 0, ROBUST: 1, names.WORST: 0, "DeepFool": 1}  # in the legend
+    worst = frame["attack"] == names.WORST
+    drawn = frame["training"].isin(["standard", ROBUST]) & (worst | (frame["attack"] == "DeepFool"))
+    control = worst & (frame["training"] == names.CONTROL)
+    frame = _known(frame[drawn | control], _NO_ATTACK)
+    place = {"standard": 0, ROBUST: 1, names.CONTROL: 2, names.WORST: 0, "DeepFool": 1}  # in the legend
     frame = frame.sort_values(["training", "attack"], key=lambda keys: keys.map(place), kind="stable")
     caption = (
         f"Robust accuracy against ‖δ‖₂: the share of all evaluated clips that stay correct (n = "
         f"{_evaluated(found)}){_mean(found)} Thick: the worst case over all attacks; thin: DeepFool alone. "
-        "Vertical line: the budget ε, the paper's ‖δ‖₂ ≤ 3 scaled to this image size."
-        f"{_decided(found)}{_without_reference(found)}{_left_out(found, found.averaged, _EACH)}"
+        f"{_CONTROL if control.any() else ''}Vertical line: the budget ε, the paper's ‖δ‖₂ ≤ 3 scaled to "
+        f"this image size.{_decided(found)}{_without_reference(found)}"
+        f"{_left_out(found, found.averaged, _EACH)}"
     )
     return Part(caption, frame, figure=figures.robust_curves(frame, found.budgets))
+
+
+_CONTROL = "Random signs: trained on random changes as large as FGSM's, a control. "
 
 
 def _evaluated(found: Analysis) -> str:
@@ -670,6 +676,7 @@ def _without_reference(found: Analysis) -> str:
 
 def trade_off(found: Analysis) -> Part:
     rows = _known(found.robustness, _NO_ATTACK)
+    rows = rows[rows["training"] != names.CONTROL]
     kept = rows[rows["measure"].isin(["clean_percent", "robust_percent"])]
     wide = kept.pivot(index=tables.VICTIM, columns="measure", values=["value", "low", "high"])
     wide.columns = [f"{m.removesuffix('_percent')}{e}" for v, m in wide.columns for e in [_END[v]]]

@@ -604,10 +604,11 @@ def _curves(found: Analysis, panels: Panels, count: int = 120) -> pd.DataFrame:
     fewer."""
     gathered: dict[tuple[str, str, str], list[pd.Series]] = {}
     paired = {v[0] for v in found.attacked}
+    takes_part = functools.cache(functools.partial(_takes_part, found, found.averaged))
     for fold, panel in panels.items():
         for (representation, model, training, attack), values in panel.items():
-            alone = representation not in paired
-            if alone or _both(found, found.averaged, (representation, model), fold):
+            victim = (representation, model, training)
+            if representation not in paired or takes_part(victim, fold):
                 gathered.setdefault((representation, training, attack), []).append(values.dropna())
     budgets = found.budgets.values()
     every = np.concatenate([*(v for victims in gathered.values() for v in victims), [np.inf]])
@@ -640,7 +641,8 @@ def by_attack(found: Analysis) -> pd.DataFrame:
     gathered: dict[tuple[str, str], list] = {}
     points = found.results.attacks.groupby([*PAIR, "fold", "training"])
     for (representation, model, fold, training), part in points:
-        if found.attacked and not _both(found, found.common, (representation, model), fold):
+        victim = (representation, model, training)
+        if found.attacked and not _takes_part(found, found.common, victim, fold):
             continue
         limit = found.budgets[representation]
         least, harm = (_with_worst(metrics.least_norms(part, success=how)) for how in ("fooled", "any"))
@@ -661,11 +663,14 @@ def by_attack(found: Analysis) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=[*columns, "bound", "victims"])
 
 
-def _both(found: Analysis, pairs: Sequence[Victim], model: tuple[str, str], fold: str) -> bool:
-    """Whether a model is one of these pairs, and both of the pair were attacked in this fold."""
-    original = (*model, "standard")
-    have = {column[:3] for column in found.needed.get(fold, pd.DataFrame()).columns}
-    return original in pairs and {original, defended(original)} <= have
+def _takes_part(found: Analysis, pairs: Sequence[Victim], victim: Victim, fold: str) -> bool:
+    """Whether a victim is in the means of this fold: it is of one of these pairs, both of which were attacked
+    there, and a victim of another training is in every fold in which they were, so that means are of the same
+    folds."""
+    pair = [(*victim[:2], "standard"), defended(victim)]
+    if pair[0] not in pairs or not restrict({fold: found.needed.get(fold, pd.DataFrame())}, pair):
+        return False
+    return len(restrict(found.needed, [*pair, victim])) == len(restrict(found.needed, pair))
 
 
 def _with_worst(norms: pd.DataFrame) -> pd.DataFrame:
