@@ -141,6 +141,10 @@ for representation, budget in analysis.budgets.items():
 # *censored* (not fooled by the attack) under DeepFool and DDN in the table of ratios below: they follow
 # gradients, and fool every clip. This excludes complete masking, not a partial one. PIA needs no gradient,
 # and would be the better witness if it came to its end; where its walks are cut (≤), it says nothing.
+#
+# A model may gain from being *disturbed* in training, whether or not the disturbance is an attack. Chapter 5
+# has a control for this, `random_signs`: changes as large as FGSM's, but by chance. Where it was run, the
+# table below has what adversarial training gains beyond it, clip by clip, in the last column.
 
 # %%
 parts.show("robust_curves")
