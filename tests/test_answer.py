@@ -84,8 +84,9 @@ def test_a_control_is_told_beside_what_adversarial_training_gains_more():
     assert more["value"] == pytest.approx(adversarial - by_chance["value"])
     assert by_chance["value"] < 0 < adversarial
     line = said(found)["Control"]
-    assert f"{printing.interval(by_chance, 1, sign=True)} points for AlexNet on STFT" in line
-    assert f"gains {printing.interval(more, 1, sign=True)} points more, 60 clips" in line
+    assert "fools AlexNet on STFT by 1.00 for DeepFool and 1.00 for DDN" in line
+    assert f"it gains {printing.interval(by_chance, 1, sign=True)} points; adversarial" in line
+    assert f"gains {printing.interval(more, 1, sign=True)} points more (60 clips)." in line
     part = report.robust_table(found)
     assert part.shown["more than the control [points]"].tolist().count("–") == 2
     assert "random changes as large as FGSM's" in part.caption

@@ -14,7 +14,8 @@ import soundfile
 from conftest import ROOT, outside
 
 from lib import metrics
-from lib.analysis import published
+from lib.analysis import published, results
+from lib.analysis.tables import Analysis
 from lib.grid import publish
 
 SOUNDS = {"wren": 3000.0, "owl": 400.0, "jay": 1500.0}  # Hz
@@ -170,6 +171,16 @@ def assert_claims() -> None:
     assert "DDN (reference) misclassifies 100 %" in index, "DDN alone decides"
 
 
+def assert_control(said: str) -> None:
+    """The control needs no larger perturbation than the original, in all the folds of its pair."""
+    found = Analysis(results.load(ROOT / "figures/esc10/rows"))
+    ratios = found.control_ratios[found.control_ratios["attack"].isin(["DeepFool", "DDN"])]
+    assert set(ratios["model"] + " " + ratios["representation"]) == {"resnet18 dwt"}
+    assert (ratios["over"].str.split(" ").str[:2].str.join(" ") == "5 folds").all()
+    assert ((ratios["low"] < 1) & (ratios["high"] > 1)).all()
+    assert "was run for ResNet-18 on DWT alone. It takes no larger perturbation" in said
+
+
 def assert_sounds(said: str) -> None:
     """The counts of chapter 7, from its table and its copy."""
     heard = table("waveform_attack").query("snr == 40")
@@ -199,6 +210,7 @@ def test_the_face_is_what_the_published_runs_say():
     said = " ".join(face.split())
     assert_opening()
     assert_claims()
+    assert_control(said)
     assert_sounds(said)
     budget = metrics.scaled_budget(published.BUDGET, (64, 128))
     assert f"which makes {budget:.3f} for our images of 64 × 128" in said

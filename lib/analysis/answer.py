@@ -59,16 +59,23 @@ def _robust(found: Analysis) -> str:
 
 
 def _control(found: Analysis) -> str:
-    """How much more adversarial training gains than training on random changes of the same size, if known."""
+    """What training on random changes of the same size does, and how much more adversarial training gains."""
     rows, said = found.robustness, []
     gains = rows[(rows["measure"] == "gain_percent") & (rows["training"] == names.CONTROL)].set_index(PAIR)
+    factors = found.control_ratios
     for row in rows[rows["measure"] == "more_percent"].to_dict("records"):
-        if (row["representation"], row["model"]) in gains.index:
-            by_chance = interval(gains.loc[(row["representation"], row["model"])], 1, sign=True)
-            more = f"{interval(row, 1, sign=True)} points more, {row['over']}"
-            said.append(f"{by_chance} points for {pair(row)} (adversarial training gains {more})")
-    head = "**Control.** Training on random changes as large as FGSM's gains within the budget ε"
-    return f"{head} {'; '.join(said)}." if said else ""
+        who = (row["representation"], row["model"])
+        mine = factors[(factors[PAIR] == list(who)).all(axis=1) & factors["attack"].isin(FREE)]
+        mine = mine.dropna(subset="value").to_dict("records")
+        if who in gains.index and mine:
+            by = listed(f"{interval(one, 2)} for {names.label(one['attack'])}" for one in mine)
+            said.append(
+                f"the perturbation that fools {pair(row)} by {by}, and within the budget ε it gains "
+                f"{interval(gains.loc[who], 1, sign=True)} points; adversarial training gains "
+                f"{interval(row, 1, sign=True)} points more ({row['over']})"
+            )
+    head = "**Control.** Training on random changes as large as FGSM's multiplies"
+    return f"{head} {'. It multiplies '.join(said)}." if said else ""
 
 
 def _clean(found: Analysis) -> str:

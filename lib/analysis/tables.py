@@ -30,6 +30,7 @@ MEANS = "ratio of means"  # the paper's form of its ratio
 Victim = tuple[str, str, str]
 Panels = Mapping[str, pd.DataFrame]  # by fold: one row per clip, one column per victim, or victim and attack
 PERCENT, POINTS = (0.0, 100.0), (-100.0, 100.0)  # bounds of a share and of a difference of shares
+_OF_RATIOS = ["attack", "bound", "fooled", "censored", "comparable"]
 
 
 class Analysis:
@@ -348,11 +349,17 @@ class Analysis:
         which side a ratio is open: "=", at least "≥", at most "≤", either "?". ``comparable`` says whether
         the paper's condition is met, a fooling rate above 0.9 of both models.
         """
-        rows = [row for original in self.attacked for row in self._ratios(original)]
-        return _tidy(rows, ["attack", "bound", "fooled", "censored", "comparable"])
+        rows = [row for original in self.attacked for row in self._ratios(original, defended(original))]
+        return _tidy(rows, _OF_RATIOS)
 
-    def _ratios(self, original: Victim) -> list[dict]:
-        robust = defended(original)
+    @functools.cached_property
+    def control_ratios(self) -> pd.DataFrame:
+        """`ratios` of the control in place of the robust model, of pairs that have one."""
+        both = [(original, (*original[:2], names.CONTROL)) for original in self.attacked]
+        rows = [row for pair in both if restrict(self.norms, pair) for row in self._ratios(*pair)]
+        return _tidy(rows, _OF_RATIOS)
+
+    def _ratios(self, original: Victim, robust: Victim) -> list[dict]:
         pairs = [
             (of_victim(panel, original), of_victim(panel, robust))
             for panel in restrict(self.norms, [original, robust])
