@@ -165,12 +165,12 @@ print(
 )
 
 # %% [markdown]
-# ## Six losses
+# ## Six trainings, three losses
 #
-# Which loss is minimised, and how good the attack is that makes $\mathbf{x}'$, is the whole difference
-# between the trainings. *PGD*, projected gradient descent, is FGSM in several smaller steps. It begins at a
-# random image within the budget, and each step is moved back into it (as BIM in chapter 4, but from a random
-# start).
+# Which loss is minimised, and how good the attack is that makes $\mathbf{x}'$, is the difference between the
+# trainings, but for the choice of the epoch (below). *PGD*, projected gradient descent, is FGSM in several
+# smaller steps. It begins at a random image within the budget, and each step is moved back into it (as BIM in
+# chapter 4, but from a random start).
 #
 # | `training` | loss that is minimised | example $\mathbf{x}'$ |
 # |---|---|---|
@@ -187,8 +187,9 @@ print(
 # (2020)](https://arxiv.org/abs/2001.03994), [Madry et al. (2018)](https://arxiv.org/abs/1706.06083) and
 # [Zhang et al. (2019)](https://arxiv.org/abs/1901.08573).
 #
-# The control is moved as far as by FGSM, and knows nothing of the model. So what it gains comes from being
-# disturbed, and what FGSM gains beyond that from being *attacked*.
+# The images of the control, `random_signs`, are moved as far as FGSM moves them, but without looking at the
+# model. What this training gains comes from being disturbed. What the paper's gains beyond it, we take for
+# the effect of being *attacked*.
 #
 # This is Eq. 14 as it is computed, by four of the six trainings; `loss` is the cross-entropy:
 

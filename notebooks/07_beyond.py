@@ -154,6 +154,9 @@ print(within)
 # transfer less than those of an attack that continues. So a low count does not show that transfer is hard.
 # One clip gives an example for each model, and an example is shown to several models, so the counts are not
 # of independent tries: with fewer than ten clips they decide nothing.
+#
+# Read the two directions between an original model and a robust one apart: an example made against the robust
+# one is larger, and so may fool the original more often than the other way round.
 
 # %%
 pairs = []
@@ -429,6 +432,8 @@ Markdown(
 # The sounds found above have an image in the other representation too. Is a model that uses STFT fooled by
 # a sound whose scalogram was made adversarial? Entries are again *fooled / tried*, for models of standard
 # training where there are any. The diagonal is the round trip itself.
+# Noise of the same SNR is not tried here, so a sound that fools the other model may do so by its distortion
+# alone, and not because the example was transferred.
 
 # %%
 across = []

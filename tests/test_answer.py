@@ -14,6 +14,7 @@ ONE = {"representations": ("stft",), "models": ("alexnet",)}
 FOLDS = {"folds": ("1", "2", "3", "4", "5"), "noise": 0.1}
 
 
+ENDS = ("standard", "adversarial")
 NOT_RUN = {"where": "VIII", "verdict": claims.OPEN, "open": claims.NOT_RUN, "claim": "one"}
 
 
@@ -39,7 +40,8 @@ def test_the_perturbation_is_told_from_the_least_to_the_most_of_all_pairs(ratio,
         assert f"{row['value']:.2f} ({who})" in line
     assert (ratios["low"] > 1).sum() == above or ratio == 1.0
     count = (ratios["low"] > 1).sum()
-    assert line.endswith(f"; {'all 8' if count == 8 else f'{count} of 8'} intervals are above 1.")
+    sure = "all 8" if count == 8 else f"{count} of 8"
+    assert line.endswith(f"; {sure} intervals of 4 pairs of a network and a representation are above 1.")
 
 
 def test_one_pair_is_told_with_its_intervals():
@@ -60,7 +62,9 @@ def test_of_several_pairs_it_counts_which_way_and_names_those_that_are_sure(rati
     found = Analysis(made_up.grid(clips=100, ratio=ratio))
     gains = found.robustness.query("measure == 'gain_percent'")
     line = said(found)["Robust accuracy"]
-    assert f"it {way} for 4 of 4 pairs; the interval excludes zero for 4: " in line
+    assert (
+        f"it {way} for 4 of 4 pairs; the interval, not corrected for so many, excludes zero for 4: " in line
+    )
     for row in gains.to_dict("records"):
         assert f"({printing.interval(row, 1, sign=True)} points, 100 clips)" in line
     assert len(gains) == 4
@@ -69,7 +73,7 @@ def test_of_several_pairs_it_counts_which_way_and_names_those_that_are_sure(rati
 def test_what_changes_nothing_is_neither_a_rise_nor_a_fall():
     lines = said(Analysis(made_up.grid(clips=40, ratio=1.0, accuracy=(0.8, 0.8))))
     for what in ("Robust accuracy", "Clean accuracy"):
-        assert lines[what].endswith("it is the same for 4 of 4 pairs; no interval excludes zero.")
+        assert "it is the same for 4 of 4 pairs; no interval excludes zero." in lines[what]
 
 
 def test_a_control_is_told_beside_what_adversarial_training_gains_more():
@@ -83,16 +87,16 @@ def test_a_control_is_told_beside_what_adversarial_training_gains_more():
     adversarial = rows.loc[("gain_percent", "adversarial"), "value"]
     assert more["value"] == pytest.approx(adversarial - by_chance["value"])
     assert by_chance["value"] < 0 < adversarial
-    line = said(found)["Control"]
+    line = said(found)["Random signs"]
     assert "fools AlexNet on STFT by 1.00 for DeepFool and 1.00 for DDN" in line
-    assert f"it gains {printing.interval(by_chance, 1, sign=True)} points; adversarial" in line
+    assert f"and gains {printing.interval(by_chance, 1, sign=True)} points at ε;" in line
     assert f"gains {printing.interval(more, 1, sign=True)} points more (60 clips)." in line
     part = report.robust_table(found)
-    assert part.shown["more than the control [points]"].tolist().count("–") == 2
-    assert "random changes as large as FGSM's" in part.caption
+    assert part.shown["more than with random signs [points]"].tolist().count("–") == 2
+    assert "random changes as large as FGSM's; what" in part.caption
     without = Analysis(made_up.grid(**ONE))
-    assert "Control" not in said(without)
-    assert "more than the control [points]" not in report.robust_table(without).shown
+    assert "Random signs" not in said(without)
+    assert "more than with random signs [points]" not in report.robust_table(without).shown
 
 
 def test_levels_are_of_the_trainings_that_the_change_is_of():
@@ -109,13 +113,20 @@ def test_levels_are_of_the_trainings_that_the_change_is_of():
     assert whole["value"].item() > before + 1
 
 
-def test_attacks_that_fool_every_clip_are_named():
+def test_attacks_without_a_limit_are_told_with_what_they_take():
+    """Norms are drawn around 0.2, doubled for robust models, and DDN needs 2.8 times those of BIM-a."""
+    found = Analysis(made_up.grid(**ONE))
+    line = said(found)["No limit"]
+    assert "DeepFool and DDN (reference) fool every clip." in line
+    norms = {
+        t: found.results.attacks.query("training == @t and attack == 'BIM-a'")["l2"].median() for t in ENDS
+    }
+    before, after = norms["standard"], norms["adversarial"]
     assert (
-        "DeepFool, CWA, PIA and DDN (reference) fool every clip that"
-        in said(Analysis(made_up.grid()))["No limit"]
+        f"is {before:.2g} for the original and {after:.2g} for the robust models of AlexNet on STFT" in line
     )
-    some = Analysis(made_up.grid(failing=0.5))
-    assert "no attack fools each clip that the robust models" in said(some)["No limit"]
+    assert "(medians; ε is 0.247)." in line
+    assert "No limit" not in said(Analysis(made_up.grid(failing=0.5)))
 
 
 def test_decided_sentences_of_the_paper_are_listed_with_whom_they_are_of():

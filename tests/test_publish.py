@@ -300,6 +300,8 @@ def test_the_readme_says_what_the_published_runs_say(tmp_path):
 | 1 |
 | 2 |
 
+A caption.
+
 ### [ESC-50](figures/esc50/README.md)
 
 - Of esc50.

@@ -184,19 +184,25 @@ def assert_control(said: str) -> None:
 def assert_sounds(said: str) -> None:
     """The counts of chapter 7, from its table and its copy."""
     heard = table("waveform_attack").query("snr == 40")
-    of = {
-        key: f"{rows['fooled'].sum()} of {rows['over'].sum()}"
-        for by in (["change"], ["change", "training"])
-        for key, rows in heard.groupby(by)
-    }
-    pairs = heard.loc[heard["change"] == "attack", "over"].sum()
-    assert f"give {pairs} pairs in which the model is right" in said
-    assert f"ratio fools {of['attack',]}, and noise of that level {of['noise',].split()[0]}." in said
-    before, after = of["attack", "standard"], of["attack", "adversarial"]
-    assert f"fools {before} original models' pairs and {after} robust models'" in said
-    assert int(after.split()[0]) < int(before.split()[0])
+    attacked, noise = (heard[heard["change"] == change] for change in ("attack", "noise"))
+    fooled, over = attacked["fooled"].sum(), attacked["over"].sum()
+    assert f"give {over} pairs in which the model is right" in said
+    assert f"ratio fools {fooled} of {over}, and noise of that level {noise['fooled'].sum()}." in said
+    of = attacked.set_index(["representation", "training"])
+    stft, dwt = (
+        [
+            f"{of.loc[(which, t), 'fooled']} of {of.loc[(which, t), 'over']}"
+            for t in ("standard", "adversarial")
+        ]
+        for which in ("stft", "dwt")
+    )
+    assert f"On STFT it fools {stft[0]} clips of the original model and {stft[1]} of the robust one" in said
+    assert f"on DWT {dwt[0]} and {dwt[1]};" in said
     copy = (ROOT / "notebooks/07_beyond.ipynb").read_text(encoding="utf-8")
     still = re.search(r"(\d+) of (\d+) are still fooled; for (\d+) of the others the search did not", copy)
+    floors = re.findall(r"\| STFT +\| .*? \| attack, raised floor \| \S+ +\| (\d+)/(\d+) ", copy)
+    first, second = (f"{k} of {n}" for k, n in floors)
+    assert f"the difference on STFT is gone ({first} and {second})" in said
     assert f"{still[1]} of {still[2]} still fool as that sound, and for {still[3]} of the others" in said
 
 
@@ -216,6 +222,7 @@ def test_the_face_is_what_the_published_runs_say():
     assert f"which makes {budget:.3f} for our images of 64 × 128" in said
     largest = table("image_sizes").sort_values("bins").iloc[-1]
     ends = f"[{largest['relative_low']:.2f}, {largest['relative_high']:.2f}]"
-    assert f"is {largest['relative']:.2f} times that at 32 × 64 {ends}" in said
+    assert f"is at 128 × 256 {largest['relative']:.2f} times what it is at 32 × 64 {ends}" in said
+    assert f"or {255 * budget / (64 * 128) ** 0.5:.1f} of 255 grey levels per value" in said
     for path in re.findall(r"`?((?:figures|notebooks)/[\w./]+\w)`?", face):
         assert (ROOT / path).is_file(), path

@@ -47,7 +47,8 @@ def _perturbation(found: Analysis) -> str:
     above = sum(row["low"] > 1 for row in rows)
     sure = f"{above} of {len(rows)}" if above < len(rows) else f"all {above}"
     return (
-        f"**Perturbation.** Adversarial training {head} {ends}, for {attacks}; {sure} intervals are above 1."
+        f"**Perturbation.** Adversarial training {head} {ends}, for {attacks}; {sure} intervals of "
+        f"{len({pair(row) for row in rows})} pairs of a network and a representation are above 1."
     )
 
 
@@ -55,7 +56,17 @@ def _robust(found: Analysis) -> str:
     """How the robust accuracy within the budget changes."""
     rows = found.robustness[found.robustness["measure"] == "gain_percent"]
     worst = lambda panel, victim: panel[(*victim, names.WORST)]  # noqa: E731
-    return _change(found, "**Robust accuracy.** Within the budget ε, it", rows, found.robust, worst)
+    said = _change(found, "**Robust accuracy.** At the budget ε, it", rows, found.robust, worst)
+    return said + without_reference(found) if said else ""
+
+
+def without_reference(found: Analysis) -> str:
+    """The gains in robust accuracy under the paper's own attacks alone, in a sentence."""
+    said = [
+        f"{number(gain, 1, sign=True)} points on {markup.text(names.label(representation))}"
+        for representation, gain in tables.gains_by_own_attacks(found).items()
+    ]
+    return f" Under the paper's six attacks alone, the gain at ε is {', '.join(said)}." if said else ""
 
 
 def _control(found: Analysis) -> str:
@@ -70,11 +81,11 @@ def _control(found: Analysis) -> str:
         if who in gains.index and mine:
             by = listed(f"{interval(one, 2)} for {names.label(one['attack'])}" for one in mine)
             said.append(
-                f"the perturbation that fools {pair(row)} by {by}, and within the budget ε it gains "
-                f"{interval(gains.loc[who], 1, sign=True)} points; adversarial training gains "
-                f"{interval(row, 1, sign=True)} points more ({row['over']})"
+                f"the perturbation that fools {pair(row)} by {by}, and gains "
+                f"{interval(gains.loc[who], 1, sign=True)} points at ε; in the same trainings, adversarial "
+                f"training gains {interval(row, 1, sign=True)} points more ({row['over']})"
             )
-    head = "**Control.** Training on random changes as large as FGSM's multiplies"
+    head = "**Random signs.** As a control, training on random changes of the same size multiplies"
     return f"{head} {'. It multiplies '.join(said)}." if said else ""
 
 
@@ -109,24 +120,33 @@ def _change(found: Analysis, head: str, rows: pd.DataFrame, panels: Panels, scor
     ways = [(row["value"] > 0) - (row["value"] < 0) for row in changes]
     verbs = {"rises": 1, "falls": -1, "is the same": 0}
     said = listed(f"{verb} for {ways.count(way)}" for verb, way in verbs.items() if way in ways)
-    clear = [told(row) for row in changes if row["low"] > 0 or row["high"] < 0]
-    sure = f"the interval excludes zero for {len(clear)}: {'; '.join(clear)}"
+    often = sorted(changes, key=lambda row: -tables.trainings(row["over"]))
+    clear = [told(row) for row in often if row["low"] > 0 or row["high"] < 0]
+    sure = f"the interval, not corrected for so many, excludes zero for {len(clear)}: {'; '.join(clear)}"
     return f"{head} {said} of {len(changes)} pairs; {sure if clear else 'no interval excludes zero'}."
 
 
 def _without_limit(found: Analysis) -> str:
-    """Which attacks fool every clip that they attack, whatever it takes."""
-    rows = found.results.attacks
-    rows = rows[rows["attack"].isin([*published.ATTACKS, *names.REFERENCE])]
+    """Which attacks fool every clip, whatever it takes, and what it takes."""
+    rows = found.results.attacks[found.results.attacks["attack"].isin(FREE)]
     robust = [tables.defended(v) for v in found.attacked]
     share = (
         rows[pd.MultiIndex.from_frame(rows[tables.VICTIM]).isin(robust)].groupby("attack")["fooled"].mean()
     )
-    if share.empty:
-        return ""
     every = [names.label(name) for name in names.in_order(share.index[share == 1])]
-    fools = f"{listed(every)} fool{'s' * (len(every) == 1)} every" if every else "no attack fools each"
-    return f"**No limit.** Without a budget, {fools} clip that the robust models classify correctly."
+    table = tables.by_attack(found).query("attack == @names.WORST").set_index("training")["median_norm"]
+    ends = [table.get(training, np.nan) for training in ("standard", ROBUST)]
+    if not every or not np.isfinite(ends).all():
+        return ""
+    before, after = (f"{norm:.2g}" for norm in ends)
+    budgets = sorted({f"{found.budgets[v[0]]:.3g}" for v in found.common})
+    fool = "fools" if len(every) == 1 else "fool"
+    return (
+        f"**No limit.** Without a budget, {listed(every)} {fool} every clip. The least ‖δ‖₂ that "
+        f"fools a clip is {before} for the original and {after} for the robust models of "
+        f"{listed(pair(dict(zip(PAIR, v, strict=False))) for v in found.common)} (medians; ε is "
+        f"{' or '.join(budgets)})."
+    )
 
 
 def _verdicts(found: Analysis, ledger: pd.DataFrame) -> str:

@@ -31,7 +31,8 @@ def beside(found: Results, folder: str | Path, shown: str) -> Results:
     Parameters
     ----------
     folder : the earlier rows, such as figures/esc10/rows.
-    shown : model/fold/training whose examples are drawn; the run that comes nearest gives them.
+    shown : model/fold/training whose examples are drawn; the run that comes nearest gives them, and the other
+        those of the same clip and model on other representations.
 
     Raises
     ------
@@ -50,7 +51,10 @@ def beside(found: Results, folder: str | Path, shown: str) -> Results:
     elsewhere = rows.other_sizes.loc[[one not in known and one[:4] not in have for one in size]]
     about = {name: of for name, of in rows.about.items() if (name, *_victim(of)) not in have}
     theirs = dataclasses.replace(rows, about=about, examples={name: rows.examples[name] for name in about})
-    nearest = max((found, theirs), key=lambda run: _nearness(run, shown))
+    nearest, other = sorted((found, theirs), key=lambda run: _nearness(run, shown), reverse=True)
+    same = [
+        name for name, of in other.about.items() if of in nearest.about.values()
+    ]  # the same clip and model
     return dataclasses.replace(
         found,
         **{
@@ -62,8 +66,8 @@ def beside(found: Results, folder: str | Path, shown: str) -> Results:
         sizes=results.stacked([found.sizes, rows.sizes]).drop_duplicates("representation", ignore_index=True),
         other_sizes=results.stacked([found.other_sizes, elsewhere]),
         notes=results.stacked([found.notes, rows.notes]).drop_duplicates(ignore_index=True),
-        examples=nearest.examples,
-        about=nearest.about,
+        examples={name: other.examples[name] for name in same} | nearest.examples,
+        about={name: other.about[name] for name in same} | nearest.about,
     )
 
 

@@ -378,9 +378,9 @@ def answers(shelves: Path) -> str:
     for name in names.in_order(path.parent.name for path in sorted(shelves.glob("*/answer.md"))):
         said = (shelves / name / "answer.md").read_text(encoding="utf-8")
         shown = shelves / name / "networks.md"
-        table = shown.read_text(encoding="utf-8").partition("\n\n")[2] if shown.is_file() else ""
+        caption, _, table = (shown.read_text(encoding="utf-8") if shown.is_file() else "").partition("\n\n")
         sections.append(f"### [{markup.text(names.label(name))}]({shelves.name}/{name}/README.md)\n\n{said}")
-        sections += [table.rstrip() + "\n"] * (len(table.splitlines()) > 3)
+        sections += [f"{table.rstrip()}\n\n{caption}\n"] * (len(table.splitlines()) > 3)
     return "\n" + "\n".join(sections) + "\n"
 
 
