@@ -114,6 +114,16 @@ def test_pictured_examples_are_those_of_the_run_that_comes_nearest(runs):
     assert [*beside(found, runs, "resnet18/1/standard").about] == ["stft"]
 
 
+def test_examples_of_the_same_clip_and_model_on_other_representations_are_shown_too(runs, tmp_path):
+    leave(tmp_path / "then", "dwt", "resnet18", "standard")
+    rows = results.save(results.gather("then", "demo"), tmp_path / "more")
+    found = beside(results.gather("now", "demo"), rows, "resnet18/1/standard")
+    assert {*found.about} == {*found.examples} == {"stft", "dwt"}
+    assert found.about["stft"] == found.about["dwt"]
+    theirs = results.load(rows).examples["dwt"]
+    np.testing.assert_array_equal(found.examples["dwt"]["BIM-a"], theirs["BIM-a"])
+
+
 def test_what_is_left_of_a_damaged_model_is_not_mixed_with_the_earlier_one(runs, tmp_path):
     leave(tmp_path / "now", "dwt", "alexnet", "standard")
     cell = study.Cell(str(tmp_path / "now"), "demo", "dwt", "alexnet", "1", "standard")
