@@ -36,7 +36,7 @@ TRAININGS = {
     "trades": "TRADES",
     "random_signs": "random signs",
 }
-CONTROL = "random_signs"  # what the paper's defence is compared with, besides the original
+CONTROL_TRAINING = "random_signs"  # what the paper's defence is compared with, besides the original
 USUAL_TRAININGS = ("standard", "adversarial")  # the paper's two, where TRAININGS names no other
 FOLDS = {"urbansound8k": 10}  # official folds of a data set; five where nothing is said
 # What `make` runs of a data set where the command line does not say.

@@ -26,7 +26,12 @@ def said(found: Analysis, ledger: pd.DataFrame | None = None) -> dict[str, str]:
 
 def test_a_run_without_a_pair_has_no_answer_yet():
     found = Analysis(made_up.grid(**ONE, trainings=("standard",)))
-    assert answer.sentences(found, pd.DataFrame([NOT_RUN])) == [answer.NOTHING]
+    first, verdicts = answer.sentences(found, pd.DataFrame([NOT_RUN]))
+    assert first == answer.NOTHING
+    assert (
+        verdicts
+        == "**The paper's claims.** Of 1 sentence, 0 hold, 0 do not hold, and 1 remains open (1 not run)."
+    )
 
 
 @pytest.mark.parametrize(("ratio", "above"), [(4.0, 8), (1.0, 0), (0.5, 0)])
@@ -41,7 +46,7 @@ def test_the_perturbation_is_told_from_the_least_to_the_most_of_all_pairs(ratio,
     assert (ratios["low"] > 1).sum() == above or ratio == 1.0
     count = (ratios["low"] > 1).sum()
     sure = "all 8" if count == 8 else f"{count} of 8"
-    assert line.endswith(f"; {sure} intervals of 4 pairs of a network and a representation are above 1.")
+    assert line.endswith(f"; {sure} intervals of 4 pairs lie above 1.")
 
 
 def test_one_pair_is_told_with_its_intervals():
@@ -52,7 +57,7 @@ def test_one_pair_is_told_with_its_intervals():
         assert f"{printing.interval(row, 2)} for {names.label(name)}" in lines["Perturbation"]
     drop = found.recognition.query("measure == 'accuracy_drop_percent'").iloc[0]
     clean = f"from 80.0 to 60.0 % (−20.0 [−{drop['high']:.1f}, −{drop['low']:.1f}] points, 100 clips)"
-    assert lines["Clean accuracy"].endswith(f"it changes for AlexNet on STFT {clean}.")
+    assert lines["Clean accuracy"].endswith(f"it goes for AlexNet on STFT {clean}.")
     assert lines["What was run"].startswith("**What was run.** 1 of the paper's 24 pairs")
     assert lines["What was run"].endswith("AlexNet on STFT trained once.")
 
@@ -77,20 +82,23 @@ def test_what_changes_nothing_is_neither_a_rise_nor_a_fall():
 
 
 def test_a_control_is_told_beside_what_adversarial_training_gains_more():
-    trainings = ("standard", "adversarial", names.CONTROL)
+    trainings = ("standard", "adversarial", names.CONTROL_TRAINING)
     run = made_up.grid(**ONE, trainings=trainings, clips=60, ratio=4.0)
-    weak = run.attacks["training"] == names.CONTROL  # as fragile as the original
+    weak = run.attacks["training"] == names.CONTROL_TRAINING  # as fragile as the original
     attacks = run.attacks.assign(l2=run.attacks["l2"].mask(weak, run.attacks["l2"] / 4))
     found = Analysis(dataclasses.replace(run, attacks=attacks))
     rows = found.robustness.set_index(["measure", "training"])
-    more, by_chance = rows.loc["more_percent", "adversarial"], rows.loc["gain_percent", names.CONTROL]
+    more, by_chance = (
+        rows.loc["more_percent", "adversarial"],
+        rows.loc["gain_percent", names.CONTROL_TRAINING],
+    )
     adversarial = rows.loc[("gain_percent", "adversarial"), "value"]
     assert more["value"] == pytest.approx(adversarial - by_chance["value"])
     assert by_chance["value"] < 0 < adversarial
     line = said(found)["Random signs"]
     assert "fools AlexNet on STFT by 1.00 for DeepFool and 1.00 for DDN" in line
-    assert f"and gains {printing.interval(by_chance, 1, sign=True)} points at ε;" in line
-    assert f"gains {printing.interval(more, 1, sign=True)} points more (60 clips)." in line
+    assert f"and gains {printing.interval(by_chance, 1, sign=True)} points at ε (60 clips);" in line
+    assert f"adversarial training gains {printing.interval(more, 1, sign=True)} more (60 clips)." in line
     part = report.robust_table(found)
     assert part.shown["more than with random signs [points]"].tolist().count("–") == 2
     assert "random changes as large as FGSM's; what" in part.caption
@@ -117,7 +125,7 @@ def test_attacks_without_a_limit_are_told_with_what_they_take():
     """Norms are drawn around 0.2, doubled for robust models, and DDN needs 2.8 times those of BIM-a."""
     found = Analysis(made_up.grid(**ONE))
     line = said(found)["No limit"]
-    assert "DeepFool and DDN (reference) fool every clip." in line
+    assert "DeepFool and DDN (reference) fool every attacked clip." in line
     norms = {
         t: found.results.attacks.query("training == @t and attack == 'BIM-a'")["l2"].median() for t in ENDS
     }
@@ -138,13 +146,32 @@ def test_decided_sentences_of_the_paper_are_listed_with_whom_they_are_of():
     judged = ledger[ledger["verdict"] != claims.OPEN]
     assert len(judged) > 0
     assert line.count("\n  - *") == len(judged)
-    assert "most often" not in line
+    assert "less often" not in line
     rows = {name: getattr(run, name) for name in ("clean", "evaluated", "attacks", "history")}
     kept = {name: rows[rows["model"].ne("alexnet") | rows["fold"].eq("1")] for name, rows in rows.items()}
     few = Analysis(dataclasses.replace(run, **kept))
-    line = said(few, ledger)["The paper's claims"]
-    assert "decided by what was trained most often, ResNet-18 on STFT." in line
+    line = said(few, claims.ledger(few))["The paper's claims"]
+    assert "Those on every model are of ResNet-18 on STFT, since all others were trained less often." in line
     assert said(few)["What was run"].endswith("ResNet-18 on STFT in 3 folds, AlexNet on STFT trained once.")
+
+
+def test_folds_that_agree_are_folds_all_the_same():
+    found = Analysis(made_up.grid(**ONE, folds=("1", "2"), clips=20))
+    assert said(found)["What was run"].endswith("AlexNet on STFT in 2 folds.")
+
+
+def test_two_pairs_with_one_attack_each_are_not_told_as_one():
+    run = made_up.grid(representations=("stft",), clips=20)
+    attacks = run.attacks
+    strong = (attacks["model"] == "resnet18") & (attacks["training"] == "adversarial")
+    attacks = attacks.assign(l2=attacks["l2"].mask(strong, 3 * attacks["l2"]))[attacks["attack"] != "DDN"]
+    line = said(Analysis(dataclasses.replace(run, attacks=attacks)))["Perturbation"]
+    assert "2.00 (AlexNet on STFT) to 6.00 (ResNet-18 on STFT), for DeepFool" in line
+
+
+def test_clips_that_were_never_fooled_are_told():
+    line = said(Analysis(made_up.grid(**ONE, failing=0.5)))["Perturbation"]
+    assert line.endswith("(over the clips that are fooled in both models).")
 
 
 def test_a_count_and_its_verb_agree():

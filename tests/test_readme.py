@@ -178,6 +178,8 @@ def assert_control(said: str) -> None:
     assert set(ratios["model"] + " " + ratios["representation"]) == {"resnet18 dwt"}
     assert (ratios["over"].str.split(" ").str[:2].str.join(" ") == "5 folds").all()
     assert ((ratios["low"] < 1) & (ratios["high"] > 1)).all()
+    robust = found.ratios.merge(ratios[["representation", "model", "attack"]])
+    assert ratios["high"].max() < robust["low"].min(), "and less than the robust model"
     assert "was run for ResNet-18 on DWT alone. It takes no larger perturbation" in said
 
 

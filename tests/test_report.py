@@ -246,7 +246,9 @@ def test_the_gain_is_also_told_without_the_reference():
     found = Analysis(dataclasses.replace(run, attacks=run.attacks.assign(l2=near)))
     assert found.robustness.query("measure == 'gain_percent'")["value"].item() != gain
     said = report.robust_curves(found).caption
-    assert f"Under the paper's six attacks alone, the gain at ε is {gain:+.1f} points on STFT." in said
+    assert (
+        f"Under the paper's six attacks alone, the gain at ε is {gain:+.1f} points on STFT (AlexNet)." in said
+    )
 
 
 def test_the_summary_has_the_paired_change_and_gain():
@@ -791,17 +793,38 @@ def test_an_attack_of_some_folds_alone_has_a_ratio_over_these():
     assert ratios.loc["DeepFool", "over"].startswith("5 folds ×")
 
 
-def test_one_point_with_another_training_takes_nothing_from_the_tables_of_attacks():
+@pytest.mark.parametrize(("folds", "victims"), [(("1",), []), (FOLDS["folds"], [5])])
+def test_another_training_is_in_the_tables_of_attacks_where_it_is_in_every_fold(folds, victims):
     run = made_up.grid(**ONE, **FOLDS, clips=60)
-    more = made_up.grid(**ONE, folds=("1",), trainings=("pgd",), clips=60)
+    more = made_up.grid(**ONE, folds=folds, trainings=("pgd",), clips=60)
     frames = {
         name: pd.concat([getattr(run, name), getattr(more, name)], ignore_index=True)
         for name in ("clean", "attacks", "evaluated", "history", "cells")
     }
-    both = tables.by_attack(Analysis(dataclasses.replace(run, **frames)))
-    alone = tables.by_attack(Analysis(run))
-    pd.testing.assert_frame_equal(both[both["training"] != "pgd"].reset_index(drop=True), alone)
-    assert set(both.loc[both["training"] == "pgd", "victims"]) == {1}
+    both = Analysis(dataclasses.replace(run, **frames))
+    table, alone = tables.by_attack(both), tables.by_attack(Analysis(run))
+    pd.testing.assert_frame_equal(table[table["training"] != "pgd"].reset_index(drop=True), alone)
+    assert [*set(table.loc[table["training"] == "pgd", "victims"])] == victims
+    assert ("pgd" in set(tables.fooling_curves(both)["training"])) == bool(victims)
+
+
+def test_another_training_of_one_of_two_networks_is_not_drawn_beside_the_mean_of_both():
+    run = made_up.grid(representations=("stft",), trainings=("standard", "adversarial", "pgd"), clips=40)
+    away = {
+        name: rows[(rows["model"] != "alexnet") | (rows["training"] != "pgd")]
+        for name, rows in (
+            (name, getattr(run, name)) for name in ("clean", "attacks", "evaluated", "history")
+        )
+    }
+    some = Analysis(dataclasses.replace(run, **away))
+    assert "pgd" in set(tables.robust_curves(Analysis(run))["training"])
+    assert "pgd" not in set(tables.robust_curves(some)["training"])
+
+
+def test_a_control_without_a_pair_has_no_trade_off():
+    found = Analysis(made_up.grid(**ONE, trainings=(names.CONTROL_TRAINING,)))
+    with pytest.raises(report.NothingToShow):
+        report.trade_off(found)
 
 
 @pytest.mark.parametrize("trainings", [("standard",), ("pgd",)])

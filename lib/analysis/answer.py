@@ -27,7 +27,7 @@ def sentences(found: Analysis, ledger: pd.DataFrame) -> list[str]:
     ledger : the verdicts on the paper's claims, of `claims.ledger`.
     """
     if not found.attacked:
-        return [NOTHING]
+        return [NOTHING, _verdicts(found, ledger)]
     said = [_perturbation(found), _robust(found), _control(found), _clean(found), _without_limit(found)]
     return [line for line in said if line] + [_verdicts(found, ledger), _run(found)]
 
@@ -38,18 +38,17 @@ def _perturbation(found: Analysis) -> str:
     if not rows:
         return ""
     head = "multiplies the perturbation that fools a clip by"
-    if len(rows) <= len(FREE):
+    lost = " (over the clips that are fooled in both models)" * any(row["censored"] for row in rows)
+    if len({pair(row) for row in rows}) == 1:
         each = listed(f"{interval(row, 2)} for {names.label(row['attack'])}" for row in rows)
-        return f"**Perturbation.** Adversarial training of {pair(rows[0])} {head} {each}."
+        return f"**Perturbation.** Adversarial training of {pair(rows[0])} {head} {each}{lost}."
     least, most = (end(rows, key=lambda row: row["value"]) for end in (min, max))
     ends = " to ".join(f"{number(row['value'], 2)} ({pair(row)})" for row in (least, most))
     attacks = listed(names.label(name) for name in names.in_order(row["attack"] for row in rows))
-    above = sum(row["low"] > 1 for row in rows)
-    sure = f"{above} of {len(rows)}" if above < len(rows) else f"all {above}"
-    return (
-        f"**Perturbation.** Adversarial training {head} {ends}, for {attacks}; {sure} intervals of "
-        f"{len({pair(row) for row in rows})} pairs of a network and a representation are above 1."
-    )
+    known = [row["low"] > 1 for row in rows if np.isfinite(row["low"])]
+    count = f"all {len(known)}" if all(known) else f"{sum(known)} of {len(known)}"
+    sure = f"; {count} intervals of {len({pair(row) for row in rows})} pairs lie above 1" if known else ""
+    return f"**Perturbation.** Adversarial training {head} {ends}, for {attacks}{lost}{sure}."
 
 
 def _robust(found: Analysis) -> str:
@@ -57,13 +56,14 @@ def _robust(found: Analysis) -> str:
     rows = found.robustness[found.robustness["measure"] == "gain_percent"]
     worst = lambda panel, victim: panel[(*victim, names.WORST)]  # noqa: E731
     said = _change(found, "**Robust accuracy.** At the budget ε, it", rows, found.robust, worst)
-    return said + without_reference(found) if said else ""
+    return said + markup.text(without_reference(found)) if said else ""
 
 
 def without_reference(found: Analysis) -> str:
-    """The gains in robust accuracy under the paper's own attacks alone, in a sentence."""
+    """The gains in robust accuracy under the paper's own attacks alone, of the averaged models."""
     said = [
-        f"{number(gain, 1, sign=True)} points on {markup.text(names.label(representation))}"
+        f"{number(gain, 1, sign=True)} points on {names.label(representation)} "
+        f"({', '.join(names.label(v[1]) for v in found.averaged_on(representation))})"
         for representation, gain in tables.gains_by_own_attacks(found).items()
     ]
     return f" Under the paper's six attacks alone, the gain at ε is {', '.join(said)}." if said else ""
@@ -72,7 +72,9 @@ def without_reference(found: Analysis) -> str:
 def _control(found: Analysis) -> str:
     """What training on random changes of the same size does, and how much more adversarial training gains."""
     rows, said = found.robustness, []
-    gains = rows[(rows["measure"] == "gain_percent") & (rows["training"] == names.CONTROL)].set_index(PAIR)
+    gains = rows[
+        (rows["measure"] == "gain_percent") & (rows["training"] == names.CONTROL_TRAINING)
+    ].set_index(PAIR)
     factors = found.control_ratios
     for row in rows[rows["measure"] == "more_percent"].to_dict("records"):
         who = (row["representation"], row["model"])
@@ -80,10 +82,11 @@ def _control(found: Analysis) -> str:
         mine = mine.dropna(subset="value").to_dict("records")
         if who in gains.index and mine:
             by = listed(f"{interval(one, 2)} for {names.label(one['attack'])}" for one in mine)
+            gain, more = (interval(one, 1, sign=True) for one in (gains.loc[who], row))
             said.append(
-                f"the perturbation that fools {pair(row)} by {by}, and gains "
-                f"{interval(gains.loc[who], 1, sign=True)} points at ε; in the same trainings, adversarial "
-                f"training gains {interval(row, 1, sign=True)} points more ({row['over']})"
+                f"the perturbation that fools {pair(row)} by {by}, and gains {gain} points at ε "
+                f"({gains.loc[who, 'over']}); where both were run, adversarial training gains {more} more "
+                f"({row['over']})"
             )
     head = "**Random signs.** As a control, training on random changes of the same size multiplies"
     return f"{head} {'. It multiplies '.join(said)}." if said else ""
@@ -116,7 +119,7 @@ def _change(found: Analysis, head: str, rows: pd.DataFrame, panels: Panels, scor
         return f"{pair(row)} from {share} % ({interval(row, 1, sign=True)} points, {row['over']})"
 
     if len(changes) < 2:
-        return f"{head} changes for {told(changes[0])}." if changes else ""
+        return f"{head} goes for {told(changes[0])}." if changes else ""
     ways = [(row["value"] > 0) - (row["value"] < 0) for row in changes]
     verbs = {"rises": 1, "falls": -1, "is the same": 0}
     said = listed(f"{verb} for {ways.count(way)}" for verb, way in verbs.items() if way in ways)
@@ -130,10 +133,11 @@ def _without_limit(found: Analysis) -> str:
     """Which attacks fool every clip, whatever it takes, and what it takes."""
     rows = found.results.attacks[found.results.attacks["attack"].isin(FREE)]
     robust = [tables.defended(v) for v in found.attacked]
-    share = (
-        rows[pd.MultiIndex.from_frame(rows[tables.VICTIM]).isin(robust)].groupby("attack")["fooled"].mean()
-    )
-    every = [names.label(name) for name in names.in_order(share.index[share == 1])]
+    mine = rows[pd.MultiIndex.from_frame(rows[tables.VICTIM]).isin(robust)]
+    met = mine[PAIR].drop_duplicates().shape[0]
+    each = mine.groupby("attack")
+    whole = [name for name, of in each if of["fooled"].all() and len(of[PAIR].drop_duplicates()) == met]
+    every = [names.label(name) for name in names.in_order(whole)]
     table = tables.by_attack(found).query("attack == @names.WORST").set_index("training")["median_norm"]
     ends = [table.get(training, np.nan) for training in ("standard", ROBUST)]
     if not every or not np.isfinite(ends).all():
@@ -142,7 +146,7 @@ def _without_limit(found: Analysis) -> str:
     budgets = sorted({f"{found.budgets[v[0]]:.3g}" for v in found.common})
     fool = "fools" if len(every) == 1 else "fool"
     return (
-        f"**No limit.** Without a budget, {listed(every)} {fool} every clip. The least ‖δ‖₂ that "
+        f"**No limit.** Without a budget, {listed(every)} {fool} every attacked clip. The least ‖δ‖₂ that "
         f"fools a clip is {before} for the original and {after} for the robust models of "
         f"{listed(pair(dict(zip(PAIR, v, strict=False))) for v in found.common)} (medians; ε is "
         f"{' or '.join(budgets)})."
@@ -154,9 +158,10 @@ def _verdicts(found: Analysis, ledger: pd.DataFrame) -> str:
     sentences = ledger[~_cells(ledger)]
     judged = sentences[sentences["verdict"] != claims.OPEN]
     text = f"**The paper's claims.** {counted(ledger)}."
-    if claims.rare(found) and len(judged):
-        common = listed(pair(dict(zip(PAIR, v, strict=False))) for v in found.common)
-        text += f" Those on every model are decided by what was trained most often, {common}."
+    rare = claims.rare(found)
+    if often := [v for v in found.attacked if v not in rare] if rare else []:
+        mine = listed(pair(dict(zip(PAIR, v, strict=False))) for v in often)
+        text += f" Those on every model are of {mine}, since all others were trained less often."
     return text + "".join(f"\n  - *{row.verdict}*: {markup.text(row.claim)}" for row in judged.itertuples())
 
 
@@ -164,20 +169,18 @@ def _run(found: Analysis) -> str:
     """What was run of the paper's pairs, and how often each was trained."""
     every = len(published.REPRESENTATIONS) * len(published.MODELS)
     mine = sum(r in published.REPRESENTATIONS and m in published.MODELS for r, m, _ in found.attacked)
-    gains = found.robustness.query("measure == 'gain_percent' and training == @ROBUST").dropna(subset="value")
-    said, once = [], []
-    for over, rows in gains.groupby("over", sort=False):
-        here = list(map(pair, rows.to_dict("records")))
-        if tables.trainings(over):
-            said.append(f"{listed(here)} in {over.split(' × ')[0]}")
-        else:
-            once += here
-    if once:
+    times: dict[int, list[str]] = {}
+    for v in found.attacked:
+        count = len(tables.restrict(found.needed, [v, tables.defended(v)]))
+        times.setdefault(count, []).append(pair(dict(zip(PAIR, v, strict=False))))
+    said = [f"{listed(times[n])} in {n} {found.kind}" for n in sorted(times, reverse=True) if n > 1]
+    if once := times.get(1):
         few = listed(once) if len(once) <= 3 else f"{'the other ' * bool(said)}{len(once)}"
         said.append(f"{few} trained once")
+    own = f"{len(found.attacked)} pairs, " if mine < len(found.attacked) else ""
     return (
-        f"**What was run.** {mine} of the paper's {every} pairs of a representation and a network, original "
-        f"and robust: {', '.join(said)}."
+        f"**What was run.** {own}{mine} of the paper's {every} pairs of a representation and a network, "
+        f"original and robust: {', '.join(said)}."
     )
 
 

@@ -227,7 +227,8 @@ _SIGNED = {"accuracy_drop_percent", "clean_change_percent", "gain_percent", "les
 
 def _measures(frame: pd.DataFrame, key: Callable[[dict], tuple], heads: Mapping) -> list[tuple]:
     """The numbers of a frame for `table`: a row per key, a column per measure, or measure and training, as
-    ``heads`` names it, and ``n``, what the interval of the last one is over."""
+    ``heads`` names it, and ``n``, what the interval of the last one is over, besides ``more_percent``, which
+    may be of fewer trainings."""
     cells = []
     for row in _records(frame):
         head = heads.get(row["measure"]) or heads[row["measure"], row["training"]]
@@ -281,8 +282,8 @@ def robust_table(found: Analysis) -> Part:
     )
     if "more_percent" in heads:
         caption += (
-            f" As a control, {names.label(names.CONTROL)} are random changes as large as FGSM's; "
-            "what it gains cannot come from being attacked."
+            f" As a control, {names.label(names.CONTROL_TRAINING)} are random changes as large as FGSM's; "
+            "what is gained by training on them cannot come from being attacked."
         )
     cells = _measures(frame, key, heads)
     shown = table(cells, ["representation", "model", "training"], [*heads.values(), "n"])
@@ -620,9 +621,15 @@ def robust_curves(found: Analysis) -> Part:
     frame = tables.robust_curves(found)
     worst = frame["attack"] == names.WORST
     drawn = frame["training"].isin(["standard", ROBUST]) & (worst | (frame["attack"] == "DeepFool"))
-    control = worst & (frame["training"] == names.CONTROL)
+    control = worst & (frame["training"] == names.CONTROL_TRAINING)
     frame = _known(frame[drawn | control], _NO_ATTACK)
-    place = {"standard": 0, ROBUST: 1, names.CONTROL: 2, names.WORST: 0, "DeepFool": 1}  # in the legend
+    place = {
+        "standard": 0,
+        ROBUST: 1,
+        names.CONTROL_TRAINING: 2,
+        names.WORST: 0,
+        "DeepFool": 1,
+    }  # in the legend
     frame = frame.sort_values(["training", "attack"], key=lambda keys: keys.map(place), kind="stable")
     caption = (
         f"Robust accuracy against ‖δ‖₂: the share of all evaluated clips that stay correct (n = "
@@ -669,8 +676,8 @@ def _decided(found: Analysis) -> str:
 
 
 def trade_off(found: Analysis) -> Part:
-    rows = _known(found.robustness, _NO_ATTACK)
-    rows = rows[rows["training"] != names.CONTROL]
+    rows = found.robustness
+    rows = _known(rows[rows["training"] != names.CONTROL_TRAINING], _NO_ATTACK)
     kept = rows[rows["measure"].isin(["clean_percent", "robust_percent"])]
     wide = kept.pivot(index=tables.VICTIM, columns="measure", values=["value", "low", "high"])
     wide.columns = [f"{m.removesuffix('_percent')}{e}" for v, m in wide.columns for e in [_END[v]]]
@@ -715,7 +722,8 @@ def norm_by_size(found: Analysis) -> Part:
 
 
 def fooling_curves(found: Analysis) -> Part:
-    frame = _known(tables.fooling_curves(found), _NO_ATTACK)
+    frame = tables.fooling_curves(found)
+    frame = _known(frame[frame["training"] != names.CONTROL_TRAINING], _NO_ATTACK)
     caption = (
         f"All attacks by their goals, of correctly classified clips: fooling rate against ‖δ‖₂{_mean(found)} "
         "The vertical line is the budget ε, the paper's ‖δ‖₂ ≤ 3 scaled to this image size; the dotted one "

@@ -297,7 +297,7 @@ class Analysis:
             measured = self.mean(self.robust, [victim], lambda p, w=worst: p[w])
             rows.append(self._row(victim, "robust_percent", measured))
             others = {"gain_percent": original}
-            others |= {"more_percent": (*victim[:2], names.CONTROL)} if victim[2] == ROBUST else {}
+            others |= {"more_percent": (*victim[:2], names.CONTROL_TRAINING)} if victim[2] == ROBUST else {}
             for measure, other in others.items():
                 if other != victim and restrict(self.robust, [other, victim]):
                     measured = self.mean(self.robust, [other, victim], gain(other, victim), POINTS)
@@ -355,7 +355,7 @@ class Analysis:
     @functools.cached_property
     def control_ratios(self) -> pd.DataFrame:
         """`ratios` of the control in place of the robust model, of pairs that have one."""
-        both = [(original, (*original[:2], names.CONTROL)) for original in self.attacked]
+        both = [(original, (*original[:2], names.CONTROL_TRAINING)) for original in self.attacked]
         rows = [row for pair in both if restrict(self.norms, pair) for row in self._ratios(*pair)]
         return _tidy(rows, _OF_RATIOS)
 
@@ -672,12 +672,13 @@ def by_attack(found: Analysis) -> pd.DataFrame:
 
 def _takes_part(found: Analysis, pairs: Sequence[Victim], victim: Victim, fold: str) -> bool:
     """Whether a victim is in the means of this fold: it is of one of these pairs, both of which were attacked
-    there, and a victim of another training is in every fold in which they were, so that means are of the same
-    folds."""
+    there, and so was a model of its training for each pair on its representation wherever these were. So all
+    means on a representation are of the same networks and folds."""
     pair = [(*victim[:2], "standard"), defended(victim)]
     if pair[0] not in pairs or not restrict({fold: found.needed.get(fold, pd.DataFrame())}, pair):
         return False
-    return len(restrict(found.needed, [*pair, victim])) == len(restrict(found.needed, pair))
+    beside = [[v, defended(v), (*v[:2], victim[2])] for v in pairs if v[0] == victim[0]]
+    return all(len(restrict(found.needed, each)) == len(restrict(found.needed, each[:2])) for each in beside)
 
 
 def _with_worst(norms: pd.DataFrame) -> pd.DataFrame:

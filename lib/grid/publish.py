@@ -354,8 +354,9 @@ def _still_true(made: Path, shelf: Path) -> list[Path]:
 def index(shelves: Path) -> Path:
     """Write the index of the published runs: what each was, and where its own index is."""
     lines = [INDEX]
-    for path in sorted(shelves.glob("*/README.md")):
-        facts = re.findall(r"^- .*$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    for path in sorted(shelves.glob("[!.]*/README.md")):
+        opening = path.read_text(encoding="utf-8").partition("\n## ")[0]
+        facts = re.findall(r"^- .*$", opening, re.MULTILINE)
         pictures, tables = (len(list(path.parent.glob(kind))) for kind in ("*.png", "*.tex"))
         name = path.parent.name
         lines += [f"\n## [{markup.text(names.label(name))}]({name}/README.md)\n", *facts]
@@ -366,7 +367,7 @@ def index(shelves: Path) -> Path:
 def face(readme: Path, shelves: Path) -> bool:
     """Put what published runs say between the two lines `FACE` of a README; False where it has none."""
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    found = re.search(f"(?<={re.escape(FACE[0])}\n).*(?={re.escape(FACE[1])})", text, re.DOTALL)
+    found = re.search(f"(?<={re.escape(FACE[0])}\n).*?(?={re.escape(FACE[1])})", text, re.DOTALL)
     if found:
         files.save(readme, text[: found.start()] + answers(shelves) + text[found.end() :])
     return bool(found)
@@ -375,7 +376,7 @@ def face(readme: Path, shelves: Path) -> bool:
 def answers(shelves: Path) -> str:
     """What the published runs say, a section each, with its table of networks where it has several."""
     sections = []
-    for name in names.in_order(path.parent.name for path in sorted(shelves.glob("*/answer.md"))):
+    for name in names.in_order(path.parent.name for path in sorted(shelves.glob("[!.]*/answer.md"))):
         said = (shelves / name / "answer.md").read_text(encoding="utf-8")
         shown = shelves / name / "networks.md"
         caption, _, table = (shown.read_text(encoding="utf-8") if shown.is_file() else "").partition("\n\n")
