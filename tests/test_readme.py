@@ -150,6 +150,11 @@ def assert_opening() -> None:
         assert attacks.loc[attacks["attack"].isin(["DeepFool", "DDN"]), "fooled"].all()
         assert (table("claims", dataset)["verdict"] == "open").mean() > 0.5, "most claims remain open"
 
+    worst = (
+        table("attacks").query("training == 'adversarial' and attack == 'worst case'")["median_norm"].item()
+    )
+    assert round(worst / metrics.scaled_budget(published.BUDGET, (64, 128))) == 4, "four times the budget"
+
 
 def assert_claims() -> None:
     """What is said beside the ledger."""
