@@ -923,7 +923,7 @@ def _about_the_run(analysis: Analysis) -> list[str]:
     whole = math.prod(found.clean[axis].nunique() for axis in POINT)
     some = f" ({count} of these {whole})" if count < whole else ""
     sizes = [f"{names.label(r.representation)} {r.rows} × {r.frames}" for r in found.sizes.itertuples()]
-    old, absent = len(found.stale()), len(found.missing())
+    old, met = len(found.stale()), len(found.evaluated[POINT].drop_duplicates())
     devices = ", ".join(names.in_order(found.cells["device"])) or "unknown"
     minutes = found.times.loc[found.times["attack"].fillna("") == "", "seconds"].sum() / 60
     return [
@@ -936,7 +936,7 @@ def _about_the_run(analysis: Analysis) -> list[str]:
         f"- Clips of a model: {_clips(found)}.",
         f"- Commits of the cells: {markup.text(commits)}.",
         f"- Computed on: {markup.text(devices)}, {minutes:.0f} minutes in all cells.",
-        f"- Cells older than their code: {old}; models of the grid not attacked: {absent}.",
+        f"- Cells older than their code: {old}; models that were tested and not attacked: {count - met}.",
         "",
     ]
 
