@@ -144,11 +144,7 @@ def run(function, args, kwargs):
     found = function(*once, **named)
     if STATE.recording and not function.is_view:
         STATE.recording.tape.append((function, given, named, found))
-    return (
-        found
-        if leaves
-        else tree_map(lambda each: Card(each) if isinstance(each, torch.Tensor) else each, found)
-    )
+    return found if leaves else tree_map(outer, found)
 
 
 def inner(value):

@@ -810,11 +810,9 @@ def test_another_training_is_in_the_tables_of_attacks_where_it_is_in_every_fold(
 
 def test_another_training_of_one_of_two_networks_is_not_drawn_beside_the_mean_of_both():
     run = made_up.grid(representations=("stft",), trainings=("standard", "adversarial", "pgd"), clips=40)
+    whole = {name: getattr(run, name) for name in ("clean", "attacks", "evaluated", "history")}
     away = {
-        name: rows[(rows["model"] != "alexnet") | (rows["training"] != "pgd")]
-        for name, rows in (
-            (name, getattr(run, name)) for name in ("clean", "attacks", "evaluated", "history")
-        )
+        name: rows[(rows["model"] != "alexnet") | (rows["training"] != "pgd")] for name, rows in whole.items()
     }
     some = Analysis(dataclasses.replace(run, **away))
     assert "pgd" in set(tables.robust_curves(Analysis(run))["training"])

@@ -4,6 +4,7 @@ Chapter 6 ends with them, the index of a run's tables begins with them, and ``ma
 README's face. So none of the three can say anything else than the rows do.
 """
 
+import operator
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
@@ -12,11 +13,11 @@ import pandas as pd
 from lib import markup, metrics, names
 from lib.analysis import claims, published, tables
 from lib.analysis.printing import interval, number
-from lib.analysis.tables import PAIR, ROBUST, Analysis, Panels
+from lib.analysis.tables import FREE, PAIR, ROBUST, Analysis, Panels
 
 NOTHING = "No model was attacked both before and after adversarial training, so there is no answer yet."
-FREE = ("DeepFool", *names.REFERENCE)  # attacks that look for the least perturbation, without a limit
 ALIKE = 1.5  # the factor within which budgets of two sizes count as equally large
+_whose = operator.itemgetter(*PAIR)
 
 
 def sentences(found: Analysis, ledger: pd.DataFrame) -> list[str]:
@@ -39,15 +40,15 @@ def _perturbation(found: Analysis) -> str:
         return ""
     head = "multiplies the perturbation that fools a clip by"
     lost = " (over the clips that are fooled in both models)" * any(row["censored"] for row in rows)
-    if len({pair(row) for row in rows}) == 1:
+    if len(set(map(_whose, rows))) == 1:
         each = listed(f"{interval(row, 2)} for {names.label(row['attack'])}" for row in rows)
-        return f"**Perturbation.** Adversarial training of {pair(rows[0])} {head} {each}{lost}."
+        return f"**Perturbation.** Adversarial training of {pair(*_whose(rows[0]))} {head} {each}{lost}."
     least, most = (end(rows, key=lambda row: row["value"]) for end in (min, max))
-    ends = " to ".join(f"{number(row['value'], 2)} ({pair(row)})" for row in (least, most))
+    ends = " to ".join(f"{number(row['value'], 2)} ({pair(*_whose(row))})" for row in (least, most))
     attacks = listed(names.label(name) for name in names.in_order(row["attack"] for row in rows))
     known = [row["low"] > 1 for row in rows if np.isfinite(row["low"])]
     count = f"all {len(known)}" if all(known) else f"{sum(known)} of {len(known)}"
-    sure = f"; {count} intervals of {len({pair(row) for row in rows})} pairs lie above 1" if known else ""
+    sure = f"; {count} intervals of {len(set(map(_whose, rows)))} pairs lie above 1" if known else ""
     return f"**Perturbation.** Adversarial training {head} {ends}, for {attacks}{lost}{sure}."
 
 
@@ -77,14 +78,14 @@ def _control(found: Analysis) -> str:
     ].set_index(PAIR)
     factors = found.control_ratios
     for row in rows[rows["measure"] == "more_percent"].to_dict("records"):
-        who = (row["representation"], row["model"])
+        who = _whose(row)
         mine = factors[(factors[PAIR] == list(who)).all(axis=1) & factors["attack"].isin(FREE)]
         mine = mine.dropna(subset="value").to_dict("records")
         if who in gains.index and mine:
             by = listed(f"{interval(one, 2)} for {names.label(one['attack'])}" for one in mine)
             gain, more = (interval(one, 1, sign=True) for one in (gains.loc[who], row))
             said.append(
-                f"the perturbation that fools {pair(row)} by {by}, and gains {gain} points at ε "
+                f"the perturbation that fools {pair(*_whose(row))} by {by}, and gains {gain} points at ε "
                 f"({gains.loc[who, 'over']}); where both were run, adversarial training gains {more} more "
                 f"({row['over']})"
             )
@@ -94,9 +95,8 @@ def _control(found: Analysis) -> str:
 
 def _clean(found: Analysis) -> str:
     """How the accuracy on all tested clips changes, of models that were attacked."""
-    rows = found.recognition[found.recognition["measure"] == "accuracy_drop_percent"]
+    rows = tables.clean_changes(found)
     rows = rows[pd.MultiIndex.from_frame(rows[PAIR]).isin([v[:2] for v in found.attacked])]
-    rows = rows.assign(value=0 - rows["value"], low=0 - rows["high"], high=0 - rows["low"])
     head = "**Clean accuracy.** On all tested clips, it"
     return _change(found, head, rows, found.correct, lambda panel, victim: panel[victim])
 
@@ -112,11 +112,11 @@ def _change(found: Analysis, head: str, rows: pd.DataFrame, panels: Panels, scor
     changes = rows[rows["training"] == ROBUST].dropna(subset="value").to_dict("records")
 
     def told(row: Mapping) -> str:
-        original = (row["representation"], row["model"], "standard")
+        original = (*_whose(row), "standard")
         both = [original, tables.defended(original)]
         ends = (found.mean(panels, both, lambda panel, v=v: score(panel, v)).value for v in both)
         share = " to ".join(map(number, ends))
-        return f"{pair(row)} from {share} % ({interval(row, 1, sign=True)} points, {row['over']})"
+        return f"{pair(*_whose(row))} from {share} % ({interval(row, 1, sign=True)} points, {row['over']})"
 
     if len(changes) < 2:
         return f"{head} goes for {told(changes[0])}." if changes else ""
@@ -148,7 +148,7 @@ def _without_limit(found: Analysis) -> str:
     return (
         f"**No limit.** Without a budget, {listed(every)} {fool} every attacked clip. The least ‖δ‖₂ that "
         f"fools a clip is {before} for the original and {after} for the robust models of "
-        f"{listed(pair(dict(zip(PAIR, v, strict=False))) for v in found.common)} (medians; ε is "
+        f"{listed(pair(*v[:2]) for v in found.common)} (medians; ε is "
         f"{' or '.join(budgets)})."
     )
 
@@ -160,7 +160,7 @@ def _verdicts(found: Analysis, ledger: pd.DataFrame) -> str:
     text = f"**The paper's claims.** {counted(ledger)}."
     rare = claims.rare(found)
     if often := [v for v in found.attacked if v not in rare] if rare else []:
-        mine = listed(pair(dict(zip(PAIR, v, strict=False))) for v in often)
+        mine = listed(pair(*v[:2]) for v in often)
         text += f" Those on every model are of {mine}, since all others were trained less often."
     return text + "".join(f"\n  - *{row.verdict}*: {markup.text(row.claim)}" for row in judged.itertuples())
 
@@ -172,7 +172,7 @@ def _run(found: Analysis) -> str:
     times: dict[int, list[str]] = {}
     for v in found.attacked:
         count = len(tables.restrict(found.needed, [v, tables.defended(v)]))
-        times.setdefault(count, []).append(pair(dict(zip(PAIR, v, strict=False))))
+        times.setdefault(count, []).append(pair(*v[:2]))
     said = [f"{listed(times[n])} in {n} {found.kind}" for n in sorted(times, reverse=True) if n > 1]
     if once := times.get(1):
         few = listed(once) if len(once) <= 3 else f"{'the other ' * bool(said)}{len(once)}"
@@ -184,9 +184,9 @@ def _run(found: Analysis) -> str:
     )
 
 
-def pair(row: Mapping) -> str:
+def pair(representation: str, model: str) -> str:
     """A network and its representation: ``ResNet-18 on DWT``."""
-    return markup.text(f"{names.label(row['model'])} on {names.label(row['representation'])}")
+    return markup.text(f"{names.label(model)} on {names.label(representation)}")
 
 
 def listed(words: Iterable[str]) -> str:

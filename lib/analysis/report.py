@@ -162,14 +162,11 @@ def summary_table(found: Analysis) -> Part:
 
 def networks_table(found: Analysis) -> Part:
     gains = found.robustness.query("measure == 'gain_percent' and training == @ROBUST").dropna(subset="value")
-    drops = found.recognition.query("measure == 'accuracy_drop_percent' and training == @ROBUST")
-    drops = drops.merge(_known(gains, _NO_PAIR_ATTACKED)[PAIR])
-    turned = {"value": 0 - drops["value"], "low": 0 - drops["high"], "high": 0 - drops["low"]}
-    free = ["DeepFool", *names.REFERENCE]
-    ratios = found.ratios[found.ratios["attack"].isin(free)].merge(gains[PAIR])
-    parts = [gains, drops.assign(measure="accuracy_change_percent", **turned), ratios]
+    gains = _known(gains, _NO_PAIR_ATTACKED)
+    ratios = found.ratios[found.ratios["attack"].isin(tables.FREE)].merge(gains[PAIR])
+    parts = [gains, tables.clean_changes(found).merge(gains[PAIR]), ratios]
     frame = pd.concat(parts, ignore_index=True).drop(columns=["paper", "difference", "comparable"])
-    heads = {name: f"ε_r, {names.label(name)}" for name in free}
+    heads = {name: f"ε_r, {names.label(name)}" for name in tables.FREE}
     heads |= {"accuracy_change_percent": "change of clean accuracy, all tested clips [points]"}
     heads |= {"gain_percent": "gain in robust accuracy [points]"}
     cells = []
@@ -181,7 +178,7 @@ def networks_table(found: Analysis) -> Part:
             cells.append((key, heads[row["attack"]], _ratio(row)))
         if row["measure"] == "gain_percent":
             cells.append((key, "n", row["over"]))
-    columns = [heads[name] for name in ("accuracy_change_percent", "gain_percent", *free)]
+    columns = [heads[name] for name in ("accuracy_change_percent", "gain_percent", *tables.FREE)]
     caption = (
         "Every network by itself: what adversarial training changes. The clean accuracy is of all tested "
         "clips, and the robust accuracy of the n evaluated ones. ε_r is the factor by which the perturbation "
@@ -400,7 +397,7 @@ def table_3(found: Analysis) -> Part:
 def ratio_table(found: Analysis) -> Part:
     frame = _ratios_by_attack(found)
     attacks = names.in_order(sorted(set(frame["attack"])))  # that of the exact ones, no attack, is the last
-    attacks = sorted(attacks, key=lambda attack: attack not in ("DeepFool", *names.REFERENCE))
+    attacks = sorted(attacks, key=lambda attack: attack not in tables.FREE)
     cells = []
     for row in _records(frame):
         key = (_label(row), _model(found, row, "standard", ROBUST))

@@ -26,6 +26,7 @@ COUNTS = ("iterations", "forwards", "backwards", "queries")  # what an attack sp
 TRAININGS = 3  # that a sentence on models needs
 WALKS = ("PIA",)  # taken as cut, so that their norms are upper bounds, where rows do not say it
 EXACT = "exact attacks"  # the mean ratio of those attacks none of whose norms is a bound, if several
+FREE = ("DeepFool", *names.REFERENCE)  # attacks that look for the least perturbation, without a limit
 MEANS = "ratio of means"  # the paper's form of its ratio
 Victim = tuple[str, str, str]
 Panels = Mapping[str, pd.DataFrame]  # by fold: one row per clip, one column per victim, or victim and attack
@@ -500,6 +501,13 @@ def _tidy(rows: list[dict], more: Sequence[str] = ()) -> pd.DataFrame:
 
 
 # --------------------------------------------------------------------------------------- summary and curves
+
+
+def clean_changes(found: Analysis) -> pd.DataFrame:
+    """The drops of accuracy by the paper's defence, as changes: the robust model's less the original's."""
+    drops = found.recognition.query("measure == 'accuracy_drop_percent' and training == @ROBUST")
+    turned = {"value": 0 - drops["value"], "low": 0 - drops["high"], "high": 0 - drops["low"]}
+    return drops.assign(measure="accuracy_change_percent", **turned)
 
 
 def summary(found: Analysis) -> pd.DataFrame:
